@@ -26,6 +26,7 @@ __all__ = [
     "MissingExtraError",
     "PlanError",
     "RangeError",
+    "SamplingError",
     "SchemaError",
     "ShapeError",
     "SizeError",
@@ -168,6 +169,10 @@ class BundleError(EdgeRuntimeError):
     """A bundle is damaged, incomplete or of another format."""
 
     exit_code = 7
+
+
+class SamplingError(EdgeRuntimeError):
+    """Rows that meet a condition cannot be drawn."""
 
 
 class TrainingError(EdgeRuntimeError):

@@ -1,0 +1,57 @@
+# Every target sets up what it needs in .venv; nothing is installed outside this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Rebuild the installation when its description or the C sources change.
+SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -name '*.c' -o -name '*.h' \) -not -path 'native/build/*')
+ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test check bench clean help
+
+help:
+	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
+	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
+	@echo "make check  ruff, mypy --strict, layer contract"
+	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
+	@echo "make clean  remove .venv and everything built"
+
+$(VENV)/.created:
+	@$(PYTHON) tools/preflight.py
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv -q $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=24'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.created $(SOURCES)
+	@echo "installing edge-runtime[demo] into $(VENV) (about a minute) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created $(SOURCES)
+	@echo "installing edge-runtime[dev] into $(VENV) (about a minute) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	@$(BIN)/edge-runtime demo $(ARGS)
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.bench
+	@$(BIN)/python tools/bench/sampling.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build native/build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache
+	find edge_runtime -name '*.so' -delete
