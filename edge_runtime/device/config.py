@@ -1,0 +1,247 @@
+"""The device's configuration file: `device.toml` to checked values.
+
+A complete file, with the defaults of everything that may be left out::
+
+    [device]
+    id = "board-17"                 # [a-z0-9][a-z0-9_-]{0,62}
+    fleet = "demo"
+    state_dir = "state"             # relative paths start at this file's directory
+    log_level = "info"              # debug, info, warning, error
+
+    [broker]
+    host = "127.0.0.1"
+    port = 1883
+    username = ""                   # empty: no user
+    password_file = ""              # one line; a password never stands in this file
+    keepalive_s = 30
+    ack_timeout_s = 30.0            # unacknowledged messages are sent again after this time
+
+    [source]
+    kind = "csv"
+    path = "rows.csv"
+    follow = true                   # the file may grow; an unfinished last line is left for later
+    poll_s = 5.0
+
+    [privacy]
+    epsilon = 8.0                   # the most a row may ever cost, or "none": WITHOUT PRIVACY
+    delta = 1e-5
+    accept_new_schema = false       # true: a changed schema replaces one that was paid for
+
+    [engine]
+    name = "auto"
+    threads = 1
+
+    [training]
+    checkpoint_steps = 50           # at most this many steps are repeated after a crash
+    minimum_rows = 50               # below this (noisy) count nothing is trained
+
+    [limits]
+    store_bytes = 1073741824        # local codes; intake stops there, nothing accepted is dropped
+    outbox_bytes = 67108864         # unsent and refused messages
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from edge_runtime.errors import ConfigError
+
+__all__ = [
+    "BrokerConfig",
+    "DeviceConfig",
+    "EngineConfig",
+    "LimitsConfig",
+    "PrivacyConfig",
+    "SourceConfig",
+    "TrainingConfig",
+    "load_config",
+]
+
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+_Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; an unknown key is an error, as it is most likely a typing mistake."""
+
+
+class BrokerConfig(_Section, frozen=True, kw_only=True):
+    """Where the broker is and how patient the device is with it."""
+
+    host: str = "127.0.0.1"
+    port: _Port = 1883
+    username: str = ""
+    password_file: Path | None = None
+    keepalive_s: _Positive = 30
+    ack_timeout_s: _Seconds = 30.0
+
+    def password(self) -> str | None:
+        """Read the password from its file.
+
+        Raises
+        ------
+        ConfigError
+            When the file is named and cannot be read.
+        """
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(
+                f"broker.password_file {self.password_file} cannot be read ({error.strerror}); "
+                "create it, readable by the device's user alone, or remove the key"
+            ) from error
+
+
+class SourceConfig(_Section, frozen=True, kw_only=True):
+    """Where the real rows come from."""
+
+    path: Path
+    kind: Literal["csv"] = "csv"
+    follow: bool = True
+    poll_s: _Seconds = 5.0
+
+
+class PrivacyConfig(_Section, frozen=True, kw_only=True):
+    """What a row may cost; the device's own limit, whatever a plan asks."""
+
+    epsilon: Annotated[float, msgspec.Meta(gt=0)] | Literal["none"]
+    delta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
+    accept_new_schema: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epsilon == math.inf:
+            raise ValueError('infinity is written epsilon = "none": releases WITHOUT PRIVACY')
+
+    @property
+    def epsilon_limit(self) -> float | None:
+        """The limit, or None for a device that allows releases without privacy."""
+        return None if self.epsilon == "none" else self.epsilon
+
+
+class EngineConfig(_Section, frozen=True, kw_only=True):
+    """Which engine runs the generator, on how many threads."""
+
+    name: str = "auto"
+    threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+
+class TrainingConfig(_Section, frozen=True, kw_only=True):
+    """How local training is kept safe and sensible."""
+
+    checkpoint_steps: _Positive = 50
+    minimum_rows: _Positive = 50
+
+
+class LimitsConfig(_Section, frozen=True, kw_only=True):
+    """Bounds of what the device keeps, in bytes."""
+
+    store_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 1 << 30
+    outbox_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 64 << 20
+
+
+class _DeviceSection(_Section, frozen=True, kw_only=True):
+    id: str
+    fleet: str
+    state_dir: Path
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class _File(_Section, frozen=True, kw_only=True):
+    device: _DeviceSection
+    source: SourceConfig
+    privacy: PrivacyConfig
+    broker: BrokerConfig = BrokerConfig()
+    engine: EngineConfig = EngineConfig()
+    training: TrainingConfig = TrainingConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+
+class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a device agent needs to know before it starts.
+
+    Parameters
+    ----------
+    id, fleet : str
+        Name of the device and of its fleet: ``[a-z0-9][a-z0-9_-]{0,62}``.
+    state_dir : Path
+        Directory of the store and of cached bundles; created when missing.
+    """
+
+    id: str
+    fleet: str
+    state_dir: Path
+    source: SourceConfig
+    privacy: PrivacyConfig
+    broker: BrokerConfig = BrokerConfig()
+    engine: EngineConfig = EngineConfig()
+    training: TrainingConfig = TrainingConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        for name, value in (("id", self.id), ("fleet", self.fleet)):
+            if not _IDENTIFIER.fullmatch(value):
+                raise ConfigError(
+                    f"device.{name} is {value!r}; use 1 to 63 of a-z, 0-9, '_' and '-', "
+                    "starting with a letter or digit"
+                )
+
+
+def load_config(path: str | Path) -> DeviceConfig:
+    """Read and check a configuration file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The TOML file; relative paths inside it start at its directory.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing, is not TOML, or has a missing, unknown or impossible value;
+        the message names file, key and value.
+    """
+    path = Path(path)
+    try:
+        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not a TOML file: {error}") from error
+    base = path.resolve().parent
+
+    def resolve(kind: type, value: object) -> Path:
+        if kind is not Path or not isinstance(value, str) or not value:
+            raise ValueError(f"expected a path, got {value!r}")
+        return base / Path(value).expanduser()
+
+    broker = raw.get("broker")
+    if isinstance(broker, dict) and broker.get("password_file") == "":
+        del broker["password_file"]
+    try:
+        file = msgspec.convert(raw, _File, dec_hook=resolve)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error} (what is allowed: docs/device.md)") from error
+    return DeviceConfig(
+        id=file.device.id,
+        fleet=file.device.fleet,
+        state_dir=file.device.state_dir,
+        source=file.source,
+        privacy=file.privacy,
+        broker=file.broker,
+        engine=file.engine,
+        training=file.training,
+        limits=file.limits,
+        log_level=file.device.log_level,
+    )

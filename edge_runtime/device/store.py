@@ -1,0 +1,259 @@
+"""One SQLite file per device: codes, ledger, outbox, plans and checkpoints.
+
+Everything that must be true together lies in one file, so that spending and enqueueing can be one
+transaction. Each thread opens its own `Store`; SQLite's write-ahead log lets one read while another
+writes. Commits are synchronous: what a method returned from survives a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.errors import StoreError
+
+__all__ = ["CodeSet", "Store"]
+
+_VERSION = 1
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE codes (
+    part INTEGER PRIMARY KEY AUTOINCREMENT,
+    codec_digest TEXT NOT NULL,
+    rows INTEGER NOT NULL,
+    itemsize INTEGER NOT NULL,
+    packed BLOB NOT NULL
+);
+CREATE TABLE plans (
+    id TEXT PRIMARY KEY,
+    received INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    plan BLOB NOT NULL
+);
+CREATE TABLE checkpoints (plan_id TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE outbox (
+    sequence INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    rows INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    payload BLOB NOT NULL
+);
+"""
+
+
+class CodeSet(NamedTuple):
+    """Local codes of one codec, read back from the store."""
+
+    #: int32 [rows, columns], C-contiguous
+    codes: npt.NDArray[np.int32]
+    #: part numbers that were read; together with the codec digest they name the rows
+    last_part: int
+
+
+class Store:
+    """A connection to the device's one file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; created with its tables when missing.
+    max_code_bytes : int
+        Bound of the packed codes; an append beyond it is refused.
+
+    Raises
+    ------
+    StoreError
+        When the file cannot be opened, is damaged or was written by another version.
+    """
+
+    def __init__(self, path: Path, *, max_code_bytes: int = 1 << 30) -> None:
+        self.path = path
+        self.max_code_bytes = max_code_bytes
+        try:
+            self.connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+            # The order matters: journal_mode first, so that no rollback journal is ever made.
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                self.connection.execute(f"PRAGMA {pragma}")
+            # A small page cache: this process shares a board with the work it observes.
+            self.connection.execute("PRAGMA cache_size=-1024")
+            self._prepare()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{path} cannot be opened ({error}); if the disk is full, free some space; if the "
+                "file is damaged, keep it aside: it holds the account of the privacy already spent"
+            ) from error
+
+    def _prepare(self) -> None:
+        with self.transaction():
+            (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _TABLES.split(";\n"):
+                    if statement.strip():
+                        self.connection.execute(statement)
+                self.connection.execute(f"PRAGMA user_version={_VERSION}")
+            elif version != _VERSION:
+                raise StoreError(
+                    f"{self.path} is of format {version}, this release reads {_VERSION}; run the "
+                    "release that wrote it"
+                )
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run a block as one durable transaction; an exception undoes all of it.
+
+        Raises
+        ------
+        StoreError
+            When SQLite refuses, for example because the disk is full.
+        """
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} cannot be written: {error}") from error
+        try:
+            yield self.connection
+            self.connection.execute("COMMIT")
+        except BaseException as error:
+            # A full disk may have rolled back by itself already.
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise StoreError(
+                    f"{self.path} cannot be written: {error}; nothing accepted before is lost"
+                ) from error
+            raise
+
+    # -- small values -----------------------------------------------------------------------
+
+    def get(self, key: str) -> bytes | None:
+        """Value of a key, or None."""
+        row = self.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def put(self, key: str, value: bytes) -> None:
+        """Set a key; part of the caller's transaction, or a durable one of its own."""
+        self._write("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def delete(self, key: str) -> None:
+        """Remove a key; part of the caller's transaction, or a durable one of its own."""
+        self._write("DELETE FROM meta WHERE key = ?", (key,))
+
+    def counter(self, key: str, add: int = 0) -> int:
+        """Add to a counter that starts at 0 and return its new value."""
+        value = int(self.get(key) or 0) + add
+        if add:
+            self.put(key, str(value).encode())
+        return value
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute(statement, values)
+        else:
+            with self.transaction():
+                self.connection.execute(statement, values)
+
+    # -- codes ------------------------------------------------------------------------------
+
+    def append_codes(self, codec_digest: str, codes: npt.NDArray[np.int32]) -> None:
+        """Append encoded real rows, inside or outside a transaction.
+
+        Parameters
+        ----------
+        codec_digest : str
+            The codec that made them.
+        codes : int32 [rows, columns]
+            Non-negative codes; packed to the narrowest of 1, 2 or 4 bytes.
+
+        Raises
+        ------
+        StoreError
+            When the store would exceed its bound; nothing is appended then.
+        """
+        if codes.shape[0] == 0:
+            return
+        top = int(codes.max(initial=0))
+        width = np.uint8 if top < 1 << 8 else np.uint16 if top < 1 << 16 else np.uint32
+        packed = codes.astype(width).tobytes()
+        if self.code_bytes() + len(packed) > self.max_code_bytes:
+            raise StoreError(
+                f"the local store has reached limits.store_bytes = {self.max_code_bytes}; intake "
+                "stops, everything accepted is kept; raise the limit to go on"
+            )
+        self._write(
+            "INSERT INTO codes (codec_digest, rows, itemsize, packed) VALUES (?, ?, ?, ?)",
+            (codec_digest, codes.shape[0], np.dtype(width).itemsize, packed),
+        )
+
+    def code_bytes(self) -> int:
+        """Bytes of all packed codes."""
+        (total,) = self.connection.execute(
+            "SELECT COALESCE(SUM(LENGTH(packed)), 0) FROM codes"
+        ).fetchone()
+        return int(total)
+
+    def code_rows(self, codec_digest: str) -> int:
+        """Exact number of local rows of a codec: private, never to be sent or logged."""
+        (total,) = self.connection.execute(
+            "SELECT COALESCE(SUM(rows), 0) FROM codes WHERE codec_digest = ?", (codec_digest,)
+        ).fetchone()
+        return int(total)
+
+    def read_codes(self, codec_digest: str, *, up_to_part: int | None = None) -> CodeSet:
+        """Read the codes of a codec.
+
+        Parameters
+        ----------
+        up_to_part : int, optional
+            Ignore parts that came later: a resumed training sees the rows it began with.
+        """
+        last = 0
+        pieces: list[npt.NDArray[np.int32]] = []
+        for part, rows, itemsize, packed in self.connection.execute(
+            "SELECT part, rows, itemsize, packed FROM codes WHERE codec_digest = ? AND part <= ? "
+            "ORDER BY part",
+            (codec_digest, up_to_part if up_to_part is not None else (1 << 62)),
+        ):
+            last = part
+            flat = np.frombuffer(packed, dtype=np.dtype(f"<u{itemsize}"))
+            pieces.append(flat.reshape(rows, -1).astype(np.int32))
+        if not pieces:
+            return CodeSet(np.zeros((0, 0), dtype=np.int32), 0)
+        return CodeSet(np.ascontiguousarray(np.concatenate(pieces)), last)
+
+    def drop_codes(self, *, keep_digest: str | None = None) -> None:
+        """Delete the codes of all codecs, or of all but one; the source can be read again."""
+        self._write("DELETE FROM codes WHERE codec_digest IS NOT ?", (keep_digest,))
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def save_checkpoint(self, plan_id: str, data: bytes) -> None:
+        """Keep the state of an unfinished training, replacing the one before."""
+        self._write(
+            "INSERT OR REPLACE INTO checkpoints (plan_id, data) VALUES (?, ?)", (plan_id, data)
+        )
+
+    def load_checkpoint(self, plan_id: str) -> bytes | None:
+        """State of an unfinished training, or None."""
+        row = self.connection.execute(
+            "SELECT data FROM checkpoints WHERE plan_id = ?", (plan_id,)
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def drop_checkpoint(self, plan_id: str) -> None:
+        """Forget a checkpoint."""
+        self._write("DELETE FROM checkpoints WHERE plan_id = ?", (plan_id,))
+
+    def close(self) -> None:
+        """Close the connection; committed work stays."""
+        self.connection.close()
