@@ -1,0 +1,73 @@
+"""Everything that travels between devices and the aggregator, and the link it travels over.
+
+Bytes from outside become objects through strict `decode_*` functions that raise nothing but
+`MessageError` and its subclasses. docs/protocol.md describes topics and payloads for readers
+without this package.
+"""
+
+from __future__ import annotations
+
+from edge_runtime.messages.ack import Ack, decode_ack, encode_ack
+from edge_runtime.messages.batch import METADATA_KEY, decode_batch, encode_batch, peek_batch
+from edge_runtime.messages.fields import FORMAT_VERSION, check_id, new_id
+from edge_runtime.messages.header import Header, PrivacyStatement, decode_header, encode_header
+from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
+from edge_runtime.messages.link import Link, PublishHandle
+from edge_runtime.messages.plan import (
+    AnchorRequest,
+    Plan,
+    RowRequest,
+    TrainRequest,
+    decode_plan,
+    encode_plan,
+)
+from edge_runtime.messages.state import (
+    AggregatorStatus,
+    DeviceProgress,
+    DeviceState,
+    decode_state,
+    decode_status,
+    encode_state,
+    encode_status,
+)
+from edge_runtime.messages.summary import decode_summary, encode_summary, peek_summary
+from edge_runtime.messages.topics import Address, Topics
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "FORMAT_VERSION",
+    "METADATA_KEY",
+    "Ack",
+    "Address",
+    "AggregatorStatus",
+    "AnchorRequest",
+    "DeviceProgress",
+    "DeviceState",
+    "Header",
+    "Limits",
+    "Link",
+    "Plan",
+    "PrivacyStatement",
+    "PublishHandle",
+    "RowRequest",
+    "Topics",
+    "TrainRequest",
+    "check_id",
+    "decode_ack",
+    "decode_batch",
+    "decode_header",
+    "decode_plan",
+    "decode_state",
+    "decode_status",
+    "decode_summary",
+    "encode_ack",
+    "encode_batch",
+    "encode_header",
+    "encode_plan",
+    "encode_state",
+    "encode_status",
+    "encode_summary",
+    "new_id",
+    "peek_batch",
+    "peek_summary",
+]

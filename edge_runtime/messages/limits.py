@@ -1,0 +1,45 @@
+"""How large anything from outside may be before it is refused unread.
+
+Every size is checked before memory of that size is asked for, so that neither a broken device nor
+a decompression bomb can exhaust the reader.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["DEFAULT_LIMITS", "Limits"]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The largest message a reader accepts.
+
+    Parameters
+    ----------
+    json_bytes : int
+        Plans, states and acknowledgements.
+    message_bytes : int
+        A batch or summary as it travels, compressed.
+    raw_bytes : int
+        What a batch or summary decompresses to.
+    header_bytes : int
+        The header inside a batch or summary.
+    rows : int
+        Rows in one batch.
+    columns : int
+        Columns in one batch.
+    tensors : int
+        Tensors in one summary.
+    """
+
+    json_bytes: int = 1 << 20
+    message_bytes: int = 4 << 20
+    raw_bytes: int = 32 << 20
+    header_bytes: int = 16 << 10
+    rows: int = 1 << 16
+    columns: int = 512
+    tensors: int = 8192
+
+
+#: what the device and the aggregator use unless configured otherwise
+DEFAULT_LIMITS = Limits()

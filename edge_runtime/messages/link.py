@@ -1,0 +1,434 @@
+"""The connection to a broker: it never blocks its caller and always comes back.
+
+One supervising thread makes a fresh MQTT client per connection, so that nothing half-sent in an
+earlier connection can overtake what was published since. What must survive a connection is held
+in two places only: the caller's outbox, which sends again until the application acknowledges,
+and this link's own latest retained messages, which it publishes again after each connect,
+because a broker that was killed may have forgotten them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, LinkError
+
+__all__ = ["Link", "PublishHandle"]
+
+_LOG = logging.getLogger(__name__)
+# NATS refuses client ids with dots; the rest is what every broker accepts.
+_CLIENT_ID = re.compile(r"\A[A-Za-z0-9_-]{1,128}\Z")
+_REFUSED = 0x80
+_POLL_S = 0.1
+
+
+class PublishHandle:
+    """Follows one published message up to the broker.
+
+    A confirmed message has reached the broker's memory, no more: only an application
+    acknowledgement says that it is stored.
+    """
+
+    def __init__(self) -> None:
+        self._info: mqtt.MQTTMessageInfo | None = None
+        self._ended: threading.Event | None = None
+        self._failed = False
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the broker has confirmed the message."""
+        info = self._info
+        return info is not None and info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS and _published(info)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it will never be confirmed: not connected, connection lost, or replaced."""
+        return self._failed and not self.confirmed
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for confirmation or failure, and return `confirmed`."""
+        deadline = time.monotonic() + timeout_s
+        while not self.confirmed and not self._failed:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, _POLL_S / 10))
+        return self.confirmed
+
+
+class Link:
+    """A connection to an MQTT 3.1.1 broker, all messages at QoS 1.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Of the broker.
+    client_id : str
+        Letters, digits, '_' and '-'; unique at the broker, or two clients evict each other.
+    topics : sequence of str
+        Filters to subscribe to after each connect.
+    will : (str, bytes), optional
+        Topic and payload that the broker publishes, retained, when the connection is lost;
+        `close` publishes it as well.
+    on_message : callable (topic, payload, retained), optional
+        Called on the network thread: hand over to a queue and return. An error it raises is
+        logged and does not end the link.
+    on_connect : callable (), optional
+        Called on the network thread when subscriptions are in force.
+    username, password : str, optional
+        Credentials.
+    tls : ssl.SSLContext, optional
+        Encrypts the connection.
+    keepalive_s : int
+        A silent broker is given up after about one and a half times this.
+    clean_session : bool
+        False lets the broker queue messages while this client is away.
+    connect_timeout_s : float
+        For the TCP connection, and again for the broker's answer.
+    retry_min_s, retry_max_s : float
+        The delay before a new attempt doubles from the first to the second, each time shortened
+        at random by up to a half, so that a fleet does not return in one instant.
+
+    Raises
+    ------
+    ConfigError
+        A client id that some broker would refuse.
+
+    Notes
+    -----
+    Retained messages reach subscribers with `retained` true, and after each connect again, so
+    that handlers must recognise what they know.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        client_id: str,
+        topics: Sequence[str] = (),
+        will: tuple[str, bytes] | None = None,
+        on_message: Callable[[str, bytes, bool], None] | None = None,
+        on_connect: Callable[[], None] | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        keepalive_s: int = 30,
+        clean_session: bool = True,
+        connect_timeout_s: float = 10.0,
+        retry_min_s: float = 0.5,
+        retry_max_s: float = 30.0,
+    ) -> None:
+        if _CLIENT_ID.match(client_id) is None:
+            raise ConfigError(
+                f"MQTT client id {client_id!r}: use 1 to 128 letters, digits, '_' and '-'"
+            )
+        self.host, self.port, self.client_id = host, port, client_id
+        self._topics = tuple(topics)
+        self._will = will
+        self._on_message, self._on_connect = on_message, on_connect
+        self._username, self._password, self._tls = username, password, tls
+        self._keepalive_s, self._clean_session = keepalive_s, clean_session
+        self._connect_timeout_s = connect_timeout_s
+        self._retry_min_s, self._retry_max_s = retry_min_s, retry_max_s
+
+        #: set while the broker has accepted this client and its subscriptions
+        self.connected = threading.Event()
+        self._closing = threading.Event()
+        # Guards what follows. Held only while messages are queued, never during input or output.
+        self._lock = threading.Lock()
+        self._live: _Client | None = None
+        self._pending: list[PublishHandle] = []
+        self._retained: dict[str, tuple[bytes, PublishHandle]] = {}
+        self._problem = f"no connection to {self._place} was attempted yet"
+        self._thread = threading.Thread(target=self._run, name=f"link {client_id}", daemon=True)
+
+    def start(self) -> Link:
+        """Begin connecting in the background, and return the link itself."""
+        self._thread.start()
+        return self
+
+    @property
+    def problem(self) -> str:
+        """Why there is no connection and what to do; empty while connected."""
+        return "" if self.connected.is_set() else self._problem
+
+    def wait_connected(self, timeout_s: float) -> None:
+        """Wait until connected.
+
+        Raises
+        ------
+        LinkError
+            Not within `timeout_s`; the message names host, port, reason and way out. The link
+            goes on trying.
+        """
+        if not self.connected.wait(timeout_s):
+            raise LinkError(self._problem)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> PublishHandle:
+        """Queue a message for sending and return at once.
+
+        A retained message is remembered and published again after each connect, until another
+        one on the same topic replaces it; an empty payload removes it from the broker. Any other
+        message is sent now or not at all: without a connection the handle has `failed`.
+
+        Parameters
+        ----------
+        topic, payload : str, bytes
+            The message.
+        retain : bool
+            Whether the broker keeps it for later subscribers.
+        """
+        handle = PublishHandle()
+        with self._lock:
+            if retain:
+                if topic in self._retained:
+                    self._retained[topic][1]._failed = True
+                self._retained[topic] = (payload, handle)
+            self._send(topic, payload, handle, retain=retain)
+        return handle
+
+    def close(self, *, farewell: bytes | None = None, timeout_s: float = 5.0) -> None:
+        """Publish the will, disconnect cleanly and end all threads.
+
+        Parameters
+        ----------
+        farewell : bytes, optional
+            Payload to publish in place of the will's, such as a state that says `stopped`.
+        timeout_s : float
+            Longest wait for the broker's confirmation. Without a connection nothing is waited
+            for: the broker has then published the will itself.
+
+        Notes
+        -----
+        Must not be called from `on_message` or `on_connect`. A second call does nothing.
+        """
+        if self._closing.is_set():
+            return
+        if self._will is not None and self.connected.is_set():
+            topic, payload = self._will
+            self.publish(topic, payload if farewell is None else farewell, retain=True).wait(
+                timeout_s
+            )
+        self._closing.set()
+        with self._lock:
+            client = self._live
+        if client is not None:
+            client.disconnect()
+        if self._thread.is_alive():
+            self._thread.join(self._connect_timeout_s + timeout_s)
+
+    def __enter__(self) -> Link:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _place(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def _run(self) -> None:
+        delay_s = self._retry_min_s
+        while not self._closing.is_set():
+            began = time.monotonic()
+            self._connect_once()
+            if time.monotonic() - began > delay_s + self._connect_timeout_s:
+                # It had worked for a while; quick repeats, as when two clients share an id or
+                # a denied publish ends each connection, keep the growing delay.
+                delay_s = self._retry_min_s
+            self._closing.wait(delay_s * random.SystemRandom().uniform(0.5, 1.0))
+            delay_s = min(2 * delay_s, self._retry_max_s)
+
+    def _connect_once(self) -> None:
+        """Connect, and return when that failed or the connection has ended."""
+        client = self._new_client()
+        try:
+            client.connect(self.host, self.port, self._keepalive_s)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            self._report(
+                f"no broker answers at {self._place} ({reason}); start one there, or correct "
+                "host and port under [broker]"
+            )
+            return
+        client.loop_start()
+        if not client.ended.wait(self._connect_timeout_s) and not self._is_live(client):
+            self._report(
+                f"{self._place} accepts connections but does not answer as an MQTT broker; "
+                "check host and port under [broker]"
+            )
+            client.disconnect()
+        while not client.ended.wait(_POLL_S):
+            if self._closing.is_set():
+                client.disconnect()
+        self._lose(client)
+        client.loop_stop()
+
+    def _new_client(self) -> _Client:
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self.client_id,
+            clean_session=self._clean_session,
+            protocol=mqtt.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = self._connect_timeout_s
+        # The caller's own window bounds what is in flight; a second one here would only hide it.
+        client.max_inflight_messages_set(0)
+        if self._username is not None:
+            client.username_pw_set(self._username, self._password)
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
+        if self._will is not None:
+            client.will_set(*self._will, qos=1, retain=True)
+        client.on_connect = self._connack
+        client.on_subscribe = self._suback
+        client.on_message = self._message
+        return client
+
+    def _connack(
+        self,
+        client: mqtt.Client,
+        _userdata: object,
+        _flags: mqtt.ConnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        if reason.is_failure:
+            self._report(
+                f"the broker at {self._place} refuses client {self.client_id!r}: {reason}; check "
+                "user name, password and the broker's access rules"
+            )
+            client.disconnect()
+            return
+        if self._topics:
+            client.subscribe([(topic, 1) for topic in self._topics])
+        assert isinstance(client, _Client)
+        with self._lock:
+            self._live = client
+            # A removal that the broker has confirmed is done for good.
+            self._retained = {
+                topic: (payload, handle)
+                for topic, (payload, handle) in self._retained.items()
+                if payload or not handle.confirmed
+            }
+            for topic, (payload, handle) in self._retained.items():
+                self._send(topic, payload, handle, retain=True)
+        if not self._topics:
+            self._ready()
+
+    def _suback(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        _mid: int,
+        reasons: list[ReasonCode],
+        _properties: Properties | None,
+    ) -> None:
+        for topic, reason in zip(self._topics, reasons, strict=False):
+            if reason.value >= _REFUSED:
+                _LOG.error(
+                    "the broker at %s refuses the subscription to %s: check its access rules",
+                    self._place,
+                    topic,
+                )
+        self._ready()
+
+    def _ready(self) -> None:
+        _LOG.info("connected to the broker at %s", self._place)
+        self.connected.set()
+        if self._on_connect is not None:
+            self._guard(self._on_connect)
+
+    def _message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        handler = self._on_message
+        if handler is not None:
+            self._guard(lambda: handler(message.topic, bytes(message.payload), message.retain))
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except EdgeRuntimeError as error:
+            _LOG.error("a message handler failed: %s", error.public)  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 - a handler's fault must not end the link
+            # Only the type and the place: the text may quote a payload.
+            trace = error.__traceback__
+            while trace is not None and trace.tb_next is not None:
+                trace = trace.tb_next
+            place = (
+                "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            )
+            _LOG.error("a message handler failed: %s at %s", type(error).__name__, place)  # noqa: TRY400
+
+    def _send(self, topic: str, payload: bytes, handle: PublishHandle, *, retain: bool) -> None:
+        """Queue for the live connection; the lock is held."""
+        client = self._live
+        if client is None or client.ended.is_set():
+            # A retained message waits for the next connection.
+            handle._failed = not retain
+            return
+        handle._info = client.publish(topic, payload, qos=1, retain=retain)
+        if not retain:
+            self._pending = [other for other in self._pending if not other.confirmed]
+            self._pending.append(handle)
+
+    def _is_live(self, client: _Client) -> bool:
+        with self._lock:
+            return self._live is client
+
+    def _lose(self, client: _Client) -> None:
+        with self._lock:
+            was_live = self._live is client
+            if was_live:
+                self._live = None
+            for handle in self._pending:
+                handle._failed = True
+            self._pending = []
+        if was_live:
+            self.connected.clear()
+            if not self._closing.is_set():
+                self._report(
+                    f"the connection to the broker at {self._place} was lost; it is tried again "
+                    "until it returns"
+                )
+
+    def _report(self, problem: str) -> None:
+        # Once per problem: a broker that is away for a week must not fill a device's log.
+        level = logging.DEBUG if problem == self._problem else logging.WARNING
+        self._problem = problem
+        _LOG.log(level, "%s", problem)
+
+
+class _Client(mqtt.Client):
+    """A client for one connection, which tells when its network loop has ended, however."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.ended = threading.Event()
+
+    def loop_forever(
+        self, timeout: float = 1.0, retry_first_connection: bool = False
+    ) -> MQTTErrorCode:
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        finally:
+            self.ended.set()
+
+
+def _published(info: mqtt.MQTTMessageInfo) -> bool:
+    try:
+        return info.is_published()
+    except (ValueError, RuntimeError):
+        return False
