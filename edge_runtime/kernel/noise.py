@@ -1,0 +1,238 @@
+"""Noise for releases of private data: integers only, from a generator nobody can repeat."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from fractions import Fraction
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import KernelError
+from edge_runtime.kernel._call import check, ffi, key_bytes, lib, output, pointer
+
+__all__ = [
+    "TRAINING_SIGMA_INT",
+    "PrivacyNoise",
+    "effective_noise_multiplier",
+    "sigma_fraction",
+]
+
+#: standard deviation, in grid steps, of the noise that `add_training_noise` adds
+TRAINING_SIGMA_INT: int = lib.ER_SIGMA_INT
+
+_SIGMA_BITS = 20
+_NUMERATOR_LIMIT = 1 << 44
+_DENOMINATOR_LIMIT = 1 << _SIGMA_BITS
+_SIGMA_LIMIT = 1 << 24
+#: unit roundoff of float32
+_FLOAT32_ROUNDOFF = 2.0**-24
+
+
+def sigma_fraction(sigma: float) -> Fraction:
+    """Return a standard deviation as a fraction that the exact sampler takes, rounded up.
+
+    Parameters
+    ----------
+    sigma : float
+        Above 0, at most 2^24.
+
+    Returns
+    -------
+    Fraction
+        At least `sigma`, by a relative 2^-20 at most (an absolute 2^-20 below 1), with a
+        denominator that is a power of two up to 2^20.
+
+    Raises
+    ------
+    KernelError
+        If sigma is not finite or out of range.
+    """
+    if not (math.isfinite(sigma) and 0.0 < sigma <= _SIGMA_LIMIT):
+        raise KernelError(f"sigma {sigma} is outside 0..2^24 (0 excluded)")
+    exponent = max(0, math.frexp(sigma)[1] - 1)
+    denominator = 1 << max(0, _SIGMA_BITS - exponent)
+    exact = Fraction(sigma)
+    return Fraction(math.ceil(exact * denominator), denominator)
+
+
+class PrivacyNoise:
+    """ChaCha20 seeded by the operating system, and the noise mechanisms on top of it.
+
+    An object may be shared by threads (its calls wait for each other). After a fork the child
+    seeds itself anew, and an object cannot be pickled or copied: noise that two releases share
+    cancels out of their difference.
+
+    Parameters
+    ----------
+    seed : bytes, optional
+        32 bytes that make the noise repeatable, which undoes all privacy: for tests only.
+    """
+
+    def __init__(self, seed: bytes | None = None) -> None:
+        self._lock = threading.Lock()
+        self._from_system = seed is None
+        self._start(os.urandom(lib.ER_KEY_BYTES) if seed is None else seed)
+
+    def discrete_gaussian(self, out: NDArray[np.int64], *, sigma: Fraction | float) -> None:
+        """Fill with exact discrete Gaussian noise.
+
+        Parameters
+        ----------
+        out : int64 [n]
+            Contiguous.
+        sigma : Fraction or float
+            Standard deviation parameter, above 0 and at most 2^24. A fraction is taken exactly
+            (numerator below 2^44, denominator at most 2^20), a float through `sigma_fraction`.
+
+        Notes
+        -----
+        Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy" (2020),
+        algorithm 3, in integer arithmetic only.
+        """
+        output(out, "discrete_gaussian", np.int64)
+        exact = sigma if isinstance(sigma, Fraction) else sigma_fraction(float(sigma))
+        n, d = exact.numerator, exact.denominator
+        if not (0 < n < _NUMERATOR_LIMIT and d <= _DENOMINATOR_LIMIT and n <= _SIGMA_LIMIT * d):
+            raise KernelError(
+                f"discrete_gaussian: sigma {exact} has too large a numerator or denominator or is "
+                "outside 0..2^24; sigma_fraction(float(sigma)) rounds it up to one that fits"
+            )
+        with self._lock:
+            code = lib.er_noise_discrete_gaussian(self._state(), pointer(out), out.size, n, d)
+        check(code, "discrete_gaussian")
+
+    def uniform_u64(self, out: NDArray[np.uint64]) -> None:
+        """Fill uint64 [n] with uniform 64-bit integers."""
+        output(out, "uniform_u64", np.uint64)
+        with self._lock:
+            code = lib.er_noise_uniform_u64(self._state(), pointer(out), out.size)
+        check(code, "uniform_u64")
+
+    def bernoulli(self, out: NDArray[np.uint8], *, p: float) -> None:
+        """Fill with 0 and 1; P(1) is `p` rounded down to a multiple of 2^-64.
+
+        Parameters
+        ----------
+        out : uint8 [n]
+            Contiguous.
+        p : float
+            0 to 1.
+        """
+        output(out, "bernoulli", np.uint8)
+        with self._lock:
+            code = lib.er_noise_bernoulli(self._state(), pointer(out), out.size, p)
+        check(code, f"bernoulli with p {p}")
+
+    def add_training_noise(
+        self,
+        grad: NDArray[np.float32],
+        mask: NDArray[np.uint8] | None = None,
+        *,
+        clip_norm: float,
+        noise_multiplier: float,
+    ) -> None:
+        """Make a clipped gradient sum private, in place.
+
+        With the grid g = noise_multiplier * clip_norm / `TRAINING_SIGMA_INT`, each entry becomes
+        (round(entry / g) + z) * g, where z is a discrete Gaussian of standard deviation
+        `TRAINING_SIGMA_INT`. What this gives to account for is `effective_noise_multiplier`.
+
+        Parameters
+        ----------
+        grad : float32 [m]
+            Sum over the batch of gradients of norm at most `clip_norm`; contiguous.
+        mask : uint8 [m], optional
+            Entries with mask 0 carry no parameter: they become 0 and take no noise. The mask must
+            be public and the same for every release.
+        clip_norm, noise_multiplier : float
+            Both above 0.
+
+        Raises
+        ------
+        KernelError
+            If an unmasked entry is not finite or above 2^62 g in size; nothing is changed then.
+        """
+        output(grad, "add_training_noise", np.float32)
+        mask_pointer = ffi.NULL
+        if mask is not None:
+            output(mask, "add_training_noise (mask)", np.uint8)
+            if mask.shape != grad.shape:
+                raise KernelError(
+                    f"add_training_noise: {mask.size} mask entries for {grad.size} parameters"
+                )
+            mask_pointer = pointer(mask)
+        with self._lock:
+            code = lib.er_noise_training(
+                self._state(), pointer(grad), grad.size, mask_pointer, clip_norm, noise_multiplier
+            )
+        check(code, "add_training_noise")
+
+    def _start(self, seed: bytes) -> None:
+        seed = key_bytes(seed, "PrivacyNoise")
+        state = lib.er_noise_new(seed, len(seed))
+        if state == ffi.NULL:
+            raise KernelError("PrivacyNoise: no memory for its state")
+        self._handle = ffi.gc(state, lib.er_noise_free)
+        self._process = os.getpid()
+
+    def _state(self) -> Any:
+        if self._from_system and self._process != os.getpid():
+            self._start(os.urandom(lib.ER_KEY_BYTES))
+        return self._handle
+
+    def __reduce__(self) -> NoReturn:
+        raise KernelError("PrivacyNoise cannot be copied or pickled: noise must not be repeated")
+
+
+def effective_noise_multiplier(
+    noise_multiplier: float,
+    parameters: int,
+    *,
+    rows: int = 256,
+    summed_in_float32: int | None = None,
+) -> float:
+    """Return the noise multiplier that the accountant may count for `add_training_noise`.
+
+    Rounding to the grid adds up to sqrt(parameters) grid steps to the sensitivity, and the
+    float32 sum of the rows' gradients is not the exact sum. docs/kernel-noise.md has the argument.
+
+    Parameters
+    ----------
+    noise_multiplier : float
+        What `add_training_noise` was given, above 0.
+    parameters : int
+        Number of unmasked entries, at least 1.
+    rows : int
+        Most rows that one release may sum.
+    summed_in_float32 : int, optional
+        Most rows added up in float32 before the partial sums are added in float64; all of them
+        when not given.
+
+    Returns
+    -------
+    float
+        Below `noise_multiplier`.
+
+    Raises
+    ------
+    KernelError
+        If an argument is out of range, or float32 cannot carry so many rows.
+    """
+    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0.0):
+        raise KernelError(f"noise multiplier {noise_multiplier} must be finite and above 0")
+    if parameters < 1 or rows < 1 or (summed_in_float32 is not None and summed_in_float32 < 1):
+        raise KernelError(
+            f"parameters ({parameters}) and rows ({rows}, {summed_in_float32}) must be positive"
+        )
+    chunk = rows if summed_in_float32 is None else min(rows, summed_in_float32)
+    terms = (chunk + 2) * _FLOAT32_ROUNDOFF
+    if terms >= 0.01:
+        raise KernelError(f"{chunk} rows are too many to sum in float32; sum smaller parts")
+    # Each of the two neighbouring sums is off by at most terms / (1 - terms) * rows * clip_norm.
+    slack = 2.0 * rows * terms / (1.0 - terms)
+    grid_steps = noise_multiplier * math.sqrt(parameters) / TRAINING_SIGMA_INT
+    return noise_multiplier / (1.0 + slack + grid_steps) * (1.0 - 2.0**-40)

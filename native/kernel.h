@@ -1,0 +1,84 @@
+/* The whole interface of the kernel: what Python sees, and what any other caller may link against.
+ *
+ * cffi reads the lines between the two markers, so only plain C declarations may stand there.
+ * Every function checks its sizes and returns ER_OK or one of the negative codes below; on an
+ * error nothing that the caller owns has been changed. Nothing here keeps global state, exits or
+ * prints. Buffers must not overlap. Strides count elements, not bytes.
+ */
+#ifndef EDGE_RUNTIME_KERNEL_H
+#define EDGE_RUNTIME_KERNEL_H
+
+#include <stdint.h>
+
+/* cffi: begin */
+
+#define ER_OK 0
+#define ER_NULL -1      /* a pointer is missing */
+#define ER_SIZE -2      /* a count, size or stride is zero, negative or too large */
+#define ER_RANGE -3     /* a code lies outside its column */
+#define ER_VALUE -4     /* a number is not finite or outside what the function is defined for */
+#define ER_ORDER -5     /* the knots of a bin decrease */
+
+/* ER_KEY_BYTES: length of every key and seed. ER_SIGMA_INT: standard deviation, in grid steps, of
+ * the noise that er_noise_training adds. ER_CATEGORIES_MAX: largest cardinality of a column. */
+#define ER_KEY_BYTES 32
+#define ER_SIGMA_INT 2097152
+#define ER_CATEGORIES_MAX 16777216
+
+/* "x86-64", "aarch64", "arm" or "other"; the second with the lane width chosen at run time. */
+const char *er_isa(void);
+const char *er_lanes_name(void);
+
+/* ---- public randomness: ChaCha8, addressed by (key, stream, index); stream < 2^56 ----
+ * out[k] is element offset + k of the stream, however a caller splits the work. */
+int er_fill_uniform(float *out, uint64_t n, const uint8_t *key, uint64_t key_bytes,
+                    uint64_t stream, uint64_t offset);
+int er_fill_normal(float *out, uint64_t n, const uint8_t *key, uint64_t key_bytes,
+                   uint64_t stream, uint64_t offset);
+
+/* ---- codes to values ----
+ * knots is [bins][knots_per_bin], each bin nondecreasing and finite. code == bins is a missing
+ * value: NaN, or 0 for integers. decimals in -15..15, or ER_NO_ROUNDING. */
+#define ER_NO_ROUNDING 127
+int er_decode_f64(double *out, uint64_t n, const int32_t *codes, int64_t code_stride,
+                  const float *u, int64_t u_stride, const double *knots, uint64_t bins,
+                  uint64_t knots_per_bin, int decimals);
+int er_decode_f32(float *out, uint64_t n, const int32_t *codes, int64_t code_stride,
+                  const float *u, int64_t u_stride, const double *knots, uint64_t bins,
+                  uint64_t knots_per_bin, int decimals);
+int er_decode_i64(int64_t *out, uint64_t n, const int32_t *codes, int64_t code_stride,
+                  const float *u, int64_t u_stride, const double *knots, uint64_t bins,
+                  uint64_t knots_per_bin);
+
+/* ---- counts ---- counts is [cardinality], or [ka][kb]; it is overwritten. */
+int er_count_codes(int64_t *counts, uint64_t cardinality, const int32_t *codes, uint64_t n,
+                   int64_t stride);
+int er_count_pairs(int64_t *counts, uint64_t ka, uint64_t kb, const int32_t *a, int64_t a_stride,
+                   const int32_t *b, int64_t b_stride, uint64_t n);
+
+/* ---- private randomness: ChaCha20 with fast key erasure ---- not safe for two threads at once. */
+typedef struct er_noise er_noise;
+er_noise *er_noise_new(const uint8_t *seed, uint64_t seed_bytes); /* NULL: bad size or no memory */
+void er_noise_free(er_noise *noise);
+int er_noise_uniform_u64(er_noise *noise, uint64_t *out, uint64_t n);
+/* P(1) = floor(p 2^64) / 2^64; p in 0..1. */
+int er_noise_bernoulli(er_noise *noise, uint8_t *out, uint64_t n, double p);
+/* Exact, sigma = numerator / denominator; numerator < 2^44, denominator <= 2^20,
+ * sigma <= 2^24. */
+int er_noise_discrete_gaussian(er_noise *noise, int64_t *out, uint64_t n, uint64_t numerator,
+                               uint64_t denominator);
+/* Discrete Gaussian of standard deviation ER_SIGMA_INT, and the table sampler under it. */
+int er_noise_wide(er_noise *noise, int64_t *out, uint64_t n);
+int er_noise_base(er_noise *noise, int64_t *out, uint64_t n);
+/* grad <- (round(grad / g) + wide) g with g = noise_multiplier clip_norm / ER_SIGMA_INT where
+ * mask is set (everywhere when mask is NULL), 0 elsewhere. */
+int er_noise_training(er_noise *noise, float *grad, uint64_t n, const uint8_t *mask,
+                      double clip_norm, double noise_multiplier);
+
+/* ---- for known-answer tests ---- one ChaCha block: rounds even, 2..20. */
+int er_chacha_block(uint32_t *out, const uint8_t *key, uint64_t key_bytes, uint64_t counter,
+                    uint64_t nonce, int rounds);
+
+/* cffi: end */
+
+#endif

@@ -1,0 +1,13 @@
+/* What the compiler is told about the processor. */
+#ifndef ER_ISA_H
+#define ER_ISA_H
+
+/* GCC can compile one file for a wider instruction set by a pragma inside it; clang ignores that
+ * pragma. target_clones would need ifunc, which musl lacks. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define ER_MULTIPLE_ISA 1
+#else
+#define ER_MULTIPLE_ISA 0
+#endif
+
+#endif

@@ -1,0 +1,23 @@
+/* The lanes eight at a time. Empty where the compiler cannot be told an instruction set per file
+ * from inside it; the portable lanes give the same bits. */
+#include <math.h>
+#include <string.h>
+
+#include "isa.h"
+#include "lanes.h"
+
+#if ER_MULTIPLE_ISA
+#pragma GCC target("avx2")
+
+static int usable(void)
+{
+    return __builtin_cpu_supports("avx2") != 0;
+}
+
+#define ER_LANES_OBJECT er_lanes_avx2
+#define ER_LANES_NAME "avx2"
+#define ER_LANES_USABLE usable
+#include "lanes_body.h"
+#else
+typedef int er_lanes_avx2_absent; /* C99 wants at least one declaration in a file */
+#endif
