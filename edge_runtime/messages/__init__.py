@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from edge_runtime.messages.ack import Ack, decode_ack, encode_ack
 from edge_runtime.messages.batch import METADATA_KEY, decode_batch, encode_batch, peek_batch
+from edge_runtime.messages.connection import PublishHandle
 from edge_runtime.messages.fields import FORMAT_VERSION, check_id, new_id
 from edge_runtime.messages.header import Header, PrivacyStatement, decode_header, encode_header
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
-from edge_runtime.messages.link import Link, PublishHandle
+from edge_runtime.messages.link import Link
 from edge_runtime.messages.plan import (
     AnchorRequest,
     Plan,

@@ -56,7 +56,7 @@ def _check_message(raw: bytes, position: int, wanted: int) -> int:
             f"batch: an Arrow {_KINDS.get(kind, 'message')} where a {_KINDS[wanted]} belongs"
         )
     body = table.scalar(_BODY_LENGTH, "<q", 0)
-    after = start + length + body
+    after = int(start + length + body)
     if body < 0 or after > len(raw):
         raise MessageError(f"batch: an Arrow body of {body} bytes does not fit")
     if wanted == _RECORD_BATCH:
@@ -92,5 +92,5 @@ class _Table:
         # unpack_from would count a negative position from the end.
         if position < 0:
             raise MessageError("batch: damaged Arrow metadata")
-        value: int = struct.unpack_from(layout, self.data, position)[0]
-        return value
+        (value,) = struct.unpack_from(layout, self.data, position)
+        return int(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import nanoarrow as na
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = ["METADATA_KEY", "decode_batch", "encode_batch", "peek_batch"]
 METADATA_KEY = "edge_runtime"
 
 _UINT8_CODES, _UINT16_CODES = 1 << 8, 1 << 16
+_Codes: TypeAlias = npt.NDArray[np.unsignedinteger]
 
 
 def encode_batch(
@@ -64,7 +66,7 @@ def encode_batch(
     _check_size(codes.shape[0], codes.shape[1], limits)
     _check_range(codes, cardinalities, names)
 
-    columns = [
+    columns: list[_Codes] = [
         np.ascontiguousarray(codes[:, d], dtype=np.uint8 if k <= _UINT8_CODES else np.uint16)
         for d, k in enumerate(cardinalities)
     ]
@@ -143,7 +145,7 @@ def peek_batch(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Header:
     return _read(data, limits)[0]
 
 
-def _read(data: bytes, limits: Limits) -> tuple[Header, list[tuple[str, npt.NDArray[np.uint]]]]:
+def _read(data: bytes, limits: Limits) -> tuple[Header, list[tuple[str, _Codes]]]:
     raw = decompress(data, limits=limits)
     check_plain_stream(raw)
     try:
@@ -171,7 +173,7 @@ def _read(data: bytes, limits: Limits) -> tuple[Header, list[tuple[str, npt.NDAr
     return header, columns
 
 
-def _column(array: na.Array, name: str, rows: int) -> npt.NDArray[np.uint]:
+def _column(array: na.Array, name: str, rows: int) -> _Codes:
     validity, values = array.buffers
     if len(validity):
         raise ShapeError(f"batch: column {name!r} has nulls; missing is a code of its own")
@@ -213,7 +215,7 @@ def _check_range(
             )
 
 
-def _pieces(stream: memoryview, columns: Sequence[npt.NDArray[np.uint]]) -> list[memoryview]:
+def _pieces(stream: memoryview, columns: Sequence[_Codes]) -> list[memoryview]:
     # The body ends with the columns, each padded to 8 bytes, before the 8-byte end mark.
     sizes = [-(-column.nbytes // 8) * 8 for column in columns]
     at = len(stream) - 8 - sum(sizes)

@@ -11,9 +11,10 @@ from edge_runtime.messages.limits import Limits
 
 __all__ = ["compress", "decompress"]
 
-# A batch is a few tens of kilobytes, so the slow, strong end costs milliseconds; above 19 zstd
-# asks for windows that small devices do not have.
-_LEVEL = 19
+# The smallest result for batches of 1,000 and of 4,096 rows, below those of levels 9, 12, 19 and 22
+# (measured on flights and on independent columns); above it zstd also asks for windows
+# that small devices do not have.
+_LEVEL = 16
 
 
 def compress(parts: Iterable[bytes | memoryview], *, limits: Limits) -> bytes:

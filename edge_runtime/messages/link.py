@@ -18,53 +18,19 @@ import time
 from collections.abc import Callable, Sequence
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, LinkError
+from edge_runtime.messages.connection import Connection, PublishHandle
 
-__all__ = ["Link", "PublishHandle"]
+__all__ = ["Link"]
 
 _LOG = logging.getLogger(__name__)
 # NATS refuses client ids with dots; the rest is what every broker accepts.
 _CLIENT_ID = re.compile(r"\A[A-Za-z0-9_-]{1,128}\Z")
 _REFUSED = 0x80
-_POLL_S = 0.1
-
-
-class PublishHandle:
-    """Follows one published message up to the broker.
-
-    A confirmed message has reached the broker's memory, no more: only an application
-    acknowledgement says that it is stored.
-    """
-
-    def __init__(self) -> None:
-        self._info: mqtt.MQTTMessageInfo | None = None
-        self._ended: threading.Event | None = None
-        self._failed = False
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether the broker has confirmed the message."""
-        info = self._info
-        return info is not None and info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS and _published(info)
-
-    @property
-    def failed(self) -> bool:
-        """Whether it will never be confirmed: not connected, connection lost, or replaced."""
-        return self._failed and not self.confirmed
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for confirmation or failure, and return `confirmed`."""
-        deadline = time.monotonic() + timeout_s
-        while not self.confirmed and not self._failed:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            time.sleep(min(left, _POLL_S / 10))
-        return self.confirmed
 
 
 class Link:
@@ -148,7 +114,8 @@ class Link:
         self._closing = threading.Event()
         # Guards what follows. Held only while messages are queued, never during input or output.
         self._lock = threading.Lock()
-        self._live: _Client | None = None
+        self._current: Connection | None = None
+        self._live: Connection | None = None  # the current one, once the broker has accepted it
         self._pending: list[PublishHandle] = []
         self._retained: dict[str, tuple[bytes, PublishHandle]] = {}
         self._problem = f"no connection to {self._place} was attempted yet"
@@ -194,7 +161,7 @@ class Link:
         with self._lock:
             if retain:
                 if topic in self._retained:
-                    self._retained[topic][1]._failed = True
+                    self._retained[topic][1].abandon()
                 self._retained[topic] = (payload, handle)
             self._send(topic, payload, handle, retain=retain)
         return handle
@@ -223,7 +190,7 @@ class Link:
             )
         self._closing.set()
         with self._lock:
-            client = self._live
+            client = self._current
         if client is not None:
             client.disconnect()
         if self._thread.is_alive():
@@ -263,21 +230,23 @@ class Link:
                 "host and port under [broker]"
             )
             return
+        with self._lock:
+            self._current = client
         client.loop_start()
+        if self._closing.is_set():  # which `close` could not tell a client it did not know
+            client.disconnect()
         if not client.ended.wait(self._connect_timeout_s) and not self._is_live(client):
             self._report(
                 f"{self._place} accepts connections but does not answer as an MQTT broker; "
                 "check host and port under [broker]"
             )
             client.disconnect()
-        while not client.ended.wait(_POLL_S):
-            if self._closing.is_set():
-                client.disconnect()
+        client.ended.wait()
         self._lose(client)
         client.loop_stop()
 
-    def _new_client(self) -> _Client:
-        client = _Client(
+    def _new_client(self) -> Connection:
+        client = Connection(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
             clean_session=self._clean_session,
@@ -315,7 +284,7 @@ class Link:
             return
         if self._topics:
             client.subscribe([(topic, 1) for topic in self._topics])
-        assert isinstance(client, _Client)
+        assert isinstance(client, Connection)
         with self._lock:
             self._live = client
             # A removal that the broker has confirmed is done for good.
@@ -361,7 +330,7 @@ class Link:
         try:
             call()
         except EdgeRuntimeError as error:
-            _LOG.error("a message handler failed: %s", error.public)  # noqa: TRY400
+            _LOG.error("a message handler failed: %s", error.public)
         except Exception as error:  # noqa: BLE001 - a handler's fault must not end the link
             # Only the type and the place: the text may quote a payload.
             trace = error.__traceback__
@@ -370,31 +339,30 @@ class Link:
             place = (
                 "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
             )
-            _LOG.error("a message handler failed: %s at %s", type(error).__name__, place)  # noqa: TRY400
+            _LOG.error("a message handler failed: %s at %s", type(error).__name__, place)
 
     def _send(self, topic: str, payload: bytes, handle: PublishHandle, *, retain: bool) -> None:
         """Queue for the live connection; the lock is held."""
         client = self._live
         if client is None or client.ended.is_set():
-            # A retained message waits for the next connection.
-            handle._failed = not retain
+            if not retain:  # a retained message waits for the next connection
+                handle.abandon()
             return
-        handle._info = client.publish(topic, payload, qos=1, retain=retain)
+        handle.follow(client.publish(topic, payload, qos=1, retain=retain))
         if not retain:
             self._pending = [other for other in self._pending if not other.confirmed]
             self._pending.append(handle)
 
-    def _is_live(self, client: _Client) -> bool:
+    def _is_live(self, client: Connection) -> bool:
         with self._lock:
             return self._live is client
 
-    def _lose(self, client: _Client) -> None:
+    def _lose(self, client: Connection) -> None:
         with self._lock:
             was_live = self._live is client
-            if was_live:
-                self._live = None
+            self._current = self._live = None
             for handle in self._pending:
-                handle._failed = True
+                handle.abandon()
             self._pending = []
         if was_live:
             self.connected.clear()
@@ -409,26 +377,3 @@ class Link:
         level = logging.DEBUG if problem == self._problem else logging.WARNING
         self._problem = problem
         _LOG.log(level, "%s", problem)
-
-
-class _Client(mqtt.Client):
-    """A client for one connection, which tells when its network loop has ended, however."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.ended = threading.Event()
-
-    def loop_forever(
-        self, timeout: float = 1.0, retry_first_connection: bool = False
-    ) -> MQTTErrorCode:
-        try:
-            return super().loop_forever(timeout, retry_first_connection)
-        finally:
-            self.ended.set()
-
-
-def _published(info: mqtt.MQTTMessageInfo) -> bool:
-    try:
-        return info.is_published()
-    except (ValueError, RuntimeError):
-        return False

@@ -16,6 +16,7 @@ per count.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,7 @@ def decode_summary(
     """
     raw, header = _read(data, limits)
     try:
-        entries = safetensors.deserialize(raw)
+        entries = safetensors.deserialize(raw)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise MessageError(f"summary: not a safetensors file: {error}") from error
     if len(entries) > limits.tensors:
@@ -183,13 +184,14 @@ def _one_way_sizes(tensors: Mapping[str, npt.NDArray[np.int64]], prefix: str) ->
 
 def _check_tensor(name: str, tensor: npt.NDArray[np.int64], sizes: Sequence[int]) -> None:
     columns = [int(part) for part in name.split(".")[1:]]
-    ascending = all(a < b for a, b in zip(columns, columns[1:], strict=False))
+    ascending = all(a < b for a, b in itertools.pairwise(columns))
     if columns[-1] >= len(sizes) or not ascending:
         raise ShapeError(f"summary: tensor {name!r} is about columns that are not there")
     shape = tuple(sizes[d] for d in columns)
     if tensor.dtype != np.int64 or tensor.shape != shape:
         raise ShapeError(
-            f"summary: tensor {name!r} is {tensor.dtype}{list(tensor.shape)}, not int64{list(shape)}"
+            f"summary: tensor {name!r} is {tensor.dtype}{list(tensor.shape)}, "
+            f"not int64{list(shape)}"
         )
     if tensor.size and (tensor.min() < -_LARGEST or tensor.max() > _LARGEST):
         raise RangeError(f"summary: tensor {name!r} has counts beyond {_LARGEST}")

@@ -1,0 +1,73 @@
+"""One MQTT connection from its beginning to its end, and what becomes of a published message."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import MQTTErrorCode
+
+__all__ = ["Connection", "PublishHandle"]
+
+# Between looks at a confirmation; a loopback broker confirms within about a millisecond.
+_POLL_S = 0.005
+
+
+class PublishHandle:
+    """Follows one published message up to the broker.
+
+    A confirmed message has reached the broker's memory, no more: only an application
+    acknowledgement says that it is stored.
+    """
+
+    def __init__(self) -> None:
+        self._info: mqtt.MQTTMessageInfo | None = None
+        self._abandoned = False
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the broker has confirmed the message."""
+        info = self._info
+        if info is None or info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        return info.is_published()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it will never be confirmed: not connected, connection lost, or replaced."""
+        return self._abandoned and not self.confirmed
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for confirmation or failure, and return `confirmed`."""
+        deadline = time.monotonic() + timeout_s
+        while not (self.confirmed or self._abandoned) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return self.confirmed
+
+    def follow(self, info: mqtt.MQTTMessageInfo) -> None:
+        """Follow the message as it was handed to a connection (for `Link`)."""
+        if not self.confirmed:
+            self._info = info
+
+    def abandon(self) -> None:
+        """Give the message up (for `Link`)."""
+        self._abandoned = True
+
+
+class Connection(mqtt.Client):
+    """A client for one connection, which tells when its network loop has ended, however."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        #: set when the network loop has ended, even by an error on damaged packets
+        self.ended = threading.Event()
+
+    def loop_forever(
+        self, timeout: float = 1.0, retry_first_connection: bool = False
+    ) -> MQTTErrorCode:
+        """Run the network loop; called by paho's own thread."""
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        finally:
+            self.ended.set()
