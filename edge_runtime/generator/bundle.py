@@ -1,0 +1,390 @@
+"""The bundle: a generator as one file, checked member by member before anything uses it.
+
+The format is described in docs/bundle.md. A bundle is not signed: its digest says that the bytes
+are those announced, not who announced them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+import edge_runtime.schema as schema_layer
+from edge_runtime.errors import BundleError, CodecError, EngineError, SchemaError
+from edge_runtime.generator.archive import pack, unpack
+from edge_runtime.generator.card import model_card
+from edge_runtime.generator.graph import build_sampler
+from edge_runtime.generator.layout import Layout, Weights
+from edge_runtime.generator.lineage import Lineage
+from edge_runtime.generator.quantize import Quantised, check_quantised, quantize
+
+__all__ = ["MAX_BUNDLE_BYTES", "Bundle", "build_bundle"]
+
+#: Larger than any bundle of a possible layout that a small device could run.
+MAX_BUNDLE_BYTES = 64 << 20
+
+_FORMAT = "edge-runtime-bundle"
+_VERSION = 1
+_MEMBERS = (
+    "manifest.json",
+    "card.md",
+    "codec.json",
+    "metrics.json",
+    "quantised.safetensors",
+    "sampler.onnx",
+    "schema.json",
+    "weights.safetensors",
+)
+
+
+class _Member(msgspec.Struct, forbid_unknown_fields=True):
+    bytes: int
+    sha256: str
+
+
+class _Noise(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    width: int
+
+
+class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
+    format: str
+    version: int
+    schema_digest: str
+    codec_digest: str
+    layout: dict[str, Any]
+    noise: list[_Noise]
+    worst_error: float
+    lineage: Lineage
+    members: dict[str, _Member]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A generator with everything needed to run it, judge it and train it further.
+
+    Attributes
+    ----------
+    schema : Schema
+    codec : Codec
+    layout : Layout
+    graph : bytes
+        The sampler as an ONNX model without weights.
+    weights : Weights
+        Float weights, from which training goes on.
+    quantised : Quantised
+        Int8 weights, which engines run.
+    lineage : Lineage
+    card : str
+        Model card in Markdown.
+    metrics : dict
+        Figures measured on this generator.
+    """
+
+    schema: Schema
+    codec: Codec
+    layout: Layout
+    graph: bytes = field(repr=False)
+    weights: Weights = field(repr=False)
+    quantised: Quantised = field(repr=False)
+    lineage: Lineage
+    card: str = field(repr=False)
+    metrics: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if tuple(self.codec.cardinalities) != self.layout.cardinalities:
+            raise BundleError("the codec's cardinalities are not those of the layout")
+        if self.codec.schema.digest != self.schema.digest:
+            raise BundleError("the codec belongs to another schema")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes, hexadecimal."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        quantised = {n: np.ascontiguousarray(t) for n, t in self.quantised.tensors.items()}
+        weights = {n: np.ascontiguousarray(t) for n, t in self.weights._asdict().items()}
+        try:
+            members = {
+                "card.md": self.card.encode(),
+                "codec.json": self.codec.to_json(),
+                "metrics.json": _encode(self.metrics),
+                "quantised.safetensors": safetensors.numpy.save(quantised),
+                "sampler.onnx": self.graph,
+                "schema.json": self.schema.to_json(),
+                "weights.safetensors": safetensors.numpy.save(weights),
+            }
+            manifest = _Manifest(
+                format=_FORMAT,
+                version=_VERSION,
+                schema_digest=self.schema.digest,
+                codec_digest=self.codec.digest,
+                layout=self.layout.to_dict(),
+                noise=[_Noise(kind="uniform", width=self.layout.columns)],
+                worst_error=self.quantised.worst_error,
+                lineage=self.lineage,
+                members={
+                    name: _Member(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+                    for name, data in members.items()
+                },
+            )
+            return pack({"manifest.json": _encode(manifest), **members})
+        except (TypeError, ValueError, UnicodeError) as error:
+            raise BundleError(f"the bundle cannot be written: {error}") from error
+
+    def to_bytes(self) -> bytes:
+        """Bytes of the file; a bundle that was read gives back exactly what was read.
+
+        Raises
+        ------
+        BundleError
+            If the lineage, the metrics or the card cannot be written as JSON or UTF-8.
+        """
+        return self._bytes
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
+        """Read a bundle. Nothing in it is executed.
+
+        Parameters
+        ----------
+        data : bytes
+        max_bytes : int
+            Largest size accepted.
+
+        Raises
+        ------
+        BundleError
+            If it is too large, damaged, incomplete, of another version, or contradicts itself.
+        """
+        data = bytes(data)
+        members = unpack(data, names=_MEMBERS, max_bytes=max_bytes)
+        manifest = _read_manifest(members)
+        try:
+            layout = Layout.from_dict(manifest.layout)
+            schema = schema_layer.Schema.from_json(members["schema.json"])
+            codec = schema_layer.Codec.from_json(members["codec.json"])
+            weights = _read_weights(members["weights.safetensors"], layout)
+            tensors = _read_tensors(members["quantised.safetensors"], "quantised.safetensors")
+            check_quantised(tensors, layout)
+            card = members["card.md"].decode()
+            metrics = msgspec.json.decode(members["metrics.json"], type=dict[str, Any])
+        except (EngineError, SchemaError, CodecError, msgspec.MsgspecError, UnicodeError) as error:
+            raise BundleError(f"the bundle is not valid: {error}") from error
+        if (schema.digest, codec.digest) != (manifest.schema_digest, manifest.codec_digest):
+            raise BundleError("the schema or codec is not the one that the manifest names")
+        if manifest.noise != [_Noise(kind="uniform", width=layout.columns)]:
+            raise BundleError("this release runs generators with one uniform per column only")
+        bundle = cls(
+            schema=schema,
+            codec=codec,
+            layout=layout,
+            graph=members["sampler.onnx"],
+            weights=weights,
+            quantised=Quantised(tensors=tensors, worst_error=manifest.worst_error),
+            lineage=manifest.lineage,
+            card=card,
+            metrics=metrics,
+        )
+        # Another release may encode the same objects differently; the digest names these bytes.
+        vars(bundle)["_bytes"] = data
+        return bundle
+
+    def save(self, path: Path | str) -> None:
+        """Write the file; a reader sees the old one or the new one, never a part.
+
+        Raises
+        ------
+        BundleError
+            If the file cannot be written.
+        """
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            part.write_bytes(self.to_bytes())
+            part.replace(path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise BundleError(f"bundle {path} cannot be written: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, path: Path | str, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
+        """Read a file.
+
+        Raises
+        ------
+        BundleError
+            As `from_bytes`, or if the file cannot be read.
+        """
+        path = Path(path)
+        try:
+            # One byte more than allowed is enough to refuse, however large the file is.
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)
+        except OSError as error:
+            raise BundleError(f"bundle {path} cannot be read: {error.strerror}") from error
+        try:
+            return cls.from_bytes(data, max_bytes=max_bytes)
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from error
+
+    def with_weights(
+        self,
+        weights: Weights,
+        *,
+        lineage: Lineage,
+        card: str | None = None,
+        metrics: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Bundle:
+        """Return the same generator with other weights; needs no ONNX tool.
+
+        Parameters
+        ----------
+        weights : Weights
+            Pre-masked.
+        lineage : Lineage
+        card : str, optional
+            Written from the rest when absent.
+        metrics : dict, optional
+        seed : int
+            Seeds the public calibration noise.
+
+        Raises
+        ------
+        EngineError
+            If the weights do not fit the layout.
+        """
+        figures = {} if metrics is None else metrics
+        return replace(
+            self,
+            weights=weights,
+            quantised=quantize(weights, self.layout, seed=seed),
+            lineage=lineage,
+            card=card
+            if card is not None
+            else model_card(self.schema, self.layout, lineage=lineage, metrics=figures),
+            metrics=figures,
+        )
+
+
+def build_bundle(
+    schema: Schema,
+    codec: Codec,
+    layout: Layout,
+    weights: Weights,
+    *,
+    lineage: Lineage,
+    card: str | None = None,
+    metrics: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> Bundle:
+    """Build a bundle from weights, graph included.
+
+    Parameters
+    ----------
+    schema, codec, layout
+        Must belong together.
+    weights : Weights
+        Pre-masked.
+    lineage : Lineage
+    card : str, optional
+        Written from the rest when absent.
+    metrics : dict, optional
+    seed : int
+        Seeds the public calibration noise.
+
+    Raises
+    ------
+    BundleError
+        If schema, codec and layout do not belong together.
+    EngineError
+        If the weights do not fit the layout.
+    MissingExtraError
+        If the onnx package is not installed.
+    """
+    figures = {} if metrics is None else metrics
+    return Bundle(
+        schema=schema,
+        codec=codec,
+        layout=layout,
+        graph=build_sampler(layout),
+        weights=weights,
+        quantised=quantize(weights, layout, seed=seed),
+        lineage=lineage,
+        card=card
+        if card is not None
+        else model_card(schema, layout, lineage=lineage, metrics=figures),
+        metrics=figures,
+    )
+
+
+def _encode(value: object) -> bytes:
+    plain = msgspec.to_builtins(value, enc_hook=_plain_number)
+    # The standard encoder refuses NaN, which msgspec would quietly write as null.
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _plain_number(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _read_manifest(members: dict[str, bytes]) -> _Manifest:
+    raw = members["manifest.json"]
+    try:
+        head = msgspec.json.decode(raw, type=dict[str, Any])
+        if head.get("format") != _FORMAT or head.get("version") != _VERSION:
+            raise BundleError(
+                f"format {head.get('format')!r} version {head.get('version')!r}; this release "
+                f"reads {_FORMAT!r} version {_VERSION}"
+            )
+        manifest = msgspec.json.decode(raw, type=_Manifest)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise BundleError(f"manifest.json is not valid: {error}") from error
+    if set(manifest.members) != set(_MEMBERS) - {"manifest.json"}:
+        raise BundleError("manifest.json does not list exactly the members of a bundle")
+    for name, member in manifest.members.items():
+        data = members[name]
+        if len(data) != member.bytes or hashlib.sha256(data).hexdigest() != member.sha256:
+            raise BundleError(f"{name} does not match its digest in the manifest; fetch it again")
+    return manifest
+
+
+def _read_tensors(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        return safetensors.numpy.load(data)
+    # Types that numpy lacks surface as KeyError or TypeError, odd shapes as ValueError.
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{name} is not a valid safetensors file: {error}") from error
+
+
+def _read_weights(data: bytes, layout: Layout) -> Weights:
+    tensors = _read_tensors(data, "weights.safetensors")
+    if set(tensors) != set(Weights._fields):
+        raise BundleError(f"weights.safetensors must hold exactly {', '.join(Weights._fields)}")
+    weights = Weights(**tensors)
+    layout.check(weights)
+    for name, tensor, kept in zip(Weights._fields, weights, layout.mask(weights), strict=True):
+        if not np.isfinite(tensor).all():
+            raise BundleError(f"weights.safetensors: {name} has values that are not finite")
+        if not np.array_equal(tensor, kept):
+            raise BundleError(f"weights.safetensors: {name} has weights that the layout masks")
+    return weights

@@ -1,0 +1,142 @@
+"""The model card: what a generator is, what it cost and what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.generator.layout import Layout
+from edge_runtime.generator.lineage import Lineage
+
+if TYPE_CHECKING:
+    from edge_runtime.schema import Column, Schema
+
+__all__ = ["model_card"]
+
+#: Values listed per categorical column; the schema in the bundle has them all.
+_SHOWN_VALUES = 8
+
+
+def model_card(
+    schema: Schema,
+    layout: Layout,
+    *,
+    lineage: Lineage,
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
+    """Write a model card in Markdown.
+
+    Parameters
+    ----------
+    schema : Schema
+    layout : Layout
+    lineage : Lineage
+    metrics : mapping, optional
+        Figures by name; nested mappings become dotted names.
+
+    Returns
+    -------
+    str
+    """
+    parts = [
+        f"# Generator of {_text(schema.name)}",
+        "Draws synthetic rows of the table below. No row of it is a real row.",
+        "## Privacy",
+        _privacy(lineage.privacy, schema.privacy_unit),
+        "## Lineage",
+        _table(
+            ("what", "value"),
+            [
+                ("parent bundle", lineage.parent or "none"),
+                ("generations of synthetic rows behind it", str(lineage.depth)),
+                ("training round", str(lineage.round)),
+                ("devices", str(lineage.devices)),
+                ("real rows learnt from (estimate)", f"{lineage.rows:,.0f}"),
+            ],
+        ),
+        "## Columns",
+        _table(
+            ("column", "kind", "range or values", "missing", "condition", "codes"),
+            [
+                (
+                    column.name,
+                    column.kind,
+                    _range(column),
+                    "possible" if column.nullable else "never",
+                    "yes" if column.condition else "",
+                    str(codes),
+                )
+                for column, codes in zip(schema.columns, layout.cardinalities, strict=True)
+            ],
+        ),
+        "## Network",
+        f"Masked autoregressive network over {layout.columns} columns and {layout.width} codes, "
+        f"two hidden layers of {layout.hidden} units, {layout.parameters:,} parameters; int8 "
+        "weights with static scales beside the float ones.",
+    ]
+    if metrics:
+        parts += ["## Figures", _table(("figure", "value"), _flat(metrics))]
+    parts += [
+        "## Use and limits",
+        "- Condition columns, and any run of leading columns, can be asked for; other columns "
+        "follow the columns before them.\n"
+        "- Figures of single rows mean nothing: a synthetic row describes no person or event.\n"
+        "- Rare combinations are the least certain; check a conclusion about a small group "
+        "against real rows before acting on it.\n"
+        "- Values outside the declared range were clamped to it while learning.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _privacy(privacy: Mapping[str, Any], unit: str) -> str:
+    if "epsilon" not in privacy:
+        return "**NO PRIVACY STATEMENT.** Treat these weights like the real rows."
+    epsilon = privacy["epsilon"]
+    if epsilon is None:
+        return (
+            "**WITHOUT PRIVACY.** The weights were learnt without noise and may reveal real rows. "
+            "Treat them, and rows drawn from them, like the real rows."
+        )
+    text = f"Epsilon {_number(epsilon)}"
+    if privacy.get("delta") is not None:
+        text += f" at delta {_number(privacy['delta'])}"
+    text += f" per {_text(privacy.get('unit') or unit)}"
+    rest = {k: v for k, v in privacy.items() if k not in {"epsilon", "delta", "unit"}}
+    details = "; ".join(f"{_text(k)}: {_text(v)}" for k, v in sorted(rest.items()))
+    return f"{text}." + (f" {details}." if details else "")
+
+
+def _range(column: Column) -> str:
+    unit = f" {column.unit}" if column.unit else ""
+    if column.values:
+        shown = ", ".join(column.values[:_SHOWN_VALUES])
+        left = len(column.values) - _SHOWN_VALUES
+        shown += f" and {left} more" if left > 0 else ""
+        return shown + (" or other" if column.other else "")
+    if column.low is None or column.high is None:
+        return "true, false" if column.kind == "boolean" else ""
+    return f"{column.low} to {column.high}{unit}"
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            rows.append((f"{prefix}{name}", _number(value)))
+    return rows
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _text(value: object) -> str:
+    """Free text on one line, so that a name cannot break out of its place in the card."""
+    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_text(cell) for cell in line) + " |" for line in lines)

@@ -1,0 +1,94 @@
+"""Any number of rows from an engine, reproducible row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edge_runtime import kernel
+from edge_runtime.errors import EngineError
+from edge_runtime.generator.engine import Engine
+from edge_runtime.generator.layout import I32
+
+__all__ = ["sample_codes"]
+
+
+def sample_codes(
+    engine: Engine,
+    rows: int,
+    *,
+    key: bytes,
+    stream: int = 0,
+    offset: int = 0,
+    clamp: Mapping[int, I32] | None = None,
+    batch: int = 1024,
+) -> I32:
+    """Draw rows with the kernel's noise.
+
+    Row i of the result is row ``offset + i`` of the sequence that `key` and `stream` define,
+    whatever the batch size, so that a long sample can be drawn in pieces.
+
+    Parameters
+    ----------
+    engine : Engine
+    rows : int
+    key : bytes
+        32 bytes; public, unlike a key of privacy noise.
+    stream : int
+        Independent sequences under one key. Decoding the codes needs a stream of its own.
+    offset : int
+        Row of the sequence to start at.
+    clamp : mapping of int to I32[rows], optional
+        Codes forced on leading columns. Later columns follow them; columns before a clamped one
+        would not, so only columns 0..k-1 together can be clamped.
+    batch : int
+        Rows per call of the engine.
+
+    Returns
+    -------
+    I32[rows, D]
+
+    Raises
+    ------
+    EngineError
+        If `clamp` names a column that is not leading, or codes outside its cardinality.
+    """
+    layout = engine.layout
+    if rows < 0 or offset < 0 or batch < 1:
+        raise EngineError(f"cannot draw rows={rows} from offset={offset} in batches of {batch}")
+    forced = _forced(clamp or {}, rows, layout.cardinalities)
+    codes = np.empty((rows, layout.columns), np.int32)
+    noise = np.empty((min(batch, rows), layout.columns), np.float32)
+    for start in range(0, rows, batch):
+        part = noise[: min(batch, rows - start)]
+        kernel.fill_uniform(
+            part.reshape(-1), key=key, stream=stream, offset=(offset + start) * layout.columns
+        )
+        for column, chosen in forced.items():
+            # Cardinalities stay below 2**16, so 1 + code is exact in float32.
+            part[:, column] = chosen[start : start + len(part)] + 1
+        codes[start : start + len(part)] = engine.generate(part)
+    return codes
+
+
+def _forced(clamp: Mapping[int, I32], rows: int, cardinalities: tuple[int, ...]) -> dict[int, I32]:
+    if sorted(clamp) != list(range(len(clamp))) or len(clamp) > len(cardinalities):
+        raise EngineError(
+            f"columns {sorted(clamp)} cannot be clamped: only the leading columns together can, "
+            "because earlier columns do not follow later ones; reject rows instead"
+        )
+    forced = {}
+    for column, codes in clamp.items():
+        chosen = np.asarray(codes)
+        if chosen.shape != (rows,) or chosen.dtype.kind not in "iu":
+            raise EngineError(
+                f"clamped codes of column {column} must be {rows} integers, "
+                f"not {chosen.dtype} {list(chosen.shape)}"
+            )
+        if rows and (chosen.min() < 0 or chosen.max() >= cardinalities[column]):
+            raise EngineError(
+                f"clamped codes of column {column} must lie in 0..{cardinalities[column] - 1}"
+            )
+        forced[column] = chosen.astype(np.int32)
+    return forced
