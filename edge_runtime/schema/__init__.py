@@ -1,0 +1,38 @@
+"""What a table is: the public schema, typed tables, the census, and the codec of rows to codes."""
+
+from __future__ import annotations
+
+from edge_runtime.schema.census import (
+    Census,
+    census_cells,
+    census_counts,
+    clean_census,
+    merge_census,
+)
+from edge_runtime.schema.codec import Codec, Encoded
+from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
+from edge_runtime.schema.infer import infer_schema
+from edge_runtime.schema.reading import iter_tables, read_table, write_table
+from edge_runtime.schema.schema import Schema
+from edge_runtime.schema.table import Table
+from edge_runtime.schema.values import MISSING_TOKENS
+
+__all__ = [
+    "MISSING_TOKENS",
+    "Census",
+    "Codec",
+    "Column",
+    "Encoded",
+    "Schema",
+    "Table",
+    "census_cells",
+    "census_counts",
+    "clean_census",
+    "format_timestamp",
+    "infer_schema",
+    "iter_tables",
+    "merge_census",
+    "parse_timestamp",
+    "read_table",
+    "write_table",
+]

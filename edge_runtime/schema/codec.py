@@ -1,0 +1,464 @@
+"""The codec: rows of a table to small integers and back."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import CodecError, EdgeRuntimeError, RangeError, ShapeError
+from edge_runtime.schema.census import Census, clean_census, label_codes
+from edge_runtime.schema.columns import Column
+from edge_runtime.schema.grid import grid_of
+from edge_runtime.schema.numeric import NumericBins, bins_from_cells, bins_from_rows
+from edge_runtime.schema.schema import Schema
+from edge_runtime.schema.table import Table
+from edge_runtime.schema.values import MISSING_TOKENS, Place, typed_column
+
+__all__ = ["Codec", "Encoded"]
+
+_FORMAT = "edge-runtime-codec"
+_VERSION = 1
+
+#: most bins or slots that a codec from outside may ask memory for
+_SIZE_LIMIT = 1 << 16
+
+#: streams of one key are spread so far apart that the columns of a table fit in between
+_COLUMNS_PER_STREAM = 1 << 16
+
+
+class Encoded(NamedTuple):
+    """Rows as codes, and what had to be bent to make them fit.
+
+    Attributes
+    ----------
+    codes : int32 ndarray
+        [rows, columns], C-contiguous.
+    clamped : dict of str to int
+        Per numeric column, values that lay outside the declared bounds.
+    unknown : dict of str to int
+        Per category column, values that were not among the declared ones and became `other`.
+    """
+
+    codes: NDArray[np.int32]
+    clamped: dict[str, int]
+    unknown: dict[str, int]
+
+
+class Codec:
+    """Values to codes and back, for every column of a schema.
+
+    A column's codes are its bins or categories in order, then `other`, then missing.
+    Make one with `fit`, `from_census` or `from_json`.
+
+    Parameters
+    ----------
+    schema : Schema
+        The table.
+    bins : dict of str to NumericBins
+        One for each numeric column.
+
+    Raises
+    ------
+    CodecError
+        A numeric column has no bins.
+    """
+
+    def __init__(self, *, schema: Schema, bins: dict[str, NumericBins]) -> None:
+        numeric = {column.name for column in schema.columns if column.numeric}
+        if set(bins) != numeric:
+            raise CodecError(f"bins for {sorted(bins)}, numeric columns are {sorted(numeric)}")
+        self.schema = schema
+        self.bins = bins
+        #: codes per column
+        self.cardinalities: tuple[int, ...] = tuple(
+            bins[column.name].cardinality
+            if column.numeric
+            else len(column.labels) + column.nullable
+            for column in schema.columns
+        )
+        #: SHA-256 of the canonical JSON, hexadecimal
+        self.digest: str = hashlib.sha256(self.to_json()).hexdigest()
+
+    @classmethod
+    def fit(cls, table: Table, schema: Schema, *, max_bins: int = 32, knots: int = 8) -> Codec:
+        """A codec from raw rows, for a single machine: its bins are NOT private.
+
+        Parameters
+        ----------
+        table : Table
+            The rows.
+        schema : Schema
+            Their declaration.
+        max_bins : int
+            Most bins of a numeric column that is not coded value by value; fewer when rows are
+            few (one per 20).
+        knots : int
+            Quantiles per bin of a column with many distinct values.
+
+        Returns
+        -------
+        Codec
+        """
+        bins = {}
+        for column in schema.columns:
+            if column.numeric:
+                present = table.columns[column.name][~table.missing[column.name]]
+                bins[column.name] = bins_from_rows(
+                    column, present.astype(np.float64), max_bins=max_bins, knots=knots
+                )
+        return cls(schema=schema, bins=bins)
+
+    @classmethod
+    def from_census(
+        cls, schema: Schema, census: Census, *, max_bins: int = 32, knots: int = 8
+    ) -> Codec:
+        """A codec from noisy histograms. It depends on them alone, so it costs no more privacy.
+
+        Parameters
+        ----------
+        schema : Schema
+            The public declaration. All declared categories keep their codes.
+        census : Census
+            One device's or a fleet's merged.
+        max_bins, knots : int
+            As in `fit`.
+
+        Returns
+        -------
+        Codec
+
+        Raises
+        ------
+        CodecError
+            The census is of another schema.
+        """
+        bins = {}
+        for column, cells in zip(schema.columns, clean_census(schema, census), strict=True):
+            if column.numeric:
+                mass = cells[: grid_of(column).cells]
+                bins[column.name] = bins_from_cells(
+                    column, mass, rows=float(mass.sum()), max_bins=max_bins, knots=knots
+                )
+        return cls(schema=schema, bins=bins)
+
+    def code_counts(self, census: Census) -> list[NDArray[np.float64]]:
+        """How many rows have each code, by a census.
+
+        Parameters
+        ----------
+        census : Census
+            Noisy or exact.
+
+        Returns
+        -------
+        list of float64 ndarray
+            One per column, [codes], none negative; sums as in `clean_census`.
+
+        Raises
+        ------
+        CodecError
+            The census is of another schema.
+        """
+        counts = []
+        for column, cells, codes in zip(
+            self.schema.columns,
+            clean_census(self.schema, census),
+            self.cardinalities,
+            strict=True,
+        ):
+            if not column.numeric:
+                counts.append(cells)
+                continue
+            grid = grid_of(column)
+            edges = grid.edges()
+            centres = (edges[:-1] + edges[1:]) / 2
+            index, _ = self.bins[column.name].encode(centres, np.zeros(len(centres), np.bool_))
+            found = np.bincount(index, weights=cells[: grid.cells], minlength=codes)
+            if column.nullable:
+                found[-1] = cells[-1]
+            counts.append(found)
+        return counts
+
+    def encode(self, table: Table) -> Encoded:
+        """Codes of rows.
+
+        Parameters
+        ----------
+        table : Table
+            Typed by this codec's schema.
+
+        Returns
+        -------
+        Encoded
+
+        Raises
+        ------
+        DataError
+            An unlisted category in a column without `other`.
+        CodecError
+            The table is of another schema.
+        """
+        if table.schema != self.schema:
+            raise CodecError(
+                f"a table of schema {table.schema.name!r} ({table.schema.digest[:12]}) does not "
+                f"fit a codec of {self.schema.name!r} ({self.schema.digest[:12]})"
+            )
+        codes = np.empty((table.rows, len(self.cardinalities)), np.int32)
+        clamped: dict[str, int] = {}
+        unknown: dict[str, int] = {}
+        for index, column in enumerate(self.schema.columns):
+            if column.numeric:
+                codes[:, index], clamped[column.name] = self.bins[column.name].encode(
+                    table.columns[column.name].astype(np.float64), table.missing[column.name]
+                )
+            else:
+                codes[:, index], unlisted = label_codes(column, table)
+                if column.kind == "category":
+                    unknown[column.name] = unlisted
+        return Encoded(codes, clamped, unknown)
+
+    def decode(
+        self, codes: NDArray[np.int32], *, key: bytes, stream: int = 0, offset: int = 0
+    ) -> Table:
+        """Values drawn inside the bins of codes.
+
+        Parameters
+        ----------
+        codes : int32 ndarray
+            [rows, columns]
+        key : bytes
+            32 bytes; with `stream` it addresses the public uniform numbers. Uses the kernel's
+            streams ``(stream + 1) * 65536 + column``, so small stream numbers stay free for
+            sampling with the same key.
+        stream : int
+            Up to 2^39.
+        offset : int
+            Number of the first row in the stream: rows decoded in parts equal rows decoded at once.
+
+        Returns
+        -------
+        Table
+
+        Raises
+        ------
+        ShapeError
+            Codes of another shape or dtype.
+        RangeError
+            A code beyond its column's.
+        """
+        self._check_codes(codes)
+        columns: dict[str, NDArray[Any]] = {}
+        missing: dict[str, NDArray[np.bool_]] = {}
+        for index, column in enumerate(self.schema.columns):
+            own = codes[:, index]
+            if column.nullable:
+                missing[column.name] = own == self.cardinalities[index] - 1
+            if column.numeric:
+                columns[column.name] = self.bins[column.name].decode(
+                    own,
+                    key=key,
+                    stream=(stream + 1) * _COLUMNS_PER_STREAM + index,
+                    offset=offset,
+                )
+            elif column.kind == "boolean":
+                columns[column.name] = np.array([0, 1, -1], np.int8)[own]
+            else:
+                columns[column.name] = np.array([*column.labels, None], object)[own]
+        return Table(schema=self.schema, columns=columns, missing=missing, file="<decoded>")
+
+    def _check_codes(self, codes: NDArray[np.int32]) -> None:
+        if codes.dtype != np.int32 or codes.ndim != 2 or codes.shape[1] != len(self.cardinalities):
+            raise ShapeError(
+                f"codes are {codes.dtype} {codes.shape}, expected int32 "
+                f"[rows, {len(self.cardinalities)}]"
+            )
+        if not len(codes):
+            return
+        worst = (codes.max(axis=0) >= np.array(self.cardinalities)) | (codes.min(axis=0) < 0)
+        if worst.any():
+            index = int(np.argmax(worst))
+            raise RangeError(
+                f"column {self.schema.names[index]!r} has codes {codes[:, index].min()} .. "
+                f"{codes[:, index].max()}, allowed are 0 .. {self.cardinalities[index] - 1}"
+            )
+
+    def label(self, column_index: int, code: int) -> str:
+        """What a code stands for, for people.
+
+        Parameters
+        ----------
+        column_index : int
+            The column's position.
+        code : int
+            0 .. cardinality - 1.
+
+        Returns
+        -------
+        str
+            ``"JFK"``, ``"true"``, ``"17"``, ``"[10, 15)"`` or ``"missing"``.
+
+        Raises
+        ------
+        RangeError
+            There is no such code.
+        """
+        column = self.schema.columns[column_index]
+        codes = self.cardinalities[column_index]
+        if not 0 <= code < codes:
+            raise RangeError(f"column {column.name!r} has codes 0 .. {codes - 1}, not {code}")
+        if column.nullable and code == codes - 1:
+            return "missing"
+        return self.bins[column.name].label(code) if column.numeric else column.labels[code]
+
+    def code_of(self, column_index: int, value: object) -> int:
+        """The code of one value, for conditions such as ``{"late": True}``.
+
+        Parameters
+        ----------
+        column_index : int
+            The column's position.
+        value : object
+            As it would stand in a table; None means missing.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        DataError
+            The value does not fit the column.
+        RangeError
+            A numeric value outside the bounds: a condition is not silently bent.
+        """
+        column = self.schema.columns[column_index]
+        if column.other and value == column.labels[-1]:
+            return len(column.labels) - 1
+        place = Place("<condition>", 1)
+        values, missing = typed_column(column, [value], place=place, missing_tokens=MISSING_TOKENS)
+        if column.numeric:
+            codes, clamped = self.bins[column.name].encode(values.astype(np.float64), missing)
+            if clamped:
+                raise RangeError(
+                    f"{value!r} lies outside the bounds {column.low} .. {column.high} of column "
+                    f"{column.name!r}"
+                )
+            return int(codes[0])
+        single = Schema(name="condition", columns=(column,))
+        table = Table(schema=single, columns={column.name: values}, file="<condition>")
+        return int(label_codes(column, table)[0][0])
+
+    def to_json(self) -> bytes:
+        """Canonical JSON with the schema inside.
+
+        Returns
+        -------
+        bytes
+            UTF-8; equal codecs give equal bytes.
+        """
+        document = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "schema": msgspec.Raw(self.schema.to_json()),
+            "bins": {name: _to_entry(bins) for name, bins in self.bins.items()},
+        }
+        return msgspec.json.encode(document, order="deterministic")
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Codec:
+        """Read a codec; anything that is not exactly one is refused.
+
+        Parameters
+        ----------
+        data : bytes or str
+            JSON as `to_json` writes it.
+
+        Returns
+        -------
+        Codec
+
+        Raises
+        ------
+        CodecError
+            The JSON is not a valid codec of this version.
+        """
+        try:
+            document = msgspec.json.decode(data, type=_Document)
+            if document.format != _FORMAT or document.version != _VERSION:
+                raise CodecError(
+                    f"codec format {document.format!r} version {document.version} is not "
+                    f"{_FORMAT!r} version {_VERSION}, which this release reads"
+                )
+            schema = Schema.from_json(bytes(document.schema))
+            declared = {column.name: column for column in schema.columns if column.numeric}
+            if set(document.bins) != set(declared):
+                raise CodecError(
+                    f"bins for {sorted(document.bins)}, numeric columns are {sorted(declared)}"
+                )
+            bins = {name: _from_entry(declared[name], e) for name, e in document.bins.items()}
+        except CodecError:
+            raise
+        except (msgspec.MsgspecError, UnicodeError, EdgeRuntimeError) as error:
+            raise CodecError(f"not a codec: {error}") from error
+        return cls(schema=schema, bins=bins)
+
+
+class _Bins(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One column's bins as JSON: points run-length coded as [value, times, value, times, ...]."""
+
+    cuts: list[float]
+    points: list[list[float]] | None = None
+    knots: list[list[float]] | None = None
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    format: str
+    version: int
+    schema: msgspec.Raw
+    bins: dict[str, _Bins]
+
+
+def _to_entry(bins: NumericBins) -> _Bins:
+    if bins.points is not None:
+        return _Bins(cuts=bins.cuts.tolist(), points=[_runs(row) for row in bins.points])
+    knots = None if bins.knots is None else bins.knots.tolist()
+    return _Bins(cuts=bins.cuts.tolist(), knots=knots)
+
+
+def _runs(row: NDArray[np.float64]) -> list[float]:
+    starts = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]]))
+    times = np.diff(np.append(starts, len(row)))
+    return np.stack([row[starts], times], axis=1).ravel().tolist()
+
+
+def _from_entry(column: Column, entry: _Bins) -> NumericBins:
+    cuts = np.array(entry.cuts, np.float64)
+    body = entry.points if entry.knots is None else entry.knots
+    if body is None or len(body) > _SIZE_LIMIT or len(cuts) + 1 != len(body):
+        raise CodecError(f"column {column.name!r}: {len(cuts)} cuts do not fit its bins")
+    if entry.points is not None and entry.knots is None:
+        return NumericBins(column, cuts=cuts, points=_expanded(column, entry.points))
+    if entry.points is not None or len({len(row) for row in body}) != 1:
+        raise CodecError(f"column {column.name!r}: knots of different lengths, or points beside")
+    return NumericBins(column, cuts=cuts, knots=np.array(body, np.float64))
+
+
+def _expanded(column: Column, rows: list[list[float]]) -> NDArray[np.float64]:
+    points = []
+    slots = None
+    for row in rows:
+        values, times = np.array(row[0::2], np.float64), np.array(row[1::2], np.float64)
+        fits = len(values) == len(times) and len(times) > 0
+        if not fits or (times < 1).any() or (times != np.rint(times)).any():
+            raise CodecError(f"column {column.name!r}: points are not pairs of value and times")
+        total = int(times.sum()) if times.sum() <= _SIZE_LIMIT else 0
+        # a power of two, so that a place among them is exact in float32
+        if total != (slots or total) or total < 1 or total & (total - 1):
+            raise CodecError(f"column {column.name!r}: bins with {times.sum():g} points")
+        slots = total
+        points.append(np.repeat(values, times.astype(np.int64)))
+    return np.stack(points)

@@ -1,0 +1,322 @@
+"""Bins of one numeric column: values to codes and back."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime import kernel
+from edge_runtime.errors import CodecError
+from edge_runtime.schema.bins import bin_weights, inner_points, partition
+from edge_runtime.schema.census import NOMINAL_VALUES
+from edge_runtime.schema.columns import Column, format_timestamp
+from edge_runtime.schema.grid import grid_of
+
+__all__ = ["NumericBins", "bins_from_cells", "bins_from_rows"]
+
+F64 = NDArray[np.float64]
+
+#: columns with at most this many distinct values give back exactly those values
+_SNAP_VALUES = 512
+
+#: rows that a bin should stand for at least: thinner bins cost a generator more than they tell
+_ROWS_PER_BIN = 20
+
+#: rows per value from which on an integer with few distinct values is coded value by value
+_ROWS_PER_VALUE = 10
+
+
+class NumericBins:
+    """Bins of one numeric column.
+
+    Two forms. *Points*: a bin holds a list of equally likely exact values. *Knots*: a bin is a
+    piecewise-linear distribution through evenly spaced quantiles; discrete columns are rounded.
+
+    Parameters
+    ----------
+    column : Column
+        Of a numeric kind.
+    cuts : float64 ndarray
+        [bins - 1] increasing; a value belongs to bin `i` when ``cuts[i-1] <= value < cuts[i]``.
+    points : float64 ndarray, optional
+        [bins, slots] values inside the column's bounds.
+    knots : float64 ndarray, optional
+        [bins, at least 2], nondecreasing in each bin: values of a continuous column, ranks
+        (steps of the resolution above low) of a discrete one.
+
+    Raises
+    ------
+    CodecError
+        Shapes, order or ranges are wrong, or not exactly one of points and knots is given.
+    """
+
+    def __init__(
+        self, column: Column, *, cuts: F64, points: F64 | None = None, knots: F64 | None = None
+    ) -> None:
+        self.column = column
+        self.cuts = cuts
+        self.points = points
+        self.knots = knots
+        self.bins = len(cuts) + 1
+        self._check()
+        self._table = None if points is None else self._decoding_table(points)
+
+    def _check(self) -> None:
+        place = f"column {self.column.name!r}"
+        body = self.points if self.knots is None else self.knots
+        if body is None or (self.points is not None and self.knots is not None):
+            raise CodecError(f"{place}: bins need points or knots, one of them")
+        if body.ndim != 2 or body.shape[0] != self.bins or body.shape[1] < 1:
+            raise CodecError(f"{place}: {self.bins} bins but a table of shape {body.shape}")
+        if not np.isfinite(self.cuts).all() or (np.diff(self.cuts) <= 0).any():
+            raise CodecError(f"{place}: cuts are not increasing")
+        low, high = self.column.bounds
+        grid = grid_of(self.column)
+        if self.knots is not None and not grid.continuous:
+            low, high = -0.5, grid.values - 0.5
+        if not (np.isfinite(body).all() and body.min() >= low and body.max() <= high):
+            raise CodecError(f"{place}: bins reach beyond the bounds {low} .. {high}")
+        if self.knots is not None and (body.shape[1] < 2 or (np.diff(body) < 0).any()):
+            raise CodecError(f"{place}: knots are fewer than two or not in order")
+
+    def _decoding_table(self, points: F64) -> NDArray[np.float64] | NDArray[np.int64]:
+        """[(bins + 1) * slots]: the points, and a bin of missing values behind them."""
+        whole = self.column.kind != "number"
+        missing = np.full((1, points.shape[1]), 0.0 if whole else np.nan)
+        table = np.concatenate([points, missing]).ravel()
+        return np.rint(table).astype(np.int64) if whole else table
+
+    @property
+    def cardinality(self) -> int:
+        """Number of codes, with the one for missing values."""
+        return self.bins + self.column.nullable
+
+    def encode(self, values: F64, missing: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+        """Codes of values, and how many values lay outside the bounds.
+
+        Parameters
+        ----------
+        values : float64 ndarray
+            [rows]
+        missing : bool ndarray
+            [rows]
+
+        Returns
+        -------
+        codes : int32 ndarray
+            [rows]
+        clamped : int
+            Present values below low or above high; they fall into the outermost bins.
+        """
+        low, high = self.column.bounds
+        outside = int(((values < low) | (values > high))[~missing].sum())
+        codes = np.searchsorted(self.cuts, np.clip(values, low, high), side="right")
+        codes[missing] = self.bins
+        return codes.astype(np.int32), outside
+
+    def decode(
+        self, codes: NDArray[np.int32], *, key: bytes, stream: int, offset: int
+    ) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Values drawn inside the bins of codes.
+
+        Parameters
+        ----------
+        codes : int32 ndarray
+            [rows], possibly strided, 0 .. cardinality - 1.
+        key, stream, offset
+            Address of the uniform numbers used, one per row, as `kernel.fill_uniform` takes it.
+
+        Returns
+        -------
+        ndarray
+            [rows] float64 (NaN missing) for numbers, else int64 (0 missing).
+        """
+        rows = len(codes)
+        if self._table is not None and self._table.size == self.bins + 1:
+            return self._table[codes]
+        uniform = np.empty(rows, np.float32)
+        kernel.fill_uniform(uniform, key=key, stream=stream, offset=offset)
+        if self._table is not None:
+            slots = self._table.size // (self.bins + 1)
+            # exact in float32: uniforms have 24 bits, and slots is a power of two up to 512
+            place = (uniform * np.float32(slots)).astype(np.int64)
+            place += np.multiply(codes, slots, dtype=np.int64)
+            return self._table[place]
+        if self.knots is None:
+            raise CodecError(f"column {self.column.name!r} has neither points nor knots")
+        if grid_of(self.column).continuous:
+            values = np.empty(rows, np.float64)
+            kernel.decode_linear(codes, uniform, self.knots, values)
+            return values
+        ranks = np.empty(rows, np.int64)
+        kernel.decode_linear(codes, uniform, self.knots, ranks)
+        return self._from_ranks(ranks, codes)
+
+    def _from_ranks(
+        self, ranks: NDArray[np.int64], codes: NDArray[np.int32]
+    ) -> NDArray[np.float64] | NDArray[np.int64]:
+        grid = grid_of(self.column)
+        if self.column.kind == "number":
+            values = np.round(grid.low + ranks * grid.resolution, self.column.decimals or 0)
+            values[codes == self.bins] = np.nan
+            return values
+        whole = int(grid.low) + ranks * int(grid.resolution)
+        whole[codes == self.bins] = 0
+        return whole
+
+    def label(self, code: int) -> str:
+        """What a code stands for: ``"17"``, ``"[10, 15)"``; of points the first and last value.
+
+        Parameters
+        ----------
+        code : int
+            0 .. bins - 1.
+
+        Returns
+        -------
+        str
+        """
+        if self.points is not None:
+            first, last = self.points[code, 0], self.points[code, -1]
+            if first == last:
+                return self._shown(first)
+            return f"[{self._shown(first)}, {self._shown(last)}]"
+        low, high = self.column.bounds
+        start = self.cuts[code - 1] if code > 0 else low
+        stop = self.cuts[code] if code < self.bins - 1 else high
+        if not grid_of(self.column).continuous:
+            # the cuts of discrete columns lie half a resolution beside the values
+            half = grid_of(self.column).resolution / 2
+            start, stop = start + half * (code > 0), stop + half * (code < self.bins - 1)
+        close = "]" if code == self.bins - 1 else ")"
+        return f"[{self._shown(start)}, {self._shown(stop)}{close}"
+
+    def _shown(self, value: float) -> str:
+        if self.column.kind == "timestamp":
+            return format_timestamp(round(value))
+        if self.column.kind == "integer":
+            return str(round(value))
+        if self.column.decimals is not None:
+            return f"{value:.{self.column.decimals}f}"
+        return f"{value:.6g}"
+
+
+def bins_from_cells(
+    column: Column, mass: F64, *, rows: float, max_bins: int, knots: int
+) -> NumericBins:
+    """Bins from a histogram over the column's grid.
+
+    Parameters
+    ----------
+    column : Column
+        Of a numeric kind.
+    mass : float64 ndarray
+        [cells of the grid], not negative, without missing values. All zero counts as uniform.
+    rows : float
+        Rows behind the histogram; few rows make few bins.
+    max_bins : int
+        Most bins of a column that is not coded value by value.
+    knots : int
+        Quantiles per bin where cells hold more than one value.
+
+    Returns
+    -------
+    NumericBins
+    """
+    grid = grid_of(column)
+    if column.kind == "integer" and grid.values <= NOMINAL_VALUES:
+        every = grid.low + np.arange(grid.values)
+        return _one_bin_per_value(column, every)
+    if mass.sum() <= 0:
+        mass = np.ones_like(mass)
+    if grid.exact:
+        values = grid.low + np.arange(grid.cells) * grid.resolution
+        if column.kind == "number":
+            values = np.round(values, column.decimals or 0)
+        return _from_values(column, values, mass, rows=rows, max_bins=max_bins)
+    edges = grid.edges()
+    limit = _bin_limit(rows, max_bins)
+    borders = partition(bin_weights(mass, (edges[:-1] + edges[1:]) / 2), limit)
+    total = np.concatenate([[0.0], np.cumsum(mass)])
+    table = np.empty((len(borders) - 1, max(2, knots)))
+    for index, (start, stop) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+        full = np.flatnonzero(mass[start:stop])
+        first, last = start + full[0], start + full[-1] + 1
+        levels = np.linspace(total[first], total[last], table.shape[1])
+        table[index] = np.interp(levels, total[first : last + 1], edges[first : last + 1])
+    if not grid.continuous:
+        table = np.clip((table - grid.low) / grid.resolution, -0.5, grid.values - 0.5)
+    return NumericBins(
+        column, cuts=edges[borders[1:-1]], knots=np.maximum.accumulate(table, axis=1)
+    )
+
+
+def bins_from_rows(column: Column, values: F64, *, max_bins: int, knots: int) -> NumericBins:
+    """Bins from raw values.
+
+    Parameters
+    ----------
+    column : Column
+        Of a numeric kind.
+    values : float64 ndarray
+        [rows], present ones only; clamped to the bounds.
+    max_bins, knots : int
+        As in `bins_from_cells`.
+
+    Returns
+    -------
+    NumericBins
+    """
+    grid = grid_of(column)
+    values = np.clip(values, *column.bounds)
+    if grid.exact or not len(values):
+        mass = np.bincount(grid.cell(values), minlength=grid.cells).astype(np.float64)
+        return bins_from_cells(column, mass, rows=len(values), max_bins=max_bins, knots=knots)
+    distinct, counts = np.unique(values, return_counts=True)
+    mass = counts.astype(np.float64)
+    if len(distinct) <= _SNAP_VALUES:
+        return _from_values(column, distinct, mass, rows=len(values), max_bins=max_bins)
+    limit = _bin_limit(len(values), max_bins)
+    borders = partition(bin_weights(mass, distinct), limit)
+    ordered = np.sort(values)
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    levels = np.linspace(0.0, 1.0, max(2, knots))
+    table = np.stack(
+        [
+            np.quantile(ordered[ends[start] : ends[stop]], levels)
+            for start, stop in zip(borders[:-1], borders[1:], strict=True)
+        ]
+    )
+    if not grid.continuous:
+        table = np.rint((table - grid.low) / grid.resolution)
+    cuts = (distinct[borders[1:-1] - 1] + distinct[borders[1:-1]]) / 2
+    return NumericBins(column, cuts=cuts, knots=table)
+
+
+def _bin_limit(rows: float, max_bins: int) -> int:
+    return int(min(max_bins, max(2, rows // _ROWS_PER_BIN)))
+
+
+def _one_bin_per_value(column: Column, values: F64) -> NumericBins:
+    return NumericBins(column, cuts=(values[:-1] + values[1:]) / 2, points=values[:, None])
+
+
+def _from_values(
+    column: Column, values: F64, mass: F64, *, rows: float, max_bins: int
+) -> NumericBins:
+    """Bins of exact values: one per value when they are few, else runs of them."""
+    present = mass > 0
+    values, mass = values[present], mass[present]
+    limit = _bin_limit(rows, max_bins)
+    few = column.kind == "integer" and len(values) <= NOMINAL_VALUES
+    if len(values) <= limit or (few and rows >= _ROWS_PER_VALUE * len(values)):
+        return _one_bin_per_value(column, values)
+    borders = partition(bin_weights(mass, values), limit)
+    points = np.stack(
+        [
+            inner_points(values[start:stop], mass[start:stop])
+            for start, stop in zip(borders[:-1], borders[1:], strict=True)
+        ]
+    )
+    cuts = (values[borders[1:-1] - 1] + values[borders[1:-1]]) / 2
+    return NumericBins(column, cuts=cuts, points=points)

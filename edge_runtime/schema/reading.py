@@ -1,0 +1,193 @@
+"""Reading tables by a schema and writing them back."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import DataError, MissingExtraError
+from edge_runtime.schema.columns import Column, format_timestamp
+from edge_runtime.schema.schema import Schema
+from edge_runtime.schema.sources import RawChunk, Source, raw_chunks, source_name
+from edge_runtime.schema.table import Table
+from edge_runtime.schema.values import MISSING_TOKENS, Place, typed_column
+
+__all__ = ["iter_tables", "read_table", "write_table"]
+
+
+def read_table(
+    source: Source | Table,
+    schema: Schema | None = None,
+    *,
+    skip_rows: int = 0,
+    max_rows: int | None = None,
+    missing_tokens: tuple[str, ...] = MISSING_TOKENS,
+    file: str | None = None,
+    first_row: int = 1,
+) -> Table:
+    """Read a table.
+
+    Parameters
+    ----------
+    source : path, open text file, frame, mapping or Table
+        A path ends in .csv, .csv.gz or .parquet; an open text file holds CSV with a header line;
+        frames are pandas, polars, pyarrow and whatever has ``__arrow_c_stream__``.
+    schema : Schema, optional
+        Columns that it does not name are skipped. Inferred from the rows when not given.
+    skip_rows : int
+        Leave out that many rows at the start.
+    max_rows : int, optional
+        Read at most that many rows.
+    missing_tokens : tuple of str
+        Texts that mean missing.
+    file : str, optional
+        Name of the source in error messages.
+    first_row : int
+        Number of the source's first row, for error messages.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    DataError
+        The source cannot be read, lacks a column, has a value of a wrong type, or a missing value
+        where none is allowed. Names file, row, column and value.
+    """
+    if schema is None:
+        schema = source.schema if isinstance(source, Table) else Schema.infer(source)
+        if not isinstance(source, Table) and hasattr(source, "seek"):
+            source.seek(0)  # an open file was read to its end to infer the schema
+    tables = iter_tables(
+        source,
+        schema,
+        skip_rows=skip_rows,
+        max_rows=max_rows,
+        missing_tokens=missing_tokens,
+        file=file,
+        first_row=first_row,
+    )
+    return Table.concat(list(tables))
+
+
+def iter_tables(
+    source: Source | Table,
+    schema: Schema,
+    *,
+    skip_rows: int = 0,
+    max_rows: int | None = None,
+    missing_tokens: tuple[str, ...] = MISSING_TOKENS,
+    file: str | None = None,
+    first_row: int = 1,
+) -> Iterator[Table]:
+    """Read a table in chunks of bounded size; parameters and errors as in `read_table`.
+
+    Yields
+    ------
+    Table
+        At least one, possibly empty.
+    """
+    if isinstance(source, Table):
+        source = {name: _listed(source, name) for name in source.schema.names}
+    name = file or source_name(source)
+    start = first_row + skip_rows
+    stop = None if max_rows is None else start + max_rows
+    produced = False
+    for chunk in raw_chunks(source, names=schema.names, file=name, first_row=first_row):
+        end = chunk.first_row + chunk.rows
+        low, high = max(start, chunk.first_row), end if stop is None else min(stop, end)
+        if high > low:
+            produced = True
+            yield _typed(chunk, low, high, schema, missing_tokens, name)
+        if stop is not None and end >= stop:
+            break
+    if not produced:
+        yield _typed(
+            RawChunk({column: [] for column in schema.names}, start),
+            start,
+            start,
+            schema,
+            missing_tokens,
+            name,
+        )
+
+
+def _typed(
+    chunk: RawChunk, low: int, high: int, schema: Schema, tokens: tuple[str, ...], file: str
+) -> Table:
+    part = slice(low - chunk.first_row, high - chunk.first_row)
+    columns: dict[str, NDArray[Any]] = {}
+    missing: dict[str, NDArray[np.bool_]] = {}
+    for column in schema.columns:
+        columns[column.name], missing[column.name] = typed_column(
+            column,
+            chunk.columns[column.name][part],
+            place=Place(file, low),
+            missing_tokens=tokens,
+        )
+    return Table(schema=schema, columns=columns, missing=missing, file=file, first_row=low)
+
+
+def write_table(table: Table, path: str | Path) -> None:
+    """Write a table as .csv or .parquet; missing values become empty fields or nulls.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    path : str or Path
+        Its ending chooses the format; an existing file is replaced.
+
+    Raises
+    ------
+    DataError
+        The ending is neither.
+    MissingExtraError
+        Parquet without pyarrow.
+    """
+    path = Path(path)
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet as pq  # noqa: PLC0415 - not part of the base install
+        except ImportError as error:
+            raise MissingExtraError("pyarrow", "aggregator") from error
+        pq.write_table(table.to_arrow(), path, compression="zstd")
+    elif path.suffix == ".csv":
+        _write_csv(table, path)
+    else:
+        raise DataError("is of no known kind", file=str(path), hint="expected .csv or .parquet")
+
+
+def _write_csv(table: Table, path: Path) -> None:
+    listed = [_listed(table, name, missing="") for name in table.schema.names]
+    with path.open("w", encoding="utf-8", newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(table.schema.names)
+        writer.writerows(zip(*listed, strict=True))
+
+
+def _listed(table: Table, name: str, missing: str | None = None) -> list[object]:
+    column = table.schema.columns[table.schema.index(name)]
+    return [
+        missing if gone else _text(column, value)
+        for value, gone in zip(
+            table.columns[name].tolist(), table.missing[name].tolist(), strict=True
+        )
+    ]
+
+
+def _text(column: Column, value: Any) -> object:
+    """A typed value as CSV shows it; numbers as they are, which writes them shortest-exact."""
+    if column.kind == "boolean":
+        return "true" if value else "false"
+    if column.kind == "timestamp":
+        return format_timestamp(value)
+    if column.kind == "number" and column.decimals is not None:
+        return f"{value:.{column.decimals}f}"
+    return value

@@ -1,0 +1,275 @@
+"""The schema: the public declaration of a table, its file format and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edge_runtime.errors import SchemaError
+from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
+
+if TYPE_CHECKING:
+    from edge_runtime.schema.reading import Source
+
+__all__ = ["Schema"]
+
+_FORMAT = "edge-runtime-schema"
+_VERSION = 1
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True):
+    """The public declaration of a table.
+
+    Parameters
+    ----------
+    name : str
+        What the table is, for people.
+    columns : tuple of Column
+        Condition columns first: a generator can only be asked for the values of leading columns.
+    privacy_unit : str
+        What one unit of the privacy budget protects; ``"row"`` means one row more or less.
+
+    Raises
+    ------
+    SchemaError
+        No columns, a name twice, or a condition column behind another one.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    privacy_unit: str = "row"
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise SchemaError(f"schema {self.name!r} has no columns")
+        names = self.names
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise SchemaError(f"schema {self.name!r}: columns {twice} are listed twice")
+        seen_other = ""
+        for column in self.columns:
+            if not column.condition:
+                seen_other = seen_other or column.name
+            elif seen_other:
+                raise SchemaError(
+                    f"schema {self.name!r}: condition column {column.name!r} stands behind "
+                    f"{seen_other!r}; condition columns come first (Schema.ordered sorts them)"
+                )
+
+    @classmethod
+    def ordered(
+        cls, *, name: str, columns: Iterable[Column], privacy_unit: str = "row"
+    ) -> Schema:
+        """A schema with its condition columns moved to the front, otherwise in the given order.
+
+        Parameters
+        ----------
+        name, privacy_unit : str
+            As in `Schema`.
+        columns : iterable of Column
+            In any order.
+
+        Returns
+        -------
+        Schema
+        """
+        listed = sorted(columns, key=lambda column: not column.condition)
+        return cls(name=name, columns=tuple(listed), privacy_unit=privacy_unit)
+
+    @classmethod
+    def infer(
+        cls, source: Source, *, name: str | None = None, conditions: Iterable[str] = ()
+    ) -> Schema:
+        """Draft a schema from a table; see `infer_schema`, which also returns its doubts.
+
+        Parameters
+        ----------
+        source : path or frame
+            As for `read_table`.
+        name : str, optional
+            The schema's name; by default the file's.
+        conditions : iterable of str
+            Names of condition columns.
+
+        Returns
+        -------
+        Schema
+        """
+        from edge_runtime.schema.infer import infer_schema  # noqa: PLC0415 - infer builds schemas
+
+        return infer_schema(source, name=name, conditions=conditions)[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def conditions(self) -> tuple[int, ...]:
+        """Indices of the condition columns; always 0 .. n-1."""
+        return tuple(index for index, column in enumerate(self.columns) if column.condition)
+
+    def index(self, name: str) -> int:
+        """The position of a column.
+
+        Parameters
+        ----------
+        name : str
+            The column's name.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        SchemaError
+            There is no such column.
+        """
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise SchemaError(
+                f"schema {self.name!r} has no column {name!r}; it has {', '.join(self.names)}"
+            ) from None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hexadecimal."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    def to_json(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, defaults left out.
+
+        Returns
+        -------
+        bytes
+            UTF-8; equal schemas give equal bytes.
+        """
+        document = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "name": self.name,
+            "privacy_unit": self.privacy_unit,
+            "columns": [_to_entry(column) for column in self.columns],
+        }
+        return msgspec.json.encode(document, order="deterministic")
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Schema:
+        """Read a schema; unknown keys, wrong types and contradictions are refused.
+
+        Parameters
+        ----------
+        data : bytes or str
+            JSON as `to_json` or `save` write it.
+
+        Returns
+        -------
+        Schema
+
+        Raises
+        ------
+        SchemaError
+            The JSON is not a valid schema of this version.
+        """
+        try:
+            document = msgspec.json.decode(data, type=_Document)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise SchemaError(f"not a schema file: {error}") from error
+        if document.format != _FORMAT or document.version != _VERSION:
+            raise SchemaError(
+                f"schema format {document.format!r} version {document.version} is not "
+                f"{_FORMAT!r} version {_VERSION}, which this release reads"
+            )
+        return cls(
+            name=document.name,
+            columns=tuple(_from_entry(entry) for entry in document.columns),
+            privacy_unit=document.privacy_unit,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the schema as indented JSON, for people to edit.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; replaced when it exists.
+        """
+        Path(path).write_bytes(msgspec.json.format(self.to_json(), indent=2) + b"\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schema:
+        """Read a schema file.
+
+        Parameters
+        ----------
+        path : str or Path
+            A file as `save` writes it.
+
+        Returns
+        -------
+        Schema
+
+        Raises
+        ------
+        SchemaError
+            The file cannot be read or is not a schema.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise SchemaError(f"schema file {path}: {error.strerror}") from error
+        try:
+            return cls.from_json(data)
+        except SchemaError as error:
+            raise SchemaError(f"schema file {path}: {error}") from error
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    format: str
+    version: int
+    name: str
+    columns: list[dict[str, Any]]
+    privacy_unit: str = "row"
+
+
+_DEFAULTS = msgspec.to_builtins(Column(name="x", kind="boolean"))
+
+
+def _to_entry(column: Column) -> dict[str, Any]:
+    """The column's JSON object: defaults left out, whole bounds as integers, moments as ISO."""
+    entry = {
+        key: value
+        for key, value in msgspec.to_builtins(column).items()
+        if key in ("name", "kind") or value != _DEFAULTS[key]
+    }
+    for key in ("low", "high"):
+        if key in entry:
+            if column.kind == "timestamp":
+                entry[key] = format_timestamp(int(entry[key]))
+            elif float(entry[key]).is_integer():
+                entry[key] = int(entry[key])
+    return entry
+
+
+def _from_entry(entry: dict[str, Any]) -> Column:
+    name = entry.get("name", "?")
+    entry = dict(entry)
+    if entry.get("kind") == "timestamp":
+        for key in ("low", "high"):
+            if isinstance(entry.get(key), str):
+                try:
+                    entry[key] = float(parse_timestamp(entry[key]))
+                except ValueError as error:
+                    raise SchemaError(f"column {name!r}: {key} is not ISO 8601: {error}") from error
+            elif key in entry:
+                raise SchemaError(f"column {name!r}: {key} of a timestamp is ISO 8601 text")
+    try:
+        return msgspec.convert(entry, type=Column)
+    except msgspec.ValidationError as error:
+        raise SchemaError(f"column {name!r}: {error}") from error
