@@ -8,7 +8,7 @@ from edge_runtime.privacy.accountant import (
     rdp_subsampled_gaussian,
     to_epsilon,
 )
-from edge_runtime.privacy.calibration import calibrate_counts, calibrate_noise
+from edge_runtime.privacy.calibration import calibrate_counts, calibrate_noise, smallest_noise
 from edge_runtime.privacy.counts import release_counts, round_sigma
 from edge_runtime.privacy.ledger import Entry, Ledger
 
@@ -22,5 +22,6 @@ __all__ = [
     "rdp_subsampled_gaussian",
     "release_counts",
     "round_sigma",
+    "smallest_noise",
     "to_epsilon",
 ]

@@ -156,7 +156,7 @@ def _log_binomials(order: int) -> F64:
 
 
 def _log_moment_integer(order: int, q: float, sigma: float) -> float:
-    """log E[(likelihood ratio)^order] = log(1 + sum_k>=2 Binomial(k) (e^(k(k-1)/2s^2) - 1)).
+    """Log E[(likelihood ratio)^order] = log(1 + sum_k>=2 Binomial(k) (e^(k(k-1)/2s^2) - 1)).
 
     The binomial weights sum to one, so taking that one out leaves positive terms only and keeps
     all digits where the divergence is tiny.
@@ -178,7 +178,7 @@ def _log_moment_integer(order: int, q: float, sigma: float) -> float:
 
 @functools.cache
 def _log_fractional_binomials(order: float) -> tuple[F64, float]:
-    """log |C(order, i)| for i < _TERMS, and log of the sum of all later ones.
+    """Log |C(order, i)| for i < _TERMS, and log of the sum of all later ones.
 
     Beyond i = order + 1 the signs alternate, and since sum_i (-1)^i C(a, i) = 0 with partial
     sums (-1)^(n-1) C(a-1, n-1), the later ones add up to exactly |C(a-1, n-1)|.

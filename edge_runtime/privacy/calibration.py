@@ -16,7 +16,7 @@ from edge_runtime.privacy.accountant import (
     to_epsilon,
 )
 
-__all__ = ["calibrate_counts", "calibrate_noise"]
+__all__ = ["calibrate_counts", "calibrate_noise", "smallest_noise"]
 
 #: The search stops when the noise is known to this relative width; the upper end is returned.
 _WIDTH = 1e-4
@@ -49,7 +49,7 @@ def calibrate_noise(
     BudgetError
         If `spent` alone (with any noise) already exceeds `epsilon`.
     """
-    return _smallest(
+    return smallest_noise(
         lambda sigma: rdp_subsampled_gaussian(q, sigma, steps),
         what=f"training for {steps} steps",
         spent=spent,
@@ -66,7 +66,7 @@ def calibrate_counts(
     spent: F64 | None = None,
     share: float = 1.0,
 ) -> float:
-    """Standard deviation of the noise on counts that ends at `epsilon` in total.
+    """Find the standard deviation of the noise on counts that ends at `epsilon` in total.
 
     Parameters
     ----------
@@ -94,15 +94,33 @@ def calibrate_counts(
         raise ValueError(f"share {share} is not between 0 (excluded) and 1")
     if not sensitivity_squared > 0.0:
         raise ValueError(f"squared sensitivity {sensitivity_squared} is not positive")
-    multiplier = _smallest(
+    multiplier = smallest_noise(
         rdp_gaussian, what="noisy counts", spent=spent, epsilon=epsilon, delta=delta
     )
     return multiplier * math.sqrt(sensitivity_squared / share)
 
 
-def _smallest(
+def smallest_noise(
     cost: Callable[[float], F64], *, what: str, spent: F64 | None, epsilon: float, delta: float
 ) -> float:
+    """Find the smallest noise multiplier whose cost ends at `epsilon` in total.
+
+    Parameters
+    ----------
+    cost : callable
+        Noise multiplier to float64 [orders]; falls as the noise grows.
+    what : str
+        For the error message.
+    spent : float64 [orders] or None
+        What the ledger holds before.
+    epsilon, delta : float
+        The cumulative target.
+
+    Raises
+    ------
+    BudgetError
+        If no noise is large enough.
+    """
     before = np.zeros_like(ORDERS) if spent is None else spent
 
     def total(sigma: float) -> float:

@@ -164,7 +164,7 @@ class Ledger:
             before = self._sum(entries)
             after = before + (np.inf if rdp is None else rdp)
             self._check_limit(what, before, after)
-            digest = _hash(head, len(entries) + 1, key, what, blob, text)
+            digest = _hash(head, len(entries) + 1, key, what, text, rdp=blob)
             self._connection.execute(
                 "INSERT INTO ledger_entries (number, key, what, rdp, details, hash)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
@@ -205,7 +205,7 @@ class Ledger:
         return to_epsilon(self.rdp_spent(), self.delta)
 
     def epsilon_left(self) -> float:
-        """What is left below the limit, 0 or more; infinity without a limit."""
+        """Return what is left below the limit, 0 or more; infinity without a limit."""
         if self.epsilon_limit is None:
             return math.inf
         return max(0.0, self.epsilon_limit - self.epsilon_spent())
@@ -216,7 +216,7 @@ class Ledger:
             return self._read()[0]
 
     def find(self, key: str) -> Entry | None:
-        """The entry of `key`, if one was spent."""
+        """Return the entry of `key`, if one was spent."""
         return next((entry for entry in self.entries() if entry.key == key), None)
 
     def _require(self, key: str) -> Entry:
@@ -262,7 +262,7 @@ class Ledger:
         head = b""
         for expected, row in enumerate(rows, start=1):
             number, key, what, blob, text, digest, released, message_id = row
-            head = _hash(head, expected, key, what, blob, text)
+            head = _hash(head, expected, key, what, text, rdp=blob)
             if number != expected or digest != head:
                 raise LedgerError(
                     f"entry {expected} of the ledger is damaged; what was spent is unknown, so "
@@ -307,7 +307,7 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """A transaction that is on disk when the block has ended."""
+        """Open a transaction that is on disk when the block has ended."""
         with self._lock:
             if self._connection.in_transaction:
                 raise LedgerError(
@@ -348,6 +348,6 @@ def _from_blob(blob: bytes) -> F64:
     return np.frombuffer(blob, dtype="<f8").astype(np.float64)
 
 
-def _hash(head: bytes, number: int, key: str, what: str, rdp: bytes | None, details: str) -> bytes:
-    fields = json.dumps([number, key, what, None if rdp is None else rdp.hex(), details])
+def _hash(head: bytes, number: int, *texts: str, rdp: bytes | None) -> bytes:
+    fields = json.dumps([number, None if rdp is None else rdp.hex(), *texts])
     return hashlib.sha256(head + fields.encode()).digest()

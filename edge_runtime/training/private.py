@@ -1,0 +1,162 @@
+"""Differentially private training (DP-SGD, Abadi et al. 2016) of the generator on real rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import LedgerError, TrainingError
+from edge_runtime.generator.layout import Layout, Weights
+from edge_runtime.privacy import Entry
+from edge_runtime.training.adam import Adam, cosine
+from edge_runtime.training.checkpoint import Checkpoint
+from edge_runtime.training.cost import release_cost, sampling_rate
+from edge_runtime.training.flat import FlatWeights, parameter_mask
+from edge_runtime.training.settings import TrainSettings
+from edge_runtime.training.step import GradientStep
+
+if TYPE_CHECKING:
+    from edge_runtime.kernel import PrivacyNoise
+
+__all__ = ["train_private"]
+
+I32 = NDArray[np.int32]
+
+
+def train_private(
+    weights: Weights,
+    codes: I32,
+    *,
+    layout: Layout,
+    settings: TrainSettings,
+    rows_public: float,
+    entry: Entry,
+    noise: PrivacyNoise,
+    step: GradientStep,
+    checkpoint: Checkpoint | None = None,
+    on_checkpoint: Callable[[Checkpoint], None] | None = None,
+    every: int = 50,
+    should_stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Weights | None:
+    """Train on Poisson samples of real rows, with clipped gradients and noise.
+
+    Parameters
+    ----------
+    weights : Weights
+        Where to start; ignored when a checkpoint is given.
+    codes : int32 [rows, D]
+        The real rows.
+    layout : Layout
+    settings : TrainSettings
+    rows_public : float
+        The released noisy number of rows: sampling probability and normalisation follow from it,
+        never from the exact number.
+    entry : Entry
+        The ledger's entry that paid for this run; it must cover `release_cost`.
+    noise : PrivacyNoise
+    step : GradientStep
+    checkpoint : Checkpoint, optional
+        Resume from here. Steps after it are drawn afresh; those of the interrupted process never
+        left the device, so the run is paid for once.
+    on_checkpoint : callable, optional
+        Called with the state every `every` steps and before stopping early.
+    every : int
+    should_stop : callable, optional
+        Asked before every step.
+    on_progress : callable, optional
+        Called with (steps done, steps); nothing that depends on the rows is handed out.
+
+    Returns
+    -------
+    Weights or None
+        None if `should_stop` ended the run early.
+
+    Raises
+    ------
+    LedgerError
+        If the entry was released before or does not cover the run.
+    TrainingError
+        If the checkpoint belongs to another run or training diverged.
+    """
+    cost = release_cost(settings, rows_public, layout.parameters)
+    if entry.released:
+        raise LedgerError(f"{entry.key!r} was released before; train under an entry of its own")
+    if not (entry.rdp is None if cost is None else entry.covers(cost)):
+        raise LedgerError(f"{entry.key!r} does not cover this training run; spend its cost first")
+
+    run = _run_digest(layout, settings, rows_public)
+    flat = FlatWeights(layout, weights)
+    optimiser = Adam(flat.vector.size)
+    average = flat.vector.copy()
+    if checkpoint is not None:
+        if checkpoint.run != run or checkpoint.vector.size != flat.vector.size:
+            raise TrainingError("the checkpoint belongs to another training run; start afresh")
+        flat.vector[:] = checkpoint.vector
+        optimiser.first_moment[:] = checkpoint.first_moment
+        optimiser.second_moment[:] = checkpoint.second_moment
+        optimiser.step = checkpoint.step
+        average[:] = checkpoint.average
+
+    def state() -> Checkpoint:
+        return Checkpoint(
+            run=run,
+            step=optimiser.step,
+            vector=flat.vector.copy(),
+            first_moment=optimiser.first_moment.copy(),
+            second_moment=optimiser.second_moment.copy(),
+            average=average.copy(),
+        )
+
+    q = sampling_rate(settings, rows_public)
+    mask = parameter_mask(layout)
+    sampled = np.empty(codes.shape[0], dtype=np.uint8)
+    gradient = FlatWeights(layout)
+    scale = np.float32(1.0 / (q * rows_public))
+    while optimiser.step < settings.steps:
+        if should_stop is not None and should_stop():
+            if on_checkpoint is not None:
+                on_checkpoint(state())
+            return None
+        noise.bernoulli(sampled, p=q)
+        # An empty sample goes on as well: leaving its noise out would tell that it was empty.
+        step(flat.weights, codes[sampled.view(np.bool_)], settings.clip_norm, gradient)
+        if settings.noise_multiplier > 0.0:
+            noise.add_training_noise(
+                gradient.vector,
+                mask,
+                clip_norm=settings.clip_norm,
+                noise_multiplier=settings.noise_multiplier,
+            )
+        gradient.vector *= scale
+        rate = cosine(settings.learning_rate, optimiser.step / settings.steps)
+        optimiser.update(flat.vector, gradient.vector, rate)
+        if settings.averaging > 0.0:
+            average += np.float32(1.0 - settings.averaging) * (flat.vector - average)
+        if on_progress is not None:
+            on_progress(optimiser.step, settings.steps)
+        if optimiser.step % every == 0 and optimiser.step < settings.steps:
+            _check_finite(flat, optimiser.step)
+            if on_checkpoint is not None:
+                on_checkpoint(state())
+    _check_finite(flat, optimiser.step)
+    if settings.averaging > 0.0:
+        flat.vector[:] = average
+    return flat.copy()
+
+
+def _check_finite(flat: FlatWeights, step: int) -> None:
+    if not np.isfinite(flat.vector).all():
+        raise TrainingError(
+            f"weights are no longer finite after {step} steps; lower the learning rate"
+        )
+
+
+def _run_digest(layout: Layout, settings: TrainSettings, rows_public: float) -> str:
+    parts = [layout.to_dict(), msgspec.to_builtins(settings), float(rows_public)]
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
