@@ -32,7 +32,8 @@ A complete file, with the defaults of everything that may be left out::
     threads = 1
 
     [training]
-    checkpoint_steps = 50           # at most this many steps are repeated after a crash
+    checkpoint_s = 10.0             # at most about this much work is repeated after a crash
+    checkpoint_steps = 50           # how often to look whether a checkpoint is due
     minimum_rows = 50               # below this (noisy) count nothing is trained
 
     [limits]
@@ -63,7 +64,7 @@ __all__ = [
     "load_config",
 ]
 
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_IDENTIFIER = re.compile(r"(?!all\Z)[a-z0-9][a-z0-9_-]{0,62}")
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -139,6 +140,7 @@ class EngineConfig(_Section, frozen=True, kw_only=True):
 class TrainingConfig(_Section, frozen=True, kw_only=True):
     """How local training is kept safe and sensible."""
 
+    checkpoint_s: Annotated[float, msgspec.Meta(ge=0)] = 10.0
     checkpoint_steps: _Positive = 50
     minimum_rows: _Positive = 50
 
@@ -194,7 +196,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True):
             if not _IDENTIFIER.fullmatch(value):
                 raise ConfigError(
                     f"device.{name} is {value!r}; use 1 to 63 of a-z, 0-9, '_' and '-', "
-                    "starting with a letter or digit"
+                    "starting with a letter or digit, and not 'all'"
                 )
 
 

@@ -26,7 +26,7 @@ class Pending(NamedTuple):
     id: str
     kind: str
     rows: int
-    bytes: int
+    size: int
 
 
 class Settled(NamedTuple):
@@ -36,7 +36,7 @@ class Settled(NamedTuple):
     id: str
     kind: str
     rows: int
-    bytes: int
+    size: int
     status: str
     reason: str
 
@@ -57,8 +57,8 @@ class Outbox:
         self._max_bytes = max_bytes
 
     def next_sequence(self) -> int:
-        """Take the next sequence number; call it in the transaction that also calls `add`."""
-        return self._store.counter("outbox.sequence", add=1)
+        """Take the next sequence number, from 0, in the transaction that also calls `add`."""
+        return self._store.counter("outbox.sequence", add=1) - 1
 
     def add(self, *, sequence: int, id: str, kind: str, payload: bytes, rows: int = 0) -> None:  # noqa: A002 - the field's name on the wire
         """Enqueue a message, inside the caller's transaction.
@@ -88,8 +88,28 @@ class Outbox:
             (sequence, id, kind, rows, hashlib.sha256(payload).hexdigest(), payload),
         )
 
+    def check_room(self, size: int) -> None:
+        """Make sure that messages of so many bytes could be enqueued now.
+
+        Raises
+        ------
+        StoreError
+            When they could not, even if refused messages gave way.
+        """
+        (waiting,) = self._store.connection.execute(
+            "SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM outbox WHERE status = 'pending'"
+        ).fetchone()
+        if waiting + size > self._max_bytes:
+            raise self._full()
+
+    def _full(self) -> StoreError:
+        return StoreError(
+            f"the outbox has reached limits.outbox_bytes = {self._max_bytes} with messages that "
+            "nobody has acknowledged; work goes on when the aggregator answers"
+        )
+
     def _make_room(self, size: int) -> None:
-        excess = self.bytes() + size - self._max_bytes
+        excess = self.size_bytes() + size - self._max_bytes
         if excess <= 0:
             return
         for sequence, length in self._store.connection.execute(
@@ -100,12 +120,9 @@ class Outbox:
             excess -= length
             if excess <= 0:
                 return
-        raise StoreError(
-            f"the outbox has reached limits.outbox_bytes = {self._max_bytes} with messages that "
-            "nobody has acknowledged; work goes on when the aggregator answers"
-        )
+        raise self._full()
 
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes of all payloads kept, refused ones included."""
         (total,) = self._store.connection.execute(
             "SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM outbox"
@@ -166,7 +183,7 @@ class Outbox:
             ).fetchone()
             if row is None:
                 return None
-            settled = Settled(*row, status=status, reason=reason)
+            settled = Settled(*row, status, reason)
             if status == "refused":
                 connection.execute(
                     "UPDATE outbox SET status = 'refused', reason = ? WHERE sequence = ?",
@@ -217,10 +234,10 @@ class SendWindow:
             if message.sequence in self._sent:
                 continue
             under_way = sum(size for _, size in self._sent.values())
-            full = under_way + message.bytes > self.max_bytes
+            full = under_way + message.size > self.max_bytes
             if self._sent and (full or len(self._sent) >= self.max_messages):
                 break
-            self._sent[message.sequence] = (now_s, message.bytes)
+            self._sent[message.sequence] = (now_s, message.size)
             chosen.append(message)
         return chosen
 

@@ -1,0 +1,43 @@
+"""`python -m edge_runtime.device --config device.toml`: run a device agent until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+from edge_runtime.device.config import load_config
+from edge_runtime.errors import EdgeRuntimeError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the agent; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_runtime.device",
+        description="Learn a generator from local rows and publish private synthetic ones.",
+        epilog="example: python -m edge_runtime.device --config device.toml",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="the device's device.toml")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.config)
+        logging.basicConfig(
+            level=config.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            stream=sys.stderr,
+        )
+        # Before numpy is imported: its thread pools cost memory at import and gain nothing here.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, str(config.engine.threads))
+        from edge_runtime.device.agent import Agent  # noqa: PLC0415 - after the lines above
+
+        Agent(config).run(signals=True)
+    except EdgeRuntimeError as error:
+        print(f"edge-runtime device: {error.public}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

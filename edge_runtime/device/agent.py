@@ -1,0 +1,333 @@
+"""The device agent: the one place where its parts are put together.
+
+Three threads. The link's network thread hands every message to a queue and returns. The agent's
+own thread reads that queue, sends the outbox, publishes the state. The worker carries out plans.
+None waits for another: training never delays an acknowledgement, a broken connection never delays
+training.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import queue
+import signal
+import time
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+
+from edge_runtime.device.bundles import BundleCache
+from edge_runtime.device.config import DeviceConfig
+from edge_runtime.device.outbox import Outbox, SendWindow
+from edge_runtime.device.planbook import PlanBook
+from edge_runtime.device.report import Reporter
+from edge_runtime.device.schemas import offer_schema
+from edge_runtime.device.store import Store
+from edge_runtime.device.work import STORE_FILE, Worker
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, RangeError, StoreError
+from edge_runtime.messages import (
+    DeviceState,
+    Link,
+    Topics,
+    decode_ack,
+    decode_plan,
+    encode_state,
+)
+
+__all__ = ["Agent"]
+
+_LOG = logging.getLogger(__name__)
+
+#: longest sleep of the agent's thread; what matters wakes it earlier
+_TICK_S = 5.0
+
+
+class _Message(NamedTuple):
+    topic: str
+    payload: bytes
+
+
+class _Connected(NamedTuple):
+    pass
+
+
+class _News(NamedTuple):
+    pass
+
+
+class _BundleWanted(NamedTuple):
+    digest: str
+
+
+class _StateChanged(NamedTuple):
+    pass
+
+
+class _Stop(NamedTuple):
+    reason: str
+
+
+_Event = _Message | _Connected | _News | _StateChanged | _BundleWanted | _Stop
+
+
+class Agent:
+    """A device, from its configuration.
+
+    Parameters
+    ----------
+    config : DeviceConfig
+        What to do; the state directory is created and locked while `run` lasts.
+    """
+
+    def __init__(self, config: DeviceConfig) -> None:
+        self._config = config
+        self._topics = Topics(config.fleet)
+        # SimpleQueue: its put may run in a signal handler, in the middle of a get.
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._window = SendWindow(timeout_s=config.broker.ack_timeout_s)
+        self._wanted = ""
+        self._stopping = False
+        limit = config.privacy.epsilon_limit
+        self._reporter = Reporter(
+            first=DeviceState(
+                device=config.id,
+                status="online",
+                private=limit is not None,
+                epsilon_limit=limit,
+                delta=config.privacy.delta,
+                software=_software(),
+            ),
+            on_change=lambda: self._events.put(_StateChanged()),
+        )
+
+    def stop(self, reason: str = "asked to") -> None:
+        """End `run` soon; may be called from any thread and from a signal handler."""
+        self._events.put(_Stop(reason))
+
+    def run(self, *, signals: bool = False) -> None:
+        """Work until stopped.
+
+        Parameters
+        ----------
+        signals : bool
+            End on SIGTERM and SIGINT; from the main thread only.
+
+        Raises
+        ------
+        ConfigError
+            When another agent works on the same state directory.
+        StoreError, LedgerError
+            When the local file cannot be used.
+        """
+        config = self._config
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        lock = _lock(config)
+        try:
+            if signals:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, self._on_signal)
+            self._open_and_run()
+        finally:
+            lock.close()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # A second signal ends the process the hard way; that is safe at any moment.
+        signal.signal(number, signal.SIG_DFL)
+        self.stop(signal.Signals(number).name)
+
+    def _open_and_run(self) -> None:
+        config = self._config
+        if config.privacy.epsilon_limit is None:
+            _LOG.warning('privacy.epsilon is "none": this device may release WITHOUT PRIVACY')
+        store = Store(config.state_dir / STORE_FILE, max_code_bytes=config.limits.store_bytes)
+        self._store = store
+        self._outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)
+        self._plans = PlanBook(store)
+        self._bundles = BundleCache(directory=config.state_dir / "bundles")
+        self._show_outbox()
+        self._worker = Worker(
+            config=config,
+            reporter=self._reporter,
+            bundles=self._bundles,
+            on_news=lambda: self._events.put(_News()),
+            on_bundle_wanted=lambda digest: self._events.put(_BundleWanted(digest)),
+        )
+        state_topic = self._topics.state(config.id)
+        offline = msgspec.structs.replace(self._reporter.state, status="offline")
+        self._link = Link(
+            host=config.broker.host,
+            port=config.broker.port,
+            client_id=f"{config.fleet}-{config.id}",
+            topics=(self._topics.schema, self._topics.plan, self._topics.ack(config.id)),
+            will=(state_topic, encode_state(offline)),
+            on_message=lambda topic, payload, _: self._events.put(_Message(topic, payload)),
+            on_connect=lambda: self._events.put(_Connected()),
+            username=config.broker.username or None,
+            password=config.broker.password(),
+            keepalive_s=config.broker.keepalive_s,
+        )
+        self._link.start()
+        try:
+            self._worker.start()
+            while not self._stopping:
+                self._turn()
+        finally:
+            ended = self._worker.stop()
+            if not ended:
+                _LOG.warning("the work did not end in time; its last checkpoint is kept")
+            self._show_outbox()
+            self._reporter.set(status="stopped", progress=0.0)
+            self._link.close(farewell=encode_state(self._reporter.state))
+            store.close()
+        if self._worker.failure is not None:
+            raise self._worker.failure
+
+    # -- one turn of the agent's thread ---------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._send_due()
+        self._publish_state()
+        try:
+            event = self._events.get(timeout=self._wait_s())
+        except queue.Empty:
+            return
+        while True:
+            try:
+                self._handle(event)
+            except EdgeRuntimeError as error:
+                _LOG.warning("ignored: %s", error.public)
+            try:
+                event = self._events.get_nowait()
+            except queue.Empty:
+                return
+
+    def _wait_s(self) -> float:
+        now_s = time.monotonic()
+        waits = (self._window.next_due_s(now_s=now_s), self._reporter.wait_s(now_s=now_s))
+        return min([_TICK_S, *(wait for wait in waits if wait is not None)])
+
+    def _handle(self, event: _Event) -> None:
+        match event:
+            case _Message():
+                self._on_message(event)
+            case _Connected():
+                self._window.disconnected()
+                self._reporter.again()
+            case _BundleWanted():
+                if self._wanted and self._wanted != event.digest:
+                    self._link.unsubscribe(self._topics.bundle(self._wanted))
+                self._wanted = event.digest
+                self._link.subscribe(self._topics.bundle(event.digest))
+            case _Stop():
+                _LOG.info("stopping: %s", event.reason)
+                self._stopping = True
+            case _News():
+                self._show_outbox()
+                if self._worker.failure is not None:
+                    self._stopping = True
+
+    def _on_message(self, message: _Message) -> None:
+        address = self._topics.parse(message.topic)
+        if not message.payload:
+            return
+        match address.kind:
+            case "schema":
+                if offer_schema(self._store, message.payload):
+                    self._worker.wake()
+            case "plan":
+                plan = decode_plan(message.payload)
+                if plan.fleet != self._config.fleet:
+                    raise RangeError(f"a plan of fleet {plan.fleet!r} on this fleet's topic")
+                if self._plans.offer(plan):
+                    _LOG.info("plan of round %d: %s", plan.round, plan.kind)
+                    self._worker.wake()
+            case "bundle":
+                if address.rest == self._wanted:
+                    self._bundles.put(address.rest, message.payload)
+                    self._link.unsubscribe(message.topic)
+                    self._wanted = ""
+                    self._worker.wake()
+            case "ack":
+                self._on_ack(message.payload)
+
+    def _on_ack(self, payload: bytes) -> None:
+        ack = decode_ack(payload)
+        settled = self._outbox.settle(sha256=ack.sha256, status=ack.status, reason=ack.reason)
+        if settled is None:
+            return
+        if ack.status in ("refused", "quarantined"):
+            _LOG.warning(
+                "%s %s was %s by the aggregator: %s",
+                settled.kind,
+                settled.id,
+                ack.status,
+                ack.reason,
+            )
+        self._show_outbox()
+        # There may be room in the outbox now.
+        self._worker.wake()
+
+    def _send_due(self) -> None:
+        if not self._link.connected.is_set():
+            return
+        sent = 0
+        for message in self._window.due(self._outbox.pending(), now_s=time.monotonic()):
+            payload = self._outbox.payload(message.sequence)
+            if payload is None:
+                continue
+            device = self._config.id
+            topic = (
+                self._topics.batch(device)
+                if message.kind == "batch"
+                else self._topics.summary(device)
+            )
+            self._link.publish(topic, payload)
+            sent += len(payload)
+        if sent:
+            self._store.counter("outbox.bytes_up", add=sent)
+            self._show_outbox()
+
+    def _show_outbox(self) -> None:
+        waiting = len(self._outbox)
+        self._reporter.set(
+            outbox=waiting,
+            bytes_up=self._store.counter("outbox.bytes_up"),
+            rows_sent=self._store.counter("outbox.rows_accepted"),
+        )
+        if not waiting and self._reporter.state.status == "sending":
+            self._reporter.set(status="idle")
+
+    def _publish_state(self) -> None:
+        state = self._reporter.due(now_s=time.monotonic())
+        if state is not None:
+            self._link.publish(
+                self._topics.state(self._config.id), encode_state(state), retain=True
+            )
+
+
+def _lock(config: DeviceConfig) -> BinaryIO:
+    """Hold the state directory, so that no second agent spends from the same ledger."""
+    path = config.state_dir / "lock"
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened ({error.strerror})") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ConfigError(
+            f"another agent works in {config.state_dir}; stop it, or give this one a "
+            "device.state_dir of its own"
+        ) from error
+    return file
+
+
+def _software() -> str:
+    try:
+        return f"edge-runtime {version('edge-runtime')}"
+    except PackageNotFoundError:
+        return "edge-runtime"

@@ -1,0 +1,94 @@
+"""Bundles on disk: fetched once, checked by digest, written atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from edge_runtime.errors import DigestError, SizeError, StoreError
+from edge_runtime.generator import Bundle
+
+__all__ = ["BundleCache"]
+
+
+class BundleCache:
+    """A directory of bundles, named by the SHA-256 of their bytes.
+
+    Parameters
+    ----------
+    directory : Path
+        Created when missing; everything in it can be fetched again.
+    max_bytes : int
+        Largest bundle accepted.
+    keep : int
+        Bundles kept; the oldest go first.
+    """
+
+    def __init__(self, *, directory: Path, max_bytes: int = 32 << 20, keep: int = 4) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._keep = keep
+        directory.mkdir(parents=True, exist_ok=True)
+        # What a killed process left half written has no other use.
+        for rest in directory.glob("*.part"):
+            rest.unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        return self._directory / f"{digest}.bundle"
+
+    def has(self, digest: str) -> bool:
+        """Whether the bundle is here."""
+        return self._path(digest).exists()
+
+    def put(self, digest: str, data: bytes) -> None:
+        """Keep a bundle.
+
+        Raises
+        ------
+        SizeError, DigestError
+            When it is too large, or is not the bundle that the digest names.
+        StoreError
+            When the disk refuses.
+        """
+        if len(data) > self._max_bytes:
+            raise SizeError(f"bundle of {len(data)} bytes; at most {self._max_bytes} are accepted")
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise DigestError(f"bundle announced as {digest} has digest {found}")
+        part = self._path(digest).with_suffix(".part")
+        try:
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self._path(digest))
+            self._prune()
+        except OSError as error:
+            raise StoreError(f"bundle cannot be kept in {self._directory}: {error}") from error
+
+    def _prune(self) -> None:
+        bundles = sorted(self._directory.glob("*.bundle"), key=lambda path: path.stat().st_mtime)
+        for path in bundles[: -self._keep]:
+            path.unlink(missing_ok=True)
+
+    def load(self, digest: str) -> Bundle | None:
+        """Read and check a bundle; None when it is not here.
+
+        A file that is damaged is removed, so that it is fetched again.
+
+        Raises
+        ------
+        BundleError
+            When the bytes are those announced and still no bundle: fetching again will not help.
+        """
+        try:
+            data = self._path(digest).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"bundle in {self._directory} cannot be read: {error}") from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            self._path(digest).unlink(missing_ok=True)
+            return None
+        return Bundle.from_bytes(data, max_bytes=self._max_bytes)

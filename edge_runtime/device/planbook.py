@@ -1,0 +1,96 @@
+"""Which plan to work on: every plan that ever arrived, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from edge_runtime.device.store import Store
+from edge_runtime.messages import Plan, decode_plan, encode_plan
+
+__all__ = ["PlanBook", "PlanEntry", "PlanStatus"]
+
+#: new: nothing spent for it yet; running: something was spent, so it is finished whatever comes
+PlanStatus = Literal["new", "running", "done", "declined", "failed", "superseded"]
+
+
+class PlanEntry(NamedTuple):
+    """A plan and what became of it."""
+
+    plan: Plan
+    status: PlanStatus
+    reason: str
+
+
+class PlanBook:
+    """The plans in the device's store.
+
+    Parameters
+    ----------
+    store : Store
+        The device's file; each thread uses its own.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def offer(self, plan: Plan) -> bool:
+        """Record a plan that arrived; False when it is known already.
+
+        The same plan arrives again after every reconnect, as it is retained.
+        """
+        with self._store.transaction() as connection:
+            known = connection.execute("SELECT 1 FROM plans WHERE id = ?", (plan.id,)).fetchone()
+            if known:
+                return False
+            # Plans that nothing was spent for give way to the newest one.
+            connection.execute("UPDATE plans SET status = 'superseded' WHERE status = 'new'")
+            connection.execute(
+                "INSERT INTO plans (id, received, status, plan) VALUES (?, ?, 'new', ?)",
+                (plan.id, self._store.counter("plans.received", add=1), encode_plan(plan)),
+            )
+            return True
+
+    def current(self) -> Plan | None:
+        """Return the plan to work on: one that was paid for first, then the newest."""
+        row = self._store.connection.execute(
+            "SELECT plan FROM plans WHERE status IN ('running', 'new') "
+            "ORDER BY status = 'running' DESC, received LIMIT 1"
+        ).fetchone()
+        return None if row is None else decode_plan(bytes(row[0]))
+
+    def latest(self) -> PlanEntry | None:
+        """Return the plan that arrived last, and what became of it."""
+        row = self._store.connection.execute(
+            "SELECT plan, status, reason FROM plans ORDER BY received DESC LIMIT 1"
+        ).fetchone()
+        return None if row is None else PlanEntry(decode_plan(bytes(row[0])), row[1], row[2])
+
+    def mark(self, plan_id: str, status: PlanStatus, reason: str = "") -> None:
+        """Set what became of a plan, inside the caller's transaction or in one of its own."""
+        if self._store.connection.in_transaction:
+            self._mark(plan_id, status, reason)
+        else:
+            with self._store.transaction():
+                self._mark(plan_id, status, reason)
+
+    def _mark(self, plan_id: str, status: PlanStatus, reason: str) -> None:
+        self._store.connection.execute(
+            "UPDATE plans SET status = ?, reason = ? WHERE id = ?", (status, reason, plan_id)
+        )
+
+    def reconsider_declined(self) -> None:
+        """Give the newest plan a second look if it was declined: limits may have been raised."""
+        with self._store.transaction() as connection:
+            connection.execute(
+                "UPDATE plans SET status = 'new', reason = '' WHERE status = 'declined' "
+                "AND received = (SELECT MAX(received) FROM plans)"
+            )
+
+    def abandon(self, reason: str) -> None:
+        """Give up all unfinished plans, as when their schema was replaced."""
+        with self._store.transaction() as connection:
+            connection.execute(
+                "UPDATE plans SET status = 'failed', reason = ? WHERE status IN ('new', 'running')",
+                (reason,),
+            )
+            connection.execute("DELETE FROM checkpoints")

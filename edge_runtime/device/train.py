@@ -1,0 +1,287 @@
+"""A training plan: anchor, private training, synthetic rows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.device.anchor import Released, release_anchor
+from edge_runtime.device.bench import Bench, Outcome
+from edge_runtime.device.clamp import clamp_columns
+from edge_runtime.device.intake import Intake
+from edge_runtime.errors import PlanError
+from edge_runtime.generator import Bundle, Weights, open_engine, sample_codes
+from edge_runtime.kernel import PrivacyNoise
+from edge_runtime.messages import Plan, RowRequest, TrainRequest, encode_batch
+from edge_runtime.privacy import Entry
+from edge_runtime.schema import Schema
+from edge_runtime.training import (
+    Checkpoint,
+    TrainSettings,
+    calibrate_settings,
+    make_step,
+    release_cost,
+    train_private,
+)
+
+__all__ = ["BATCH_ROWS", "run_train"]
+
+_LOG = logging.getLogger(__name__)
+
+#: most synthetic rows in one message: small enough to send again after a broken connection
+BATCH_ROWS = 4096
+
+
+def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
+    """Carry out a training plan, from wherever an earlier attempt has left it.
+
+    Raises
+    ------
+    PlanError, BudgetError
+        When the plan does not fit this device or its budget.
+    DataError
+        When the source cannot be read.
+    StoreError
+        When the store or the outbox is full; what was paid for is kept and tried again.
+    """
+    if plan.train is None or plan.rows is None or plan.bundle_digest is None:
+        raise PlanError("the plan asks for training and does not say how")
+    bundle = bench.bundles.load(plan.bundle_digest)
+    if bundle is None:
+        return Outcome("waiting", "for the bundle", wants_bundle=plan.bundle_digest)
+    if bundle.schema.digest != schema.digest:
+        raise PlanError("the plan's bundle was made for another schema")
+    codec = bundle.codec
+    intake = Intake(store=bench.store, source=bench.source, schema=schema)
+    while intake.advance(codec):
+        if bench.should_stop():
+            return Outcome("stopped")
+
+    paid = bench.ledger.find(_key(plan))
+    part = None if paid is None else int(paid.details["last_part"])
+    codes, last_part = intake.codes(codec, up_to_part=part)
+    if plan.anchor is not None:
+        bench.plans.mark(plan.id, "running")
+        release_anchor(bench, plan, plan.anchor, codes=codes, codec=codec, schema=schema)
+    released = Released(bench=bench, schema=schema, codec=codec)
+    if paid is None:
+        rows_public = released.rows()
+        if rows_public is None:
+            raise PlanError(
+                "this device has released no counts yet and the plan asks for none: without a "
+                "noisy row count neither the sampling rate nor the number of rows can be set"
+            )
+        if rows_public < bench.config.training.minimum_rows:
+            reason = (
+                f"fewer than {bench.config.training.minimum_rows} rows by the noisy count: "
+                "counts only, no synthetic rows"
+            )
+            bench.plans.mark(plan.id, "done", reason)
+            return Outcome("done", reason)
+        paid = _spend(bench, plan, plan.train, bundle, rows_public=rows_public, last_part=last_part)
+    bench.show_spent()
+    if not paid.released:
+        weights = _train(bench, plan, bundle, codes, paid)
+        if weights is None:
+            return Outcome("stopped")
+        _release_rows(
+            bench, plan, plan.rows, bundle, weights=weights, released=released, entry=paid
+        )
+    bench.plans.mark(plan.id, "done")
+    return Outcome("done")
+
+
+def _key(plan: Plan) -> str:
+    return f"{plan.id}/training"
+
+
+def _spend(
+    bench: Bench,
+    plan: Plan,
+    request: TrainRequest,
+    bundle: Bundle,
+    *,
+    rows_public: float,
+    last_part: int,
+) -> Entry:
+    """Pay for the training; everything a restart needs is in the entry."""
+    parameters = bundle.layout.parameters
+    settings = TrainSettings(
+        steps=request.steps,
+        expected_batch=request.expected_batch,
+        clip_norm=request.clip_norm,
+        learning_rate=request.learning_rate,
+        averaging=request.averaging,
+        noise_multiplier=0.0,
+    )
+    if plan.epsilon_after is not None:
+        settings = calibrate_settings(
+            settings,
+            rows_public=rows_public,
+            parameters=parameters,
+            spent=bench.ledger.rdp_spent(),
+            epsilon=plan.epsilon_after,
+            delta=bench.ledger.delta,
+        )
+    bench.plans.mark(plan.id, "running")
+    return bench.ledger.spend(
+        key=_key(plan),
+        what="training",
+        rdp=release_cost(settings, rows_public, parameters),
+        details={
+            "round": plan.round,
+            "settings": msgspec.to_builtins(settings),
+            "rows_public": rows_public,
+            # Which local rows the training began with: a resumed one must see the same.
+            "last_part": last_part,
+        },
+    )
+
+
+def _train(
+    bench: Bench,
+    plan: Plan,
+    bundle: Bundle,
+    codes: npt.NDArray[np.int32],
+    entry: Entry,
+) -> Weights | None:
+    settings = msgspec.convert(entry.details["settings"], TrainSettings)
+    saved = bench.store.load_checkpoint(plan.id)
+    checkpoint = None if saved is None else Checkpoint.from_bytes(saved)
+    if entry.rdp is None:
+        _LOG.warning("training WITHOUT PRIVACY, as this device's configuration allows")
+    _LOG.info(
+        "training for %d steps with noise multiplier %.4g%s",
+        settings.steps,
+        settings.noise_multiplier,
+        "" if checkpoint is None else f", resumed at step {checkpoint.step}",
+    )
+    bench.reporter.set(status="training", progress=0.0, reason="")
+    saved_s = time.monotonic()
+
+    def keep(state: Checkpoint) -> None:
+        nonlocal saved_s
+        # Flash wears: most checkpoints are passed over, except when the process is to end.
+        due = time.monotonic() - saved_s >= bench.config.training.checkpoint_s
+        if due or bench.should_stop():
+            bench.store.save_checkpoint(plan.id, state.to_bytes())
+            saved_s = time.monotonic()
+
+    def show(step: int, steps: int) -> None:
+        bench.reporter.set(progress=step / steps)
+
+    return train_private(
+        bundle.weights,
+        codes,
+        layout=bundle.layout,
+        settings=settings,
+        rows_public=float(entry.details["rows_public"]),
+        entry=entry,
+        noise=PrivacyNoise(),
+        step=make_step(bundle.layout, engine="auto"),
+        checkpoint=checkpoint,
+        on_checkpoint=keep,
+        every=bench.config.training.checkpoint_steps,
+        should_stop=bench.should_stop,
+        on_progress=show,
+    )
+
+
+def _release_rows(
+    bench: Bench,
+    plan: Plan,
+    request: RowRequest,
+    bundle: Bundle,
+    *,
+    weights: Weights,
+    released: Released,
+    entry: Entry,
+) -> None:
+    """Sample from the trained network and enqueue the rows, settled with the ledger at once."""
+    bench.reporter.set(status="sampling", progress=0.0)
+    schema = bundle.schema
+    rows = _rows(bench, request, float(entry.details["rows_public"]), len(schema.columns))
+    # Public: readers may sample the same rows again from the same network.
+    key = os.urandom(32)
+    clamp = clamp_columns(
+        rows=rows,
+        one_way=released.conditions(),
+        pairs=released.condition_pairs(),
+        mode=request.clamp,
+        rng=np.random.default_rng(np.frombuffer(key, dtype=np.uint32)),
+    )
+    statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
+    starts = range(0, rows, BATCH_ROWS)
+    engine = open_engine(
+        bundle,
+        weights=weights,
+        engine=bench.config.engine.name,
+        threads=bench.config.engine.threads,
+    )
+    pieces: list[npt.NDArray[np.int32]] = []
+    try:
+        for start in starts:
+            size = min(BATCH_ROWS, rows - start)
+            pieces.append(
+                sample_codes(
+                    engine,
+                    size,
+                    key=key,
+                    offset=start,
+                    clamp=_slice(clamp, start, size),
+                )
+            )
+            bench.reporter.set(progress=(start + size) / rows)
+    finally:
+        engine.close()
+    with bench.store.transaction():
+        first_id = ""
+        for part, codes in enumerate(pieces, start=1):
+            header = bench.header(
+                plan=plan,
+                kind="batch",
+                privacy=statement,
+                codec_digest=bundle.codec.digest,
+                part=part,
+                parts=len(pieces),
+                depth=bundle.lineage.depth + 1,
+                seed=key.hex(),
+                extra={"clamp": request.clamp, "offset": (part - 1) * BATCH_ROWS},
+            )
+            first_id = first_id or header.id
+            bench.outbox.add(
+                sequence=header.sequence,
+                id=header.id,
+                kind="batch",
+                payload=encode_batch(
+                    header, codes, cardinalities=bundle.codec.cardinalities, names=schema.names
+                ),
+                rows=codes.shape[0],
+            )
+        bench.ledger.mark_released(entry.key, first_id)
+        bench.store.drop_checkpoint(plan.id)
+        bench.plans.mark(plan.id, "done")
+    _LOG.info("%d synthetic rows enqueued in %d batches", rows, len(pieces))
+
+
+def _rows(bench: Bench, request: RowRequest, rows_public: float, columns: int) -> int:
+    """How many synthetic rows: as asked, and no more than half the outbox could hold."""
+    asked = min(max(round(request.share * rows_public), request.minimum), request.maximum)
+    return max(1, min(asked, bench.config.limits.outbox_bytes // (2 * 2 * columns)))
+
+
+def _check_room(bench: Bench, rows: int, schema: Schema) -> None:
+    """Make sure, before anything is paid, that the rows will fit into the outbox."""
+    bench.outbox.check_room(2 * rows * len(schema.columns))
+
+
+def _slice(
+    clamp: Mapping[int, npt.NDArray[np.int32]], start: int, rows: int
+) -> dict[int, npt.NDArray[np.int32]]:
+    return {column: codes[start : start + rows] for column, codes in clamp.items()}
