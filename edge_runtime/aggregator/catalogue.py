@@ -1,0 +1,421 @@
+"""The catalogue: what was accepted, published and asked, in one SQL database.
+
+A message counts as accepted when, and only when, its row is committed here; the files of the pool
+are written and synced before. SQLite by default, any SQLAlchemy URL otherwise.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from edge_runtime.errors import AggregatorError
+
+__all__ = [
+    "BundleRecord",
+    "Catalogue",
+    "DeviceTotals",
+    "MessageRecord",
+    "RoundRecord",
+    "utc_now",
+]
+
+_VERSION = "1"
+
+_metadata = sa.MetaData()
+
+_settings = sa.Table(
+    "settings",
+    _metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+_messages = sa.Table(
+    "messages",
+    _metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("device", sa.String(63), nullable=False, index=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("round", sa.Integer, nullable=False, index=True),
+    sa.Column("plan_id", sa.String(32), nullable=False),
+    sa.Column("part", sa.Integer, nullable=False),
+    sa.Column("parts", sa.Integer, nullable=False),
+    sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("epsilon", sa.Float, nullable=True),
+    sa.Column("received_at", sa.String(40), nullable=False),
+)
+
+_rounds = sa.Table(
+    "rounds",
+    _metadata,
+    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("plan_id", sa.String(64), nullable=False),
+    sa.Column("plan", sa.Text, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("started_unix_s", sa.Float, nullable=False),
+    sa.Column("ended_unix_s", sa.Float, nullable=True),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+)
+
+_bundles = sa.Table(
+    "bundles",
+    _metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("digest", sa.String(64), nullable=False, index=True),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("parent", sa.String(64), nullable=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("created_at", sa.String(40), nullable=False),
+)
+
+_devices = sa.Table(
+    "devices",
+    _metadata,
+    sa.Column("device", sa.String(63), primary_key=True),
+    sa.Column("state", sa.JSON, nullable=False),
+    sa.Column("seen_at", sa.String(40), nullable=False),
+)
+
+
+class MessageRecord(NamedTuple):
+    """One message that was answered.
+
+    `kind` is "batch", "census", "anchor" or, where no header could be read, "unreadable" (then
+    `id` is the SHA-256 of the bytes); `status` is "accepted", "quarantined" or "refused"; `path`
+    is relative to the data directory; `epsilon` is the device's statement, None without privacy.
+    """
+
+    id: str
+    device: str
+    sequence: int
+    sha256: str
+    kind: str
+    status: str
+    reason: str
+    round: int
+    plan_id: str
+    part: int
+    parts: int
+    depth: int
+    rows: int
+    bytes: int
+    path: str
+    epsilon: float | None
+    received_at: str
+
+
+class DeviceTotals(NamedTuple):
+    """What was accepted from one device; `quarantined` also counts refused messages."""
+
+    batches: int
+    rows: int
+    quarantined: int
+    bytes: int
+    epsilon: float | None
+    last_round: int
+
+
+class RoundRecord(NamedTuple):
+    """One round: `status` is "open", "fusing" or "closed"; round 0 is the census."""
+
+    round: int
+    kind: str
+    plan_id: str
+    plan: str
+    status: str
+    started_unix_s: float
+    ended_unix_s: float | None
+    reason: str
+
+
+class BundleRecord(NamedTuple):
+    """One generator: `status` is "published" or "rejected"."""
+
+    digest: str
+    round: int
+    depth: int
+    parent: str | None
+    status: str
+    reason: str
+    metrics: dict[str, Any]
+    path: str
+    created_at: str
+
+
+def utc_now() -> str:
+    """Return the time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+class Catalogue:
+    """The aggregator's record; may be used from several threads.
+
+    Parameters
+    ----------
+    url : str
+        An SQLAlchemy URL.
+    create : bool
+        Whether to create missing tables; otherwise a database without them is refused.
+
+    Raises
+    ------
+    AggregatorError
+        If the database cannot be opened, has no catalogue or one of another version.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        try:
+            self._engine = sa.create_engine(url, connect_args=_connect_args(url))
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            if create:
+                _metadata.create_all(self._engine)
+            version = self.setting("version")
+        except (sa.exc.SQLAlchemyError, ImportError) as error:
+            shown = sa.engine.make_url(url).render_as_string() if "://" in url else url
+            raise AggregatorError(
+                f"the catalogue {shown} cannot be opened: {error}; check [data] in aggregator.toml"
+            ) from error
+        if version is None and create:
+            self.remember("version", _VERSION)
+        elif version != _VERSION:
+            raise AggregatorError(
+                f"the catalogue has version {version}, this release reads {_VERSION}; "
+                "use the release that wrote it, or a new data directory"
+            )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    # settings ---------------------------------------------------------------------------------
+
+    def setting(self, key: str) -> str | None:
+        """Return a remembered value, or None."""
+        with self._begin() as connection:
+            return connection.execute(
+                sa.select(_settings.c.value).where(_settings.c.key == key)
+            ).scalar()
+
+    def remember(self, key: str, value: str) -> str:
+        """Store a value once; the value that is stored, which may be an earlier one."""
+        with self._begin() as connection:
+            found = connection.execute(
+                sa.select(_settings.c.value).where(_settings.c.key == key)
+            ).scalar()
+            if found is not None:
+                return str(found)
+            connection.execute(sa.insert(_settings).values(key=key, value=value))
+            return value
+
+    def put(self, key: str, value: str) -> None:
+        """Store a value, replacing an earlier one."""
+        with self._begin() as connection:
+            connection.execute(sa.delete(_settings).where(_settings.c.key == key))
+            connection.execute(sa.insert(_settings).values(key=key, value=value))
+
+    # messages ---------------------------------------------------------------------------------
+
+    def add_messages(self, records: Sequence[MessageRecord]) -> None:
+        """Commit records of new messages in one transaction."""
+        if records:
+            with self._begin() as connection:
+                connection.execute(sa.insert(_messages), [r._asdict() for r in records])
+
+    def find_messages(self, ids: Iterable[str]) -> dict[str, MessageRecord]:
+        """Return records of those ids that are known."""
+        query = sa.select(_messages).where(_messages.c.id.in_(list(ids)))
+        with self._begin() as connection:
+            return {row.id: MessageRecord(*row) for row in connection.execute(query)}
+
+    def messages(
+        self, *, kind: str, status: str = "accepted", round_number: int | None = None
+    ) -> list[MessageRecord]:
+        """Return records of one kind, ordered by round, device, sequence and id."""
+        query = sa.select(_messages).where(_messages.c.kind == kind, _messages.c.status == status)
+        if round_number is not None:
+            query = query.where(_messages.c.round == round_number)
+        query = query.order_by(
+            _messages.c.round, _messages.c.device, _messages.c.sequence, _messages.c.id
+        )
+        with self._begin() as connection:
+            return [MessageRecord(*row) for row in connection.execute(query)]
+
+    def rows_of(self, device: str, round_number: int) -> int:
+        """Synthetic rows accepted from a device in a round."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(_messages.c.rows), 0)).where(
+            _messages.c.device == device,
+            _messages.c.round == round_number,
+            _messages.c.kind == "batch",
+            _messages.c.status == "accepted",
+        )
+        with self._begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def has_summary(self, device: str, plan_id: str, kind: str) -> bool:
+        """Whether a device's summary of this kind was accepted for a plan."""
+        query = sa.select(_messages.c.id).where(
+            _messages.c.device == device,
+            _messages.c.plan_id == plan_id,
+            _messages.c.kind == kind,
+            _messages.c.status == "accepted",
+        )
+        with self._begin() as connection:
+            return connection.execute(query.limit(1)).first() is not None
+
+    def complete(self, plan_id: str, kinds: Iterable[str]) -> set[str]:
+        """Devices of which every part of every one of these kinds was accepted for a plan."""
+        query = (
+            sa.select(_messages.c.device, _messages.c.kind)
+            .where(_messages.c.plan_id == plan_id, _messages.c.status == "accepted")
+            .group_by(_messages.c.device, _messages.c.kind)
+            .having(sa.func.count() >= sa.func.max(_messages.c.parts))
+        )
+        found: dict[str, set[str]] = {}
+        with self._begin() as connection:
+            for device, kind in connection.execute(query):
+                found.setdefault(device, set()).add(kind)
+        wanted = set(kinds)
+        return {device for device, have in found.items() if wanted <= have}
+
+    def device_totals(self) -> dict[str, DeviceTotals]:
+        """Return what was accepted from every device that ever sent a message."""
+        accepted = _messages.c.status == "accepted"
+        batch = accepted & (_messages.c.kind == "batch")
+        query = (
+            sa.select(
+                _messages.c.device,
+                _total(batch, 1),
+                _total(batch, _messages.c.rows),
+                _total(~accepted, 1),
+                _total(accepted, _messages.c.bytes),
+                sa.func.max(sa.case((accepted, _messages.c.epsilon))),
+                sa.func.coalesce(sa.func.max(sa.case((accepted, _messages.c.round))), 0),
+            )
+            .group_by(_messages.c.device)
+            .order_by(_messages.c.device)
+        )
+        with self._begin() as connection:
+            return {
+                device: DeviceTotals(
+                    int(batches), int(rows), int(quarantined), int(size), epsilon, int(last)
+                )
+                for device, batches, rows, quarantined, size, epsilon, last in connection.execute(
+                    query
+                )
+            }
+
+    def totals(self) -> dict[str, int]:
+        """Return counts over all messages: batches, rows, summaries, quarantined, bytes."""
+        accepted = _messages.c.status == "accepted"
+        batch = _messages.c.kind == "batch"
+        query = sa.select(
+            _total(accepted & batch, 1).label("batches"),
+            _total(accepted & batch, _messages.c.rows).label("rows"),
+            _total(accepted & ~batch, 1).label("summaries"),
+            _total(~accepted, 1).label("quarantined"),
+            _total(accepted, _messages.c.bytes).label("bytes"),
+        )
+        with self._begin() as connection:
+            row = connection.execute(query).one()
+        return {key: int(value) for key, value in row._mapping.items()}
+
+    # rounds -----------------------------------------------------------------------------------
+
+    def open_round(self, record: RoundRecord) -> None:
+        """Commit a new round before its plan is published."""
+        with self._begin() as connection:
+            connection.execute(sa.insert(_rounds).values(**record._asdict()))
+
+    def mark_round(
+        self, number: int, status: str, *, reason: str = "", ended_unix_s: float | None = None
+    ) -> None:
+        """Move a round on to "fusing" or "closed"."""
+        values: dict[str, Any] = {"status": status}
+        if reason:
+            values["reason"] = reason
+        if ended_unix_s is not None:
+            values["ended_unix_s"] = ended_unix_s
+        with self._begin() as connection:
+            connection.execute(sa.update(_rounds).where(_rounds.c.round == number).values(**values))
+
+    def rounds(self) -> list[RoundRecord]:
+        """All rounds so far, the census first."""
+        with self._begin() as connection:
+            rows = connection.execute(sa.select(_rounds).order_by(_rounds.c.round))
+            return [RoundRecord(*row) for row in rows]
+
+    # bundles ----------------------------------------------------------------------------------
+
+    def add_bundle(self, record: BundleRecord) -> None:
+        """Commit a published or rejected generator, after its file is on disk."""
+        with self._begin() as connection:
+            connection.execute(sa.insert(_bundles).values(**record._asdict()))
+
+    def bundles(self, *, status: str | None = "published") -> list[BundleRecord]:
+        """Return generators in the order they were made; `status` None: rejected ones too."""
+        columns = [c for c in _bundles.c if c.name != "number"]
+        query = sa.select(*columns).order_by(_bundles.c.number)
+        if status is not None:
+            query = query.where(_bundles.c.status == status)
+        with self._begin() as connection:
+            return [BundleRecord(*row) for row in connection.execute(query)]
+
+    # devices ----------------------------------------------------------------------------------
+
+    def save_devices(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remember the last state of devices (builtin types only)."""
+        if not states:
+            return
+        now = utc_now()
+        with self._begin() as connection:
+            connection.execute(sa.delete(_devices).where(_devices.c.device.in_(list(states))))
+            connection.execute(
+                sa.insert(_devices),
+                [{"device": d, "state": dict(s), "seen_at": now} for d, s in states.items()],
+            )
+
+    def devices(self) -> dict[str, dict[str, Any]]:
+        """Return the last known state of every device, with `seen_at`."""
+        with self._begin() as connection:
+            rows = connection.execute(sa.select(_devices).order_by(_devices.c.device))
+            return {row.device: {**row.state, "seen_at": row.seen_at} for row in rows}
+
+
+def _total(condition: sa.ColumnElement[bool], value: Any) -> sa.ColumnElement[int]:
+    return sa.func.coalesce(sa.func.sum(sa.case((condition, value), else_=0)), 0)
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    # The inbox, the planner and a status command may meet on one file: wait, do not fail.
+    return {"timeout": 30.0} if url.startswith("sqlite") else {}
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Return an acknowledged message must survive a power cut: WAL, synced at every commit."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()

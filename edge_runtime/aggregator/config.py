@@ -1,0 +1,386 @@
+"""aggregator.toml: every setting of an aggregator, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edge_runtime.errors import ConfigError
+
+__all__ = [
+    "AggregatorConfig",
+    "BrokerSettings",
+    "DataSettings",
+    "FleetSettings",
+    "FusionSettings",
+    "GuardSettings",
+    "LimitSettings",
+    "PrivacySettings",
+    "ReleaseSettings",
+    "RoundSettings",
+    "RowSettings",
+    "SchemaSettings",
+    "TrainPlanSettings",
+    "load_config",
+]
+
+_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+class FleetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[fleet]: which fleet this aggregator serves.
+
+    Parameters
+    ----------
+    name : str
+        The segment of the topics, `er/v1/<name>/...`.
+    devices : int
+        How many devices are expected; a round ends early when so many have answered. 0: unknown,
+        every round lasts until its deadline.
+    """
+
+    name: str
+    devices: int = 0
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[broker]: where the MQTT broker listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 1883
+    username: str | None = None
+    password: str | None = None
+    keepalive_s: int = 30
+
+
+class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[data]: where the pool, the summaries and the catalogue are kept.
+
+    Parameters
+    ----------
+    dir : str
+        A directory; relative paths are taken from the configuration file's directory.
+    catalogue : str
+        An SQLAlchemy URL; empty: SQLite, `catalogue.sqlite` in `dir`.
+    """
+
+    dir: str
+    catalogue: str = ""
+
+
+class SchemaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[schema]: the table's public declaration (a file written by `Schema.save`)."""
+
+    path: str
+
+
+class PrivacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[privacy]: what one row may cost over all rounds together.
+
+    Parameters
+    ----------
+    epsilon : float or "none"
+        The cumulative ceiling. "none": a run WITHOUT PRIVACY.
+    delta : float
+        Of (epsilon, delta).
+    """
+
+    epsilon: float | Literal["none"]
+    delta: float = 1e-5
+
+    @property
+    def limit(self) -> float | None:
+        """Epsilon, or None for a run without privacy."""
+        return None if self.epsilon == "none" else float(self.epsilon)
+
+
+class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[rounds]: how many, how long, and how the budget is shared out.
+
+    Parameters
+    ----------
+    count : int
+        Training rounds after the census.
+    quorum : int
+        Devices that must have answered before a round may end.
+    deadline_s : float
+        Seconds after which a round ends with the quorum it has; without a quorum it waits on.
+    census_share : float
+        The census's share of the whole Renyi budget; the training rounds share the rest evenly.
+    anchor_share : float
+        The share of a training round's budget that goes to the anchor's counts; 0: no anchor.
+    pairs : {"conditions", "none"}
+        Which pair counts the anchor asks for: each condition column with every other, or none.
+    """
+
+    count: int = 2
+    quorum: int = 1
+    deadline_s: float = 3600.0
+    census_share: float = 0.08
+    anchor_share: float = 0.1
+    pairs: Literal["conditions", "none"] = "conditions"
+
+
+class TrainPlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[train]: how a device trains; the noise follows from the budget."""
+
+    steps: int = 400
+    expected_batch: int = 256
+    clip_norm: float = 1.0
+    learning_rate: float = 2e-3
+    averaging: float = 0.0
+
+
+class RowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[rows]: how many synthetic rows a device sends per round.
+
+    Parameters
+    ----------
+    share : float
+        Of the device's noisy count of real rows.
+    minimum, maximum : int
+        Bounds of the result. More than `maximum` rows of one device in one round are quarantined.
+    clamp : {"own", "balanced"}
+        Whether condition columns follow the device's own noisy histogram or are balanced.
+    """
+
+    share: float = 0.25
+    minimum: int = 500
+    maximum: int = 12000
+    clamp: Literal["own", "balanced"] = "own"
+
+
+class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[fusion]: how the pool becomes the next generator.
+
+    Parameters
+    ----------
+    strategy : str
+        Name of a strategy; "pool" retrains on the accumulated pool.
+    hidden : int
+        Units of each hidden layer, fixed by the first bundle.
+    epochs, batch, learning_rate, patience
+        Of training; `patience` epochs without a better held-out score end it.
+    validation_share : float
+        Share of the pool's rows that is held out to score a candidate.
+    max_rows : int
+        More pooled rows than this are thinned before training.
+    max_seconds : float
+        Wall-clock bound of training; the best weights so far are kept.
+    rake : bool
+        Whether pooled rows are weighted towards the anchor's merged counts.
+    """
+
+    strategy: str = "pool"
+    hidden: int = 128
+    epochs: int = 15
+    batch: int = 512
+    learning_rate: float = 2e-3
+    patience: int = 3
+    validation_share: float = 0.1
+    max_rows: int = 200_000
+    max_seconds: float = 18.0
+    rake: bool = True
+
+
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[guard]: when a candidate generator is rejected.
+
+    Parameters
+    ----------
+    limit : float
+        A column's total variation from the anchor that is always allowed, beyond the anchor's own
+        statistical error.
+    margin : float
+        How much worse than the published generator a column above `limit` may become.
+    nll_margin : float
+        Nats per row by which held-out pooled rows may become less likely.
+    rows : int
+        Rows sampled from a candidate to judge it.
+    """
+
+    limit: float = 0.1
+    margin: float = 0.05
+    nll_margin: float = 0.1
+    rows: int = 20_000
+
+
+class ReleaseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[release]: the dataset that is written when the last round is done.
+
+    Parameters
+    ----------
+    on_finish : bool
+        Whether to write it without being asked.
+    rows : int
+        How many rows; 0: as many as the fleet is estimated to hold, at most the pool's.
+    """
+
+    on_finish: bool = True
+    rows: int = 0
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[limits]: what an aggregator holds at most.
+
+    Parameters
+    ----------
+    queue_messages : int
+        Messages between the link and the inbox; more are dropped and sent again by their devices.
+    quarantine_bytes : int
+        Bytes of rejected messages kept on disk for inspection; later ones are only catalogued.
+    """
+
+    queue_messages: int = 1024
+    quarantine_bytes: int = 64 * 2**20
+
+
+class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file; `seed` decides sampling keys and fusion, never privacy noise."""
+
+    fleet: FleetSettings
+    data: DataSettings
+    schema: SchemaSettings
+    privacy: PrivacySettings
+    broker: BrokerSettings = BrokerSettings()
+    rounds: RoundSettings = RoundSettings()
+    train: TrainPlanSettings = TrainPlanSettings()
+    rows: RowSettings = RowSettings()
+    fusion: FusionSettings = FusionSettings()
+    guard: GuardSettings = GuardSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    limits: LimitSettings = LimitSettings()
+    seed: int = 0
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory."""
+        return Path(self.data.dir)
+
+    @property
+    def catalogue_url(self) -> str:
+        """The catalogue's SQLAlchemy URL."""
+        return self.data.catalogue or default_catalogue_url(self.data_dir)
+
+
+def default_catalogue_url(data_dir: Path) -> str:
+    """URL of the SQLite catalogue inside a data directory."""
+    return f"sqlite:///{(data_dir / 'catalogue.sqlite').absolute()}"
+
+
+def load_config(path: str | Path) -> AggregatorConfig:
+    """Read and check aggregator.toml.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. Relative paths inside it are taken from its directory.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, is not TOML, has unknown or missing keys or impossible values.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    try:
+        config = msgspec.convert(raw, AggregatorConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    base = path.parent
+    config = msgspec.structs.replace(
+        config,
+        data=msgspec.structs.replace(config.data, dir=str(base / config.data.dir)),
+        schema=msgspec.structs.replace(config.schema, path=str(base / config.schema.path)),
+    )
+    problem = _problem(config)
+    if problem:
+        raise ConfigError(f"{path}: {problem}")
+    return config
+
+
+def _problem(config: AggregatorConfig) -> str:
+    """Return the first impossible value, in words; empty if there is none."""
+    epsilon, rounds, fusion = config.privacy.limit, config.rounds, config.fusion
+    checks: tuple[tuple[bool, str, Any], ...] = (
+        (
+            _IDENTIFIER.fullmatch(config.fleet.name) is not None,
+            "fleet.name must be 1 to 63 of a-z 0-9 _ - and begin with a letter or digit",
+            config.fleet.name,
+        ),
+        (config.fleet.devices >= 0, "fleet.devices must not be negative", config.fleet.devices),
+        (0 < config.broker.port < 65536, "broker.port must be 1 to 65535", config.broker.port),
+        (
+            epsilon is None or (epsilon > 0 and math.isfinite(epsilon)),
+            'privacy.epsilon must be a positive number or "none"',
+            epsilon,
+        ),
+        (
+            0 < config.privacy.delta < 1,
+            "privacy.delta must lie between 0 and 1",
+            config.privacy.delta,
+        ),
+        (rounds.count >= 1, "rounds.count must be at least 1", rounds.count),
+        (rounds.quorum >= 1, "rounds.quorum must be at least 1", rounds.quorum),
+        (
+            config.fleet.devices == 0 or rounds.quorum <= config.fleet.devices,
+            "rounds.quorum must not exceed fleet.devices",
+            rounds.quorum,
+        ),
+        (rounds.deadline_s > 0, "rounds.deadline_s must be positive", rounds.deadline_s),
+        (
+            0 < rounds.census_share < 1,
+            "rounds.census_share must lie between 0 and 1",
+            rounds.census_share,
+        ),
+        (
+            0 <= rounds.anchor_share < 1,
+            "rounds.anchor_share must be at least 0 and below 1",
+            rounds.anchor_share,
+        ),
+        (
+            config.train.steps >= 1 and config.train.expected_batch >= 1,
+            "train.steps and train.expected_batch must be at least 1",
+            (config.train.steps, config.train.expected_batch),
+        ),
+        (
+            config.train.clip_norm > 0 and config.train.learning_rate > 0,
+            "train.clip_norm and train.learning_rate must be positive",
+            (config.train.clip_norm, config.train.learning_rate),
+        ),
+        (
+            0 < config.rows.minimum <= config.rows.maximum and config.rows.share > 0,
+            "rows needs share > 0 and 0 < minimum <= maximum",
+            config.rows,
+        ),
+        (
+            fusion.hidden >= 1 and fusion.epochs >= 1 and fusion.batch >= 1,
+            "fusion.hidden, fusion.epochs and fusion.batch must be at least 1",
+            (fusion.hidden, fusion.epochs, fusion.batch),
+        ),
+        (
+            0 < fusion.validation_share < 1 and fusion.max_seconds > 0 and fusion.max_rows > 1,
+            "fusion needs 0 < validation_share < 1, max_seconds > 0 and max_rows > 1",
+            (fusion.validation_share, fusion.max_seconds, fusion.max_rows),
+        ),
+        (
+            config.limits.queue_messages >= 1 and config.limits.quarantine_bytes >= 0,
+            "limits.queue_messages must be at least 1, limits.quarantine_bytes at least 0",
+            config.limits,
+        ),
+    )
+    for holds, rule, value in checks:
+        if not holds:
+            return f"{rule}, not {value!r}"
+    return ""

@@ -1,0 +1,205 @@
+"""Fusion: from the census to the first generator, from pool and anchor to each next one.
+
+Pure functions of their arguments, without catalogue or link, so that they run in a thread of
+their own and can be tested alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.aggregator.anchor import Anchor, Table
+from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.guard import Verdict, judge
+from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.aggregator.strategies import Material, find_strategy
+from edge_runtime.aggregator.weighting import device_weights, rake
+from edge_runtime.errors import AggregatorError
+from edge_runtime.generator import (
+    Bundle,
+    Layout,
+    Lineage,
+    build_bundle,
+    initial_weights,
+    open_engine,
+    sample_codes,
+)
+from edge_runtime.schema import Census, Codec, Schema, merge_census
+from edge_runtime.training import make_step, mean_nll
+
+__all__ = ["Outcome", "census_anchor", "first_generator", "next_generator", "pool_weights"]
+
+
+class Outcome(NamedTuple):
+    """A candidate and what the guard says about it."""
+
+    bundle: Bundle
+    verdict: Verdict
+
+
+def first_generator(
+    censuses: Mapping[str, Census],
+    *,
+    schema: Schema,
+    config: AggregatorConfig,
+    privacy: Mapping[str, Any],
+) -> Bundle:
+    """Return the first bundle: bins from the merged census, columns independent.
+
+    Parameters
+    ----------
+    censuses : mapping of str to Census
+        By device.
+    schema, config, privacy
+        The fleet's; `privacy` from `statement.privacy_facts`.
+
+    Raises
+    ------
+    AggregatorError
+        If there is no census at all.
+    """
+    if not censuses:
+        raise AggregatorError("no device has answered the census; check that devices are online")
+    merged = merge_census(list(censuses.values()))
+    codec = Codec.from_census(schema, merged)
+    layout = Layout(cardinalities=codec.cardinalities, hidden=config.fusion.hidden)
+    weights = initial_weights(layout, seed=config.seed, marginals=codec.code_counts(merged))
+    lineage = Lineage(
+        parent=None,
+        depth=0,
+        round=0,
+        devices=len(censuses),
+        rows=merged.rows,
+        privacy=dict(privacy),
+    )
+    return build_bundle(schema, codec, layout, weights, lineage=lineage)
+
+
+def census_anchor(codec: Codec, censuses: Mapping[str, Census]) -> Anchor:
+    """Return the census as a reference of columns, for rounds that asked for no anchor.
+
+    The noise of a code is that of the cells merged into it; their average number stands for all.
+    """
+    merged = merge_census(list(censuses.values()))
+    tables = []
+    for d, counts in enumerate(codec.code_counts(merged)):
+        cells_per_code = len(merged.counts[d]) / len(counts)
+        tables.append(Table((d,), counts, merged.sigma**2 * cells_per_code))
+    return Anchor(tuple(tables), (), len(censuses))
+
+
+def pool_weights(
+    pool: PoolRows, rows_of: Mapping[str, float], anchor: Anchor | None, *, raked: bool
+) -> npt.NDArray[np.float64]:
+    """How much each pooled row counts: float64 [n], mean 1."""
+    weights = device_weights(pool, rows_of)
+    return rake(pool.codes, weights, anchor) if raked else weights
+
+
+def next_generator(
+    *,
+    current: Bundle,
+    pool: PoolRows,
+    rows_of: Mapping[str, float],
+    anchor: Anchor | None,
+    reference: Anchor,
+    round_number: int,
+    config: AggregatorConfig,
+    privacy: Mapping[str, Any],
+    should_stop: Callable[[], bool],
+    on_progress: Callable[[float], None],
+) -> Outcome:
+    """Return a candidate by the configured strategy, judged.
+
+    Parameters
+    ----------
+    current : Bundle
+        The generator in force.
+    pool : PoolRows
+        Every accepted row of every round.
+    rows_of : mapping of str to float
+        Noisy count of real rows by device.
+    anchor : Anchor or None
+        Guides the fusion.
+    reference : Anchor
+        Judges the candidate: the anchor, or `census_anchor` where there is none.
+    round_number, config, privacy
+        Of this round and fleet.
+    should_stop, on_progress : callable
+        As in `Strategy.fuse`.
+
+    Raises
+    ------
+    AggregatorError
+        If the pool has too few rows to hold some out.
+    TrainingError
+        If training becomes numerically unusable.
+    """
+    settings = config.fusion
+    held = pool.lot < settings.validation_share
+    if held.all() or not held.any():
+        raise AggregatorError(
+            f"{len(held)} pooled rows are too few to train on and hold some out; ask devices for "
+            "more with [rows] minimum"
+        )
+    weights = pool_weights(pool, rows_of, anchor, raked=settings.rake)
+    chosen = _thin(np.flatnonzero(~held), settings.max_rows, seed=config.seed + round_number)
+    held_out = pool.codes[held]
+    layout = current.layout
+    candidate = find_strategy(settings.strategy).fuse(
+        Material(
+            layout=layout,
+            weights=current.weights,
+            codes=pool.codes[chosen],
+            row_weights=weights[chosen].astype(np.float32),
+            held_out=held_out,
+            anchor=anchor,
+            seed=config.seed + round_number,
+        ),
+        settings,
+        should_stop=should_stop,
+        on_progress=on_progress,
+    )
+    step = make_step(layout)
+    draft = current.with_weights(candidate.weights, lineage=current.lineage)
+    verdict = judge(
+        candidate=_sample(draft, config),
+        current=_sample(current, config),
+        anchor=reference,
+        names=current.schema.names,
+        settings=config.guard,
+        nll=mean_nll(candidate.weights, held_out, layout, step),
+        current_nll=mean_nll(current.weights, held_out, layout, step),
+    )
+    figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(len(pool.codes))}
+    lineage = Lineage(
+        parent=current.digest,
+        depth=current.lineage.depth + 1,
+        round=round_number,
+        devices=len(pool.devices),
+        rows=sum(rows_of.get(device, 0.0) for device in pool.devices),
+        privacy=dict(privacy),
+    )
+    bundle = current.with_weights(candidate.weights, lineage=lineage, metrics=figures)
+    return Outcome(bundle, verdict)
+
+
+def _thin(rows: npt.NDArray[np.intp], most: int, *, seed: int) -> npt.NDArray[np.intp]:
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _sample(bundle: Bundle, config: AggregatorConfig) -> npt.NDArray[np.int32]:
+    # One public key for both generators: their difference is then not one of luck.
+    key = hashlib.sha256(f"guard {config.fleet.name} {config.seed}".encode()).digest()
+    engine = open_engine(bundle)
+    try:
+        return sample_codes(engine, config.guard.rows, key=key)
+    finally:
+        engine.close()

@@ -1,0 +1,220 @@
+"""The planner: what the fleet is asked for next. A state machine over the catalogue, no clock.
+
+```
+waiting --quorum online--> round 0 (census) open --answered--> fusing --> closed
+                           round 1..count   open --answered--> fusing --> closed ... done
+```
+A round is committed before its plan is published and every transition is in the catalogue, so a
+restarted aggregator goes on where it was: an open round keeps its plan and its start, a round
+that was fusing is fused again from the same pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from edge_runtime.aggregator.budget import Schedule, make_schedule
+from edge_runtime.aggregator.catalogue import Catalogue, RoundRecord
+from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.messages import (
+    AnchorRequest,
+    DeviceState,
+    Plan,
+    RowRequest,
+    TrainRequest,
+    decode_plan,
+    encode_plan,
+    new_id,
+)
+from edge_runtime.schema import Schema
+
+__all__ = ["Planner", "Step"]
+
+#: device states that mean "reachable"
+_AWAY = frozenset({"offline", "stopped"})
+
+
+Phase = Literal["waiting", "census", "round", "fusing", "done", "failed"]
+
+
+class Step(NamedTuple):
+    """What is to be done now.
+
+    `action` is "wait", "open" (publish `plan`), "fuse" (round `number` has been answered) or
+    "done"; `phase` is that of the aggregator's status; `progress` 0 to 1; `reason` for people.
+    """
+
+    action: Literal["wait", "open", "fuse", "done"]
+    phase: Phase
+    number: int
+    progress: float
+    reason: str
+    plan: Plan | None = None
+
+
+class Planner:
+    """Opens rounds, decides when they have been answered, and closes them.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        Rounds, budget and requests.
+    schema : Schema
+        The fleet's schema.
+    catalogue : Catalogue
+        Where rounds are kept.
+    """
+
+    def __init__(self, *, config: AggregatorConfig, schema: Schema, catalogue: Catalogue) -> None:
+        self._config = config
+        self._schema = schema
+        self._catalogue = catalogue
+        self.schedule: Schedule = make_schedule(
+            epsilon=config.privacy.limit,
+            delta=config.privacy.delta,
+            rounds=config.rounds.count,
+            census_share=config.rounds.census_share,
+            census_sensitivity_squared=len(schema.columns),
+        )
+
+    @property
+    def current_plan(self) -> Plan | None:
+        """The plan of the latest round, or None before the census."""
+        rounds = self._catalogue.rounds()
+        return decode_plan(rounds[-1].plan.encode()) if rounds else None
+
+    def step(
+        self, *, now_unix_s: float, states: Mapping[str, DeviceState], bundle_digest: str | None
+    ) -> Step:
+        """Look at the fleet and move on if something is due.
+
+        Parameters
+        ----------
+        now_unix_s : float
+            The wall clock.
+        states : mapping of str to DeviceState
+            The last state of every device, by id.
+        bundle_digest : str or None
+            The generator in force; None before the census is fused.
+        """
+        rounds = self._catalogue.rounds()
+        if not rounds:
+            online = sum(state.status not in _AWAY for state in states.values())
+            quorum = self._config.rounds.quorum
+            if online < quorum:
+                reason = f"{online} of {quorum} devices online"
+                return Step("wait", "waiting", 0, min(1.0, online / quorum), reason)
+            return self._open(0, now_unix_s, None)
+        last = rounds[-1]
+        if last.status == "open":
+            return self._look(last, now_unix_s, states)
+        if last.status == "fusing":
+            return Step("fuse", "fusing", last.round, 0.0, last.reason)
+        if last.round < self._config.rounds.count:
+            return self._open(last.round + 1, now_unix_s, bundle_digest)
+        return Step("done", "done", last.round, 1.0, f"{last.round} rounds done")
+
+    def close(self, number: int, *, now_unix_s: float, reason: str) -> None:
+        """Record that a round's answers have been used."""
+        self._catalogue.mark_round(number, "closed", reason=reason, ended_unix_s=now_unix_s)
+
+    def make_plan(self, number: int, bundle_digest: str | None) -> Plan:
+        """Return the plan of a round: 0 is the census, from 1 on training."""
+        config, rounds = self._config, self._config.rounds
+        census = number == 0
+        anchor = None
+        if not census and rounds.anchor_share > 0:
+            anchor = AnchorRequest(share=rounds.anchor_share, pairs=self._pairs())
+        train, rows = config.train, config.rows
+        return Plan(
+            fleet=config.fleet.name,
+            id=new_id(),
+            round=number,
+            kind="census" if census else "train",
+            schema_digest=self._schema.digest,
+            bundle_digest=None if census else bundle_digest,
+            epsilon_after=self.schedule.epsilon_after[number],
+            delta=config.privacy.delta,
+            deadline_s=rounds.deadline_s,
+            quorum=rounds.quorum,
+            census_sigma=self.schedule.census_sigma if census else None,
+            train=None
+            if census
+            else TrainRequest(
+                steps=train.steps,
+                expected_batch=train.expected_batch,
+                clip_norm=train.clip_norm,
+                learning_rate=train.learning_rate,
+                averaging=train.averaging,
+            ),
+            anchor=anchor,
+            rows=None
+            if census
+            else RowRequest(
+                share=rows.share, minimum=rows.minimum, maximum=rows.maximum, clamp=rows.clamp
+            ),
+        )
+
+    def _pairs(self) -> tuple[tuple[int, int], ...]:
+        if self._config.rounds.pairs == "none":
+            return ()
+        total = len(self._schema.columns)
+        return tuple((a, b) for a in self._schema.conditions for b in range(a + 1, total))
+
+    def _open(self, number: int, now_unix_s: float, bundle_digest: str | None) -> Step:
+        plan = self.make_plan(number, bundle_digest)
+        self._catalogue.open_round(
+            RoundRecord(
+                round=number,
+                kind=plan.kind,
+                plan_id=plan.id,
+                plan=encode_plan(plan).decode(),
+                status="open",
+                started_unix_s=now_unix_s,
+                ended_unix_s=None,
+                reason="",
+            )
+        )
+        phase: Phase = "census" if number == 0 else "round"
+        return Step("open", phase, number, 0.0, f"plan {plan.id[:8]} published", plan)
+
+    def _look(
+        self, record: RoundRecord, now_unix_s: float, states: Mapping[str, DeviceState]
+    ) -> Step:
+        """Whether an open round has been answered well enough."""
+        plan = decode_plan(record.plan.encode())
+        answered, declined = self._answers(plan, states)
+        expected = self._config.fleet.devices
+        quorum = self._config.rounds.quorum
+        waited_s = now_unix_s - record.started_unix_s
+        counts = f"{len(answered)} of {expected or '?'} devices answered"
+        if declined:
+            counts += f", {len(declined)} declined ({', '.join(sorted(declined))})"
+        phase: Phase = "census" if record.round == 0 else "round"
+        everyone = expected > 0 and len(answered) + len(declined) >= expected
+        late = waited_s >= self._config.rounds.deadline_s
+        if len(answered) >= quorum and (everyone or late):
+            reason = counts + ("" if everyone else f" by the deadline after {waited_s:.0f} s")
+            self._catalogue.mark_round(record.round, "fusing", reason=reason)
+            return Step("fuse", "fusing", record.round, 0.0, reason)
+        if late or everyone:
+            counts += f"; the quorum is {quorum}: waiting on"
+        progress = min(1.0, len(answered) / max(expected, quorum))
+        return Step("wait", phase, record.round, progress, counts)
+
+    def _answers(self, plan: Plan, states: Mapping[str, DeviceState]) -> tuple[set[str], set[str]]:
+        """Devices that have answered a plan completely, and those that declined it.
+
+        A device has answered when all parts of its messages are in the catalogue, or when it
+        says that it is idle after this plan with an empty outbox: a device with too few rows
+        sends its counts only.
+        """
+        kinds = ["census"] if plan.kind == "census" else ["batch"]
+        if plan.anchor is not None:
+            kinds.append("anchor")
+        answered = self._catalogue.complete(plan.id, kinds)
+        said = {d: s for d, s in states.items() if s.plan_id == plan.id and s.outbox == 0}
+        answered |= {d for d, s in said.items() if s.status == "idle"}
+        declined = {d for d, s in said.items() if s.status == "declined"} - answered
+        return answered, declined

@@ -1,0 +1,445 @@
+"""The aggregator, assembled: link, inbox, planner and fusion, each on a thread of its own.
+
+The network thread only sorts messages into a bounded queue; the inbox thread verifies, commits
+and acknowledges; fusion trains on a third, so that devices are answered while it does; the
+planner runs on the caller's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import queue
+import signal
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import sqlalchemy.exc
+
+from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.fusion import (
+    Outcome,
+    census_anchor,
+    first_generator,
+    next_generator,
+)
+from edge_runtime.aggregator.inbox import Inbox, Incoming
+from edge_runtime.aggregator.planner import Planner, Step
+from edge_runtime.aggregator.quarantine import Quarantine
+from edge_runtime.aggregator.release import write_release
+from edge_runtime.aggregator.workspace import create_workspace
+from edge_runtime.errors import AggregatorError, EdgeRuntimeError, MessageError
+from edge_runtime.generator import Bundle
+from edge_runtime.messages import (
+    AggregatorStatus,
+    DeviceProgress,
+    DeviceState,
+    Link,
+    Topics,
+    decode_state,
+    encode_ack,
+    encode_plan,
+    encode_status,
+)
+
+__all__ = ["Service", "run"]
+
+_LOG = logging.getLogger(__name__)
+
+#: messages that share one commit: enough to keep up with a fleet, few enough to answer soon
+_GROUP = 64
+_TICK_S = 0.1
+_SHOW_S = 0.5
+_RETRY_S = 1.0
+
+
+class Service:
+    """One fleet's aggregator.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        From `load_config`.
+
+    Raises
+    ------
+    AggregatorError
+        If the data directory belongs to another fleet or is in use.
+    """
+
+    def __init__(self, config: AggregatorConfig) -> None:
+        self._config = config
+        self._lock_file = _lock(config.data_dir)
+        self._workspace = create_workspace(config)
+        self._catalogue = self._workspace.catalogue
+        self._topics = Topics(config.fleet.name)
+        self._planner = Planner(
+            config=config, schema=self._workspace.schema, catalogue=self._catalogue
+        )
+        self._inbox = Inbox(
+            data_dir=config.data_dir,
+            fleet=config.fleet.name,
+            schema=self._workspace.schema,
+            catalogue=self._catalogue,
+            pool=self._workspace.pool,
+            quarantine=Quarantine(config.data_dir, max_bytes=config.limits.quarantine_bytes),
+            max_rows=config.rows.maximum,
+        )
+        swept = self._workspace.pool.sweep(
+            record.path for record in self._catalogue.messages(kind="batch")
+        )
+        if swept:
+            _LOG.info("removed %d files that were written but never committed", swept)
+        self._queue: queue.Queue[Incoming] = queue.Queue(config.limits.queue_messages)
+        self._states: dict[str, DeviceState] = {}
+        self._changed: set[str] = set()
+        self._states_lock = threading.Lock()
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._bundle: Bundle | None = None
+        self._progress = 0.0
+        self._shown: bytes = b""
+        self._shown_at = 0.0
+        self._fusion: Future[Outcome | Bundle] | None = None
+        self._release: Future[object] | None = None
+        self._finished = ""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="fusion")
+        offline = AggregatorStatus(
+            phase="offline", rounds=config.rounds.count, private=config.privacy.limit is not None
+        )
+        self._link = Link(
+            host=config.broker.host,
+            port=config.broker.port,
+            client_id=f"aggregator-{config.fleet.name}",
+            topics=[
+                self._topics.all_states,
+                self._topics.all_batches,
+                self._topics.all_summaries,
+            ],
+            will=(self._topics.status, encode_status(offline)),
+            on_message=self._on_message,
+            username=config.broker.username,
+            password=config.broker.password,
+            keepalive_s=config.broker.keepalive_s,
+        )
+
+    def stop(self) -> None:
+        """Ask `run` to end; may be called from a signal handler or any thread."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Serve the fleet until `stop`.
+
+        Raises
+        ------
+        AggregatorError
+            If the fleet cannot be served any further.
+        """
+        if self._config.privacy.limit is None:
+            _LOG.warning("WITHOUT PRIVACY: this fleet trains and counts without any noise")
+        self._restore()
+        inbox = threading.Thread(target=self._serve_inbox, name="inbox", daemon=True)
+        inbox.start()
+        self._link.start()
+        try:
+            while not self._stop.wait(_TICK_S):
+                if self._failure is not None:
+                    raise self._failure
+                self._tick()
+        except EdgeRuntimeError as error:
+            self._show(Step("done", "failed", 0, 0.0, str(error)[:500]), force=True)
+            raise
+        finally:
+            self._stop.set()
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            inbox.join()
+            self._save_states()
+            self._link.close(farewell=self._shown if self._failure else None)
+            self._workspace.close()
+            self._lock_file.close()
+
+    # what arrives -----------------------------------------------------------------------------
+
+    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        try:
+            address = self._topics.parse(topic)
+            if address.kind == "state":
+                state = decode_state(payload)
+                with self._states_lock:
+                    # By the topic: access rules of the broker protect it, not the payload.
+                    self._states[address.device] = state
+                    self._changed.add(address.device)
+                return
+        except MessageError as error:
+            _LOG.warning("ignored a message on %s: %s", topic, error)
+            return
+        if retained:
+            # A retained batch would come again at every reconnect; the protocol has none.
+            _LOG.warning("ignored a retained message on %s", topic)
+            return
+        try:
+            self._queue.put_nowait(Incoming(address.device, address.kind, payload))
+        except queue.Full:
+            # Not acknowledged: its device sends it again, later.
+            _LOG.warning("the inbox is full; a message of %s has to come again", address.device)
+
+    def _serve_inbox(self) -> None:
+        while not self._stop.is_set():
+            try:
+                messages = [self._queue.get(timeout=_TICK_S)]
+            except queue.Empty:
+                continue
+            while len(messages) < _GROUP:
+                try:
+                    messages.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            try:
+                acks = self._inbox.accept(messages)
+            except (OSError, sqlalchemy.exc.OperationalError) as error:
+                # A full disk or a database that is away: nothing was acknowledged.
+                _LOG.error("%d messages could not be stored: %s", len(messages), error)
+                self._stop.wait(_RETRY_S)
+                continue
+            except BaseException as error:  # noqa: BLE001 - handed over to the caller of run
+                self._failure = error
+                return
+            for message, ack in zip(messages, acks, strict=True):
+                self._link.publish(self._topics.ack(message.device), encode_ack(ack))
+
+    # what is done -----------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Publish what is in force, as it was before a restart."""
+        workspace = self._workspace
+        self._link.publish(self._topics.schema, workspace.schema.to_json(), retain=True)
+        self._bundle = workspace.bundle()
+        if self._bundle is not None:
+            self._inbox.use_codec(self._bundle.codec)
+            self._publish_bundles()
+        plan = self._planner.current_plan
+        if plan is not None:
+            _LOG.info("going on with round %d", plan.round)
+            self._link.publish(self._topics.plan, encode_plan(plan), retain=True)
+
+    def _publish_bundles(self) -> None:
+        """Retain the bundle in force and the one the plan names; clear older ones."""
+        assert self._bundle is not None
+        plan = self._planner.current_plan
+        keep = {self._bundle.digest, plan.bundle_digest if plan else None}
+        for record in self._catalogue.bundles():
+            topic = self._topics.bundle(record.digest)
+            if record.digest in keep:
+                data = (self._workspace.data_dir / record.path).read_bytes()
+                self._link.publish(topic, data, retain=True)
+            else:
+                self._link.publish(topic, b"", retain=True)
+
+    def _tick(self) -> None:
+        with self._states_lock:
+            states = dict(self._states)
+        step = self._planner.step(
+            now_unix_s=time.time(),
+            states=states,
+            bundle_digest=self._bundle.digest if self._bundle else None,
+        )
+        if step.action == "open":
+            assert step.plan is not None
+            _LOG.info("round %d opened, plan %s", step.number, step.plan.id)
+            if self._bundle is not None:
+                self._publish_bundles()
+            self._link.publish(self._topics.plan, encode_plan(step.plan), retain=True)
+        elif step.action == "fuse":
+            step = self._drive_fusion(step)
+        elif step.action == "done":
+            step = self._drive_release(step)
+        self._show(step)
+
+    def _drive_fusion(self, step: Step) -> Step:
+        """Start the fusion of a round, or look whether it is done."""
+        number = step.number
+        if self._fusion is None:
+            made = [b for b in self._catalogue.bundles(status=None) if b.round == number]
+            if made:
+                # A crash came between the bundle's commit and the round's.
+                self._adopt(number, made[-1].reason)
+                return step
+            _LOG.info("round %d: %s; fusing", number, step.reason)
+            self._progress = 0.0
+            self._fusion = self._executor.submit(self._fuse, number)
+        if not self._fusion.done():
+            return step._replace(progress=self._progress)
+        fusion, self._fusion = self._fusion, None
+        try:
+            result = fusion.result()
+        except EdgeRuntimeError as error:
+            if number == 0:
+                raise
+            reason = f"no new generator: {error}"
+            _LOG.error("round %d: %s", number, reason)
+            self._planner.close(number, now_unix_s=time.time(), reason=reason)
+            return step._replace(reason=reason[:500])
+        if isinstance(result, Bundle):
+            self._workspace.add_bundle(result, status="published", reason="")
+            reason = f"bundle {result.digest[:12]} from the census"
+        else:
+            verdict = result.verdict
+            self._workspace.add_bundle(
+                result.bundle,
+                status="published" if verdict.accepted else "rejected",
+                reason=verdict.reason,
+            )
+            reason = (
+                f"bundle {result.bundle.digest[:12]} published"
+                if verdict.accepted
+                else f"candidate rejected: {verdict.reason}"
+            )
+        self._adopt(number, reason)
+        return step._replace(progress=1.0, reason=reason[:500])
+
+    def _adopt(self, number: int, reason: str) -> None:
+        """Use the generator in force after a fusion and close the round."""
+        _LOG.info("round %d: %s", number, reason)
+        bundle = self._workspace.bundle()
+        if bundle is not None:
+            self._bundle = bundle
+            self._inbox.use_codec(bundle.codec)
+            self._publish_bundles()
+        self._planner.close(number, now_unix_s=time.time(), reason=reason)
+
+    def _fuse(self, number: int) -> Outcome | Bundle:
+        workspace = self._workspace
+        privacy = workspace.privacy()
+        if number == 0:
+            return first_generator(
+                workspace.censuses(),
+                schema=workspace.schema,
+                config=self._config,
+                privacy=privacy,
+            )
+        current = self._bundle
+        assert current is not None
+        anchor = workspace.anchor(current)
+        reference = anchor or census_anchor(current.codec, workspace.censuses())
+        ends = time.monotonic() + self._config.fusion.max_seconds
+        return next_generator(
+            current=current,
+            pool=workspace.pool_rows(),
+            rows_of=workspace.rows_of_devices(current),
+            anchor=anchor,
+            reference=reference,
+            round_number=number,
+            config=self._config,
+            privacy=privacy,
+            should_stop=lambda: self._stop.is_set() or time.monotonic() > ends,
+            on_progress=self._note_progress,
+        )
+
+    def _note_progress(self, progress: float) -> None:
+        self._progress = min(1.0, max(0.0, progress))
+
+    def _drive_release(self, step: Step) -> Step:
+        """Write the release once, then report that everything is done."""
+        if not self._config.release.on_finish or self._finished:
+            return step._replace(reason=self._finished or step.reason)
+        if self._release is None:
+            out = self._config.data_dir / "release"
+            self._release = self._executor.submit(write_release, self._workspace, out)
+        if not self._release.done():
+            return step._replace(phase="fusing", reason="writing the release")
+        try:
+            self._release.result()
+            self._finished = f"{step.reason}; the release is in {self._config.data_dir / 'release'}"
+        except EdgeRuntimeError as error:
+            self._finished = f"{step.reason}; no release: {error}"
+        _LOG.info("%s", self._finished)
+        return step._replace(reason=self._finished[:500])
+
+    # what is shown ----------------------------------------------------------------------------
+
+    def _show(self, step: Step, *, force: bool = False) -> None:
+        """Publish the aggregator's state when it changed, not more often than people can follow."""
+        if not force and time.monotonic() - self._shown_at < _SHOW_S:
+            return
+        self._shown_at = time.monotonic()
+        self._save_states()
+        totals, per_device = self._catalogue.totals(), self._catalogue.device_totals()
+        with self._states_lock:
+            states = dict(self._states)
+        devices = {}
+        for device in sorted(states.keys() | per_device.keys()):
+            total = per_device.get(device)
+            devices[device] = DeviceProgress(
+                status=states[device].status if device in states else "unknown",
+                round=total.last_round if total else 0,
+                batches=total.batches if total else 0,
+                rows=total.rows if total else 0,
+                quarantined=total.quarantined if total else 0,
+                bytes=total.bytes if total else 0,
+                epsilon=total.epsilon if total else None,
+            )
+        made = self._catalogue.bundles(status=None)
+        private = self._config.privacy.limit is not None
+        shown = encode_status(
+            AggregatorStatus(
+                phase=step.phase,
+                round=step.number,
+                rounds=self._config.rounds.count,
+                devices=devices,
+                batches=totals["batches"],
+                rows=totals["rows"],
+                quarantined=totals["quarantined"],
+                bundle_digest=self._bundle.digest if self._bundle else "",
+                progress=step.progress,
+                private=private,
+                metrics=made[-1].metrics if made else {},
+                reason=step.reason if private else f"WITHOUT PRIVACY. {step.reason}",
+            )
+        )
+        if shown != self._shown or force:
+            self._shown = shown
+            self._link.publish(self._topics.status, shown, retain=True)
+
+    def _save_states(self) -> None:
+        with self._states_lock:
+            changed = {d: msgspec.to_builtins(self._states[d]) for d in self._changed}
+            self._changed.clear()
+        self._catalogue.save_devices(changed)
+
+
+def _lock(data_dir: Path) -> IO[bytes]:
+    """Hold the data directory: two aggregators on one pool would each miss the other's rows."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    file = (data_dir / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise AggregatorError(
+            f"{data_dir} is in use by another aggregator; stop it first, or use another directory"
+        ) from error
+    return file
+
+
+def run(config: AggregatorConfig) -> None:
+    """Serve a fleet until SIGTERM or SIGINT; from the main thread.
+
+    Raises
+    ------
+    AggregatorError, LinkError, SchemaError, ConfigError
+        If it cannot start or go on.
+    """
+    service = Service(config)
+    before = {
+        number: signal.signal(number, lambda *_: service.stop())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        service.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,207 @@
+"""The aggregator's data directory and catalogue, seen as what fusion and release need."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge_runtime.aggregator.anchor import Anchor, DeviceCounts, merge_anchors
+from edge_runtime.aggregator.catalogue import BundleRecord, Catalogue, utc_now
+from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
+from edge_runtime.aggregator.files import write_durably
+from edge_runtime.aggregator.pool import Pool, PoolRows
+from edge_runtime.aggregator.statement import privacy_facts
+from edge_runtime.aggregator.summaries import read_anchors, read_censuses
+from edge_runtime.errors import AggregatorError
+from edge_runtime.generator import Bundle
+from edge_runtime.schema import Census, Schema
+
+__all__ = ["Workspace", "create_workspace", "open_workspace"]
+
+_URL_FILE = "catalogue.url"
+
+
+class Workspace:
+    """One fleet's data: use `create_workspace` or `open_workspace`.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        The configuration that the directory was last used with.
+    schema : Schema
+        The fleet's schema.
+    catalogue : Catalogue
+        Open.
+    """
+
+    def __init__(self, *, config: AggregatorConfig, schema: Schema, catalogue: Catalogue) -> None:
+        self.config = config
+        self.schema = schema
+        self.catalogue = catalogue
+        self.data_dir = config.data_dir
+        self.pool = Pool(self.data_dir)
+
+    def close(self) -> None:
+        """Close the catalogue."""
+        self.catalogue.close()
+
+    @property
+    def release_key(self) -> bytes:
+        """32 public bytes, fixed when the directory was made: releases are reproducible."""
+        value = self.catalogue.setting("release_key")
+        assert value is not None
+        return bytes.fromhex(value)
+
+    def bundle(self, record: BundleRecord | None = None) -> Bundle | None:
+        """Return a generator from disk, the one in force by default; None before the first.
+
+        Raises
+        ------
+        BundleError
+            If its file is damaged.
+        AggregatorError
+            If its file is missing or another one.
+        """
+        if record is None:
+            published = self.catalogue.bundles()
+            if not published:
+                return None
+            record = published[-1]
+        try:
+            data = (self.data_dir / record.path).read_bytes()
+        except OSError as error:
+            raise AggregatorError(
+                f"{record.path} is in the catalogue but cannot be read: {error.strerror}; "
+                "restore the data directory from its backup"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != record.digest:
+            raise AggregatorError(f"{record.path} is not the file that the catalogue names")
+        return Bundle.from_bytes(data)
+
+    def add_bundle(self, bundle: Bundle, *, status: str, reason: str) -> BundleRecord:
+        """Write a generator and commit it as "published" or "rejected"."""
+        path = f"bundles/{bundle.digest}.bundle"
+        write_durably(self.data_dir / path, bundle.to_bytes())
+        record = BundleRecord(
+            digest=bundle.digest,
+            round=bundle.lineage.round,
+            depth=bundle.lineage.depth,
+            parent=bundle.lineage.parent,
+            status=status,
+            reason=reason,
+            metrics=dict(bundle.metrics),
+            path=path,
+            created_at=utc_now(),
+        )
+        self.catalogue.add_bundle(record)
+        return record
+
+    def pool_rows(self) -> PoolRows:
+        """Every accepted row."""
+        return self.pool.read(self.catalogue.messages(kind="batch"), names=self.schema.names)
+
+    def censuses(self) -> dict[str, Census]:
+        """Return accepted censuses by device, late ones included."""
+        records = self.catalogue.messages(kind="census")
+        return read_censuses(self.data_dir, records, self.schema)
+
+    def anchor(self, bundle: Bundle) -> Anchor | None:
+        """Return the fleet's merged counts of codes; None before the first."""
+        return merge_anchors(self._anchors(bundle))
+
+    def rows_of_devices(self, bundle: Bundle) -> dict[str, float]:
+        """Noisy counts of real rows by device, from the census or else from the anchor."""
+        rows = {
+            release.device: Census.of(release.one_way, sigma=release.sigma).rows
+            for release in self._anchors(bundle)
+        }
+        return rows | {device: census.rows for device, census in self.censuses().items()}
+
+    def privacy(self) -> dict[str, Any]:
+        """Return what is to be stated about privacy now; see `statement.privacy_facts`."""
+        totals = self.catalogue.device_totals().values()
+        stated = [total.epsilon for total in totals if total.epsilon is not None]
+        return privacy_facts(
+            epsilon_limit=self.config.privacy.limit,
+            epsilon=max(stated, default=0.0),
+            delta=self.config.privacy.delta,
+            schema=self.schema,
+        )
+
+    def _anchors(self, bundle: Bundle) -> list[DeviceCounts]:
+        records = self.catalogue.messages(kind="anchor")
+        return read_anchors(self.data_dir, records, bundle.codec.cardinalities)
+
+
+def create_workspace(config: AggregatorConfig) -> Workspace:
+    """Open the configured data directory, creating what is missing.
+
+    Raises
+    ------
+    AggregatorError
+        If the directory belongs to another fleet or schema, or to a fleet with privacy where
+        this one has none (or the other way round).
+    SchemaError
+        If the schema file is malformed.
+    """
+    schema = Schema.load(Path(config.schema.path))
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    if config.data.catalogue:
+        # The verbs `status` and `release` get only the directory. The URL may hold a password.
+        pointer = config.data_dir / _URL_FILE
+        pointer.touch(mode=0o600)
+        pointer.write_text(config.data.catalogue, encoding="utf-8")
+    catalogue = Catalogue(config.catalogue_url)
+    private = "no" if config.privacy.limit is None else "yes"
+    for key, value, what in (
+        ("fleet", config.fleet.name, "fleet"),
+        ("schema_digest", schema.digest, "schema"),
+        ("private", private, "setting of privacy"),
+    ):
+        kept = catalogue.remember(key, value)
+        if kept != value:
+            catalogue.close()
+            raise AggregatorError(
+                f"{config.data_dir} belongs to another {what} ({kept[:16]}, not {value[:16]}); "
+                "use a new data directory"
+            )
+    catalogue.remember("schema", schema.to_json().decode())
+    catalogue.remember("release_key", secrets.token_hex(32))
+    kept_config = msgspec.structs.replace(
+        config, broker=msgspec.structs.replace(config.broker, username=None, password=None)
+    )
+    catalogue.put("config", msgspec.json.encode(kept_config).decode())
+    return Workspace(config=config, schema=schema, catalogue=catalogue)
+
+
+def open_workspace(data_dir: str | Path) -> Workspace:
+    """Open an existing data directory, for the verbs that need no broker.
+
+    Raises
+    ------
+    AggregatorError
+        If there is no aggregator's catalogue.
+    """
+    data_dir = Path(data_dir)
+    pointer = data_dir / _URL_FILE
+    url = pointer.read_text(encoding="utf-8") if pointer.exists() else ""
+    if not url and not (data_dir / "catalogue.sqlite").exists():
+        raise AggregatorError(
+            f"{data_dir} has no catalogue: it is not an aggregator's data directory, or no "
+            "aggregator ran there yet"
+        )
+    catalogue = Catalogue(url or default_catalogue_url(data_dir), create=False)
+    stored, schema = catalogue.setting("config"), catalogue.setting("schema")
+    if stored is None or schema is None:
+        catalogue.close()
+        raise AggregatorError(f"{data_dir}: no aggregator has finished starting there yet")
+    config = msgspec.json.decode(stored, type=AggregatorConfig)
+    # The directory may have been moved since.
+    config = msgspec.structs.replace(
+        config, data=msgspec.structs.replace(config.data, dir=str(data_dir))
+    )
+    return Workspace(config=config, schema=Schema.from_json(schema), catalogue=catalogue)
