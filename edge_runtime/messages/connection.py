@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Callable
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import MQTTErrorCode
 
-__all__ = ["Connection", "PublishHandle"]
+from edge_runtime.errors import EdgeRuntimeError
+
+__all__ = ["Connection", "PublishHandle", "guarded"]
+
+_LOG = logging.getLogger(__name__)
 
 # Between looks at a confirmation; a loopback broker confirms within about a millisecond.
 _POLL_S = 0.005
@@ -71,3 +77,17 @@ class Connection(mqtt.Client):
             return super().loop_forever(timeout, retry_first_connection)
         finally:
             self.ended.set()
+
+
+def guarded(call: Callable[[], None]) -> None:
+    """Run a message handler; its error is logged, without the values it may quote."""
+    try:
+        call()
+    except EdgeRuntimeError as error:
+        _LOG.error("a message handler failed: %s", error.public)
+    except Exception as error:  # noqa: BLE001 - a handler's fault must not end the link
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = trace and f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        _LOG.error("a message handler failed: %s at %s", type(error).__name__, place)

@@ -22,8 +22,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, LinkError
-from edge_runtime.messages.connection import Connection, PublishHandle
+from edge_runtime.errors import ConfigError, LinkError
+from edge_runtime.messages.connection import Connection, PublishHandle, guarded
+from edge_runtime.messages.subscriptions import Subscriptions
 
 __all__ = ["Link"]
 
@@ -31,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 # NATS refuses client ids with dots; the rest is what every broker accepts.
 _CLIENT_ID = re.compile(r"\A[A-Za-z0-9_-]{1,128}\Z")
 _REFUSED = 0x80
+_TICK_S = 1.0
 
 
 class Link:
@@ -43,13 +45,12 @@ class Link:
     client_id : str
         Letters, digits, '_' and '-'; unique at the broker, or two clients evict each other.
     topics : sequence of str
-        Filters to subscribe to after each connect.
+        Filters to subscribe to after each connect; see also `subscribe`.
     will : (str, bytes), optional
         Topic and payload that the broker publishes, retained, when the connection is lost;
         `close` publishes it as well.
     on_message : callable (topic, payload, retained), optional
-        Called on the network thread: hand over to a queue and return. An error it raises is
-        logged and does not end the link.
+        Called on the network thread: hand over and return. Its errors are logged, no more.
     on_connect : callable (), optional
         Called on the network thread when subscriptions are in force.
     username, password : str, optional
@@ -65,6 +66,9 @@ class Link:
     retry_min_s, retry_max_s : float
         The delay before a new attempt doubles from the first to the second, each time shortened
         at random by up to a half, so that a fleet does not return in one instant.
+    ask_again_s : float
+        Silence on a subscribed topic after which its retained message is asked for again; see
+        `subscriptions`.
 
     Raises
     ------
@@ -95,13 +99,13 @@ class Link:
         connect_timeout_s: float = 10.0,
         retry_min_s: float = 0.5,
         retry_max_s: float = 30.0,
+        ask_again_s: float = 3.0,
     ) -> None:
         if _CLIENT_ID.match(client_id) is None:
             raise ConfigError(
                 f"MQTT client id {client_id!r}: use 1 to 128 letters, digits, '_' and '-'"
             )
         self.host, self.port, self.client_id = host, port, client_id
-        self._topics = tuple(topics)
         self._will = will
         self._on_message, self._on_connect = on_message, on_connect
         self._username, self._password, self._tls = username, password, tls
@@ -114,6 +118,8 @@ class Link:
         self._closing = threading.Event()
         # Guards what follows. Held only while messages are queued, never during input or output.
         self._lock = threading.Lock()
+        self._subscriptions = Subscriptions(topics, ask_again_s=ask_again_s)
+        self._requests: dict[int, list[str]] = {}  # SUBSCRIBE packets not answered yet
         self._current: Connection | None = None
         self._live: Connection | None = None  # the current one, once the broker has accepted it
         self._pending: list[PublishHandle] = []
@@ -166,6 +172,22 @@ class Link:
             self._send(topic, payload, handle, retain=retain)
         return handle
 
+    def subscribe(self, topic: str) -> None:
+        """Listen to one more topic filter, now and after each connect.
+
+        Subscribing again to the same filter makes the broker send what it retains again.
+        """
+        with self._lock:
+            self._subscriptions.add(topic, now_s=time.monotonic())
+            self._request([topic])
+
+    def unsubscribe(self, topic: str) -> None:
+        """Listen to a topic filter no more."""
+        with self._lock:
+            self._subscriptions.remove(topic)
+            if self._live is not None:
+                self._live.unsubscribe(topic)
+
     def close(self, *, farewell: bytes | None = None, timeout_s: float = 5.0) -> None:
         """Publish the will, disconnect cleanly and end all threads.
 
@@ -174,8 +196,8 @@ class Link:
         farewell : bytes, optional
             Payload to publish in place of the will's, such as a state that says `stopped`.
         timeout_s : float
-            Longest wait for the broker's confirmation. Without a connection nothing is waited
-            for: the broker has then published the will itself.
+            Longest wait for the broker's confirmation; without a connection there is none, as
+            the broker has then published the will itself.
 
         Notes
         -----
@@ -235,13 +257,17 @@ class Link:
         client.loop_start()
         if self._closing.is_set():  # which `close` could not tell a client it did not know
             client.disconnect()
-        if not client.ended.wait(self._connect_timeout_s) and not self._is_live(client):
-            self._report(
-                f"{self._place} accepts connections but does not answer as an MQTT broker; "
-                "check host and port under [broker]"
-            )
-            client.disconnect()
-        client.ended.wait()
+        deadline = time.monotonic() + self._connect_timeout_s
+        while not client.ended.wait(min(_TICK_S, self._connect_timeout_s)):
+            if self._live is client:
+                with self._lock:
+                    self._request(self._subscriptions.due(now_s=time.monotonic()))
+            elif time.monotonic() >= deadline:
+                self._report(
+                    f"{self._place} accepts connections but does not answer as an MQTT broker; "
+                    "check host and port under [broker]"
+                )
+                client.disconnect()
         self._lose(client)
         client.loop_stop()
 
@@ -282,11 +308,12 @@ class Link:
             )
             client.disconnect()
             return
-        if self._topics:
-            client.subscribe([(topic, 1) for topic in self._topics])
         assert isinstance(client, Connection)
         with self._lock:
             self._live = client
+            self._requests = {}
+            self._subscriptions.begin(now_s=time.monotonic())
+            subscribing = self._request(self._subscriptions.topics)
             # A removal that the broker has confirmed is done for good.
             self._retained = {
                 topic: (payload, handle)
@@ -295,51 +322,51 @@ class Link:
             }
             for topic, (payload, handle) in self._retained.items():
                 self._send(topic, payload, handle, retain=True)
-        if not self._topics:
+        if not subscribing:
             self._ready()
 
     def _suback(
         self,
         _client: mqtt.Client,
         _userdata: object,
-        _mid: int,
+        mid: int,
         reasons: list[ReasonCode],
         _properties: Properties | None,
     ) -> None:
-        for topic, reason in zip(self._topics, reasons, strict=False):
+        with self._lock:
+            topics = self._requests.pop(mid, [])
+        for topic, reason in zip(topics, reasons, strict=False):
             if reason.value >= _REFUSED:
                 _LOG.error(
                     "the broker at %s refuses the subscription to %s: check its access rules",
                     self._place,
                     topic,
                 )
-        self._ready()
+        if not self.connected.is_set():
+            self._ready()
 
     def _ready(self) -> None:
         _LOG.info("connected to the broker at %s", self._place)
         self.connected.set()
         if self._on_connect is not None:
-            self._guard(self._on_connect)
+            guarded(self._on_connect)
 
     def _message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        handler = self._on_message
-        if handler is not None:
-            self._guard(lambda: handler(message.topic, bytes(message.payload), message.retain))
+        def handle() -> None:
+            self._subscriptions.hear(message.topic)
+            if self._on_message is not None:
+                self._on_message(message.topic, bytes(message.payload), message.retain)
 
-    def _guard(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except EdgeRuntimeError as error:
-            _LOG.error("a message handler failed: %s", error.public)
-        except Exception as error:  # noqa: BLE001 - a handler's fault must not end the link
-            # Only the type and the place: the text may quote a payload.
-            trace = error.__traceback__
-            while trace is not None and trace.tb_next is not None:
-                trace = trace.tb_next
-            place = (
-                "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-            )
-            _LOG.error("a message handler failed: %s at %s", type(error).__name__, place)
+        guarded(handle)
+
+    def _request(self, topics: list[str]) -> bool:
+        """Subscribe on the live connection; the lock is held."""
+        if self._live is None or not topics:
+            return False
+        _, mid = self._live.subscribe([(topic, 1) for topic in topics])
+        if mid is not None:
+            self._requests[mid] = topics
+        return True
 
     def _send(self, topic: str, payload: bytes, handle: PublishHandle, *, retain: bool) -> None:
         """Queue for the live connection; the lock is held."""
@@ -352,10 +379,6 @@ class Link:
         if not retain:
             self._pending = [other for other in self._pending if not other.confirmed]
             self._pending.append(handle)
-
-    def _is_live(self, client: Connection) -> bool:
-        with self._lock:
-            return self._live is client
 
     def _lose(self, client: Connection) -> None:
         with self._lock:
