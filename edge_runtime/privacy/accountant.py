@@ -99,14 +99,16 @@ def rdp_subsampled_gaussian(q: float, noise_multiplier: float, steps: int = 1) -
     # The Gaussian without subsampling bounds the subsampled one (post-processing and convexity),
     # and the fractional series is loose at large q: the smaller of two valid bounds is valid.
     whole = rdp_gaussian(noise_multiplier)
-    rdp = np.array(
-        [
-            _log_moment_integer(int(order), q, noise_multiplier) / (order - 1.0)
-            if float(order).is_integer()
-            else _log_moment_fractional(float(order), q, noise_multiplier) / (order - 1.0)
-            for order in ORDERS
-        ]
-    )
+    # Overflow makes a cost infinite, which is then what it is.
+    with np.errstate(over="ignore"):
+        rdp = np.array(
+            [
+                _log_moment_integer(int(order), q, noise_multiplier) / (order - 1.0)
+                if float(order).is_integer()
+                else _log_moment_fractional(float(order), q, noise_multiplier) / (order - 1.0)
+                for order in ORDERS
+            ]
+        )
     result: F64 = steps * np.minimum(rdp * (1.0 + _ROUNDING), whole)
     return result
 

@@ -170,7 +170,8 @@ class Ledger:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (len(entries) + 1, key, what, blob, text, digest),
             )
-        return self._require(key)
+            # Leaving the block commits; only then does the caller get the entry.
+            return self._read()[0][-1]
 
     def mark_released(self, key: str, message_id: str) -> None:
         """Note that the release of `key` was handed over, inside the caller's transaction.
@@ -184,7 +185,7 @@ class Ledger:
             If nothing was spent for `key`, it was released before, or no transaction is open.
         """
         with self._lock:
-            if not self._connection.in_transaction:
+            if not self._is_open():
                 raise LedgerError(
                     f"{key!r} must be marked inside the transaction that fills the outbox"
                 )
@@ -218,12 +219,6 @@ class Ledger:
     def find(self, key: str) -> Entry | None:
         """Return the entry of `key`, if one was spent."""
         return next((entry for entry in self.entries() if entry.key == key), None)
-
-    def _require(self, key: str) -> Entry:
-        entry = self.find(key)
-        if entry is None:
-            raise LedgerError(f"{key!r} is not in the ledger")
-        return entry
 
     @staticmethod
     def _again(entry: Entry, rdp: F64 | None) -> Entry:
@@ -309,23 +304,32 @@ class Ledger:
     def _transaction(self) -> Iterator[None]:
         """Open a transaction that is on disk when the block has ended."""
         with self._lock:
-            if self._connection.in_transaction:
+            if self._is_open():
                 raise LedgerError(
                     "a transaction is open on the ledger's connection; commit it before spending"
                 )
-            # FULL syncs at every commit, in WAL mode too; the default of WAL users, NORMAL, would
-            # lose the last commits with the power. The setting belongs to the connection, and
-            # somebody may have changed it since the last time.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            # IMMEDIATE takes the write lock before reading, so that two processes cannot both
-            # find room for their own release only.
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                # FULL syncs at every commit, in WAL mode too; the default of WAL users, NORMAL,
+                # would lose the last commits with the power. The setting belongs to the
+                # connection, and somebody may have changed it since the last time.
+                self._connection.execute("PRAGMA synchronous = FULL")
+                # IMMEDIATE takes the write lock before reading, so that two processes cannot both
+                # find room for their own release only.
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise LedgerError(
+                    f"the ledger cannot be written ({error}), so nothing may be released; see to "
+                    "the disk and the file's permissions"
+                ) from error
+            finally:
+                # Some errors, a full disk among them, end the transaction by themselves.
+                if self._is_open():
+                    self._connection.execute("ROLLBACK")
+
+    def _is_open(self) -> bool:
+        return self._connection.in_transaction
 
 
 def _statements(script: str) -> list[str]:

@@ -87,7 +87,8 @@ class NumpyStep(ChunkedStep):
         return _Pass(x, h1, r2, h2, shifted, exps, np.add.reduceat(exps, self._starts, axis=1))
 
     def _backward(self, weights: Weights, state: _Pass) -> tuple[F32, F32, F32]:
-        g3: F32 = state.exps / np.repeat(state.sums, self._sizes, axis=1) - state.x
+        sums: F32 = np.repeat(state.sums, self._sizes, axis=1)
+        g3: F32 = state.exps / sums - state.x
         skip: F32 = g3 @ weights.w3.T
         g2: F32 = skip * (state.r2 > 0)
         g1: F32 = (g2 @ weights.w2.T + skip) * (state.h1 > 0)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edge_runtime.errors import LedgerError, TrainingError
 from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.privacy import Entry
+from edge_runtime.privacy.accountant import F64
 from edge_runtime.training.adam import Adam, cosine
 from edge_runtime.training.checkpoint import Checkpoint
 from edge_runtime.training.cost import release_cost, sampling_rate
@@ -84,48 +85,23 @@ def train_private(
     TrainingError
         If the checkpoint belongs to another run or training diverged.
     """
-    cost = release_cost(settings, rows_public, layout.parameters)
-    if entry.released:
-        raise LedgerError(f"{entry.key!r} was released before; train under an entry of its own")
-    if not (entry.rdp is None if cost is None else entry.covers(cost)):
-        raise LedgerError(f"{entry.key!r} does not cover this training run; spend its cost first")
-
-    run = _run_digest(layout, settings, rows_public)
-    flat = FlatWeights(layout, weights)
-    optimiser = Adam(flat.vector.size)
-    average = flat.vector.copy()
+    _check_paid(entry, release_cost(settings, rows_public, layout.parameters))
+    run = _Run(layout, weights, settings, _run_digest(layout, settings, rows_public))
     if checkpoint is not None:
-        if checkpoint.run != run or checkpoint.vector.size != flat.vector.size:
-            raise TrainingError("the checkpoint belongs to another training run; start afresh")
-        flat.vector[:] = checkpoint.vector
-        optimiser.first_moment[:] = checkpoint.first_moment
-        optimiser.second_moment[:] = checkpoint.second_moment
-        optimiser.step = checkpoint.step
-        average[:] = checkpoint.average
-
-    def state() -> Checkpoint:
-        return Checkpoint(
-            run=run,
-            step=optimiser.step,
-            vector=flat.vector.copy(),
-            first_moment=optimiser.first_moment.copy(),
-            second_moment=optimiser.second_moment.copy(),
-            average=average.copy(),
-        )
-
+        run.resume(checkpoint)
     q = sampling_rate(settings, rows_public)
     mask = parameter_mask(layout)
     sampled = np.empty(codes.shape[0], dtype=np.uint8)
     gradient = FlatWeights(layout)
     scale = np.float32(1.0 / (q * rows_public))
-    while optimiser.step < settings.steps:
+    while run.done < settings.steps:
         if should_stop is not None and should_stop():
             if on_checkpoint is not None:
-                on_checkpoint(state())
+                on_checkpoint(run.checkpoint())
             return None
         noise.bernoulli(sampled, p=q)
         # An empty sample goes on as well: leaving its noise out would tell that it was empty.
-        step(flat.weights, codes[sampled.view(np.bool_)], settings.clip_norm, gradient)
+        step(run.flat.weights, codes[sampled.view(np.bool_)], settings.clip_norm, gradient)
         if settings.noise_multiplier > 0.0:
             noise.add_training_noise(
                 gradient.vector,
@@ -134,27 +110,82 @@ def train_private(
                 noise_multiplier=settings.noise_multiplier,
             )
         gradient.vector *= scale
-        rate = cosine(settings.learning_rate, optimiser.step / settings.steps)
-        optimiser.update(flat.vector, gradient.vector, rate)
-        if settings.averaging > 0.0:
-            average += np.float32(1.0 - settings.averaging) * (flat.vector - average)
+        run.update(gradient)
         if on_progress is not None:
-            on_progress(optimiser.step, settings.steps)
-        if optimiser.step % every == 0 and optimiser.step < settings.steps:
-            _check_finite(flat, optimiser.step)
-            if on_checkpoint is not None:
-                on_checkpoint(state())
-    _check_finite(flat, optimiser.step)
-    if settings.averaging > 0.0:
-        flat.vector[:] = average
-    return flat.copy()
+            on_progress(run.done, settings.steps)
+        if run.done % every == 0 and run.done < settings.steps and on_checkpoint is not None:
+            on_checkpoint(run.checkpoint())
+    return run.result()
 
 
-def _check_finite(flat: FlatWeights, step: int) -> None:
-    if not np.isfinite(flat.vector).all():
-        raise TrainingError(
-            f"weights are no longer finite after {step} steps; lower the learning rate"
+class _Run:
+    """Weights, optimiser and average of one run."""
+
+    def __init__(
+        self, layout: Layout, weights: Weights, settings: TrainSettings, digest: str
+    ) -> None:
+        self.flat = FlatWeights(layout, weights)
+        self._settings = settings
+        self._digest = digest
+        self._optimiser = Adam(self.flat.vector.size)
+        self._average = self.flat.vector.copy()
+
+    @property
+    def done(self) -> int:
+        """Steps made."""
+        return self._optimiser.step
+
+    def update(self, gradient: FlatWeights) -> None:
+        """Make one step along a gradient, which is overwritten."""
+        settings = self._settings
+        rate = cosine(settings.learning_rate, self.done / settings.steps)
+        self._optimiser.update(self.flat.vector, gradient.vector, rate)
+        if settings.averaging > 0.0:
+            self._average += np.float32(1.0 - settings.averaging) * (
+                self.flat.vector - self._average
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        """Copy the state, after a look at whether it is worth keeping."""
+        self._check_finite()
+        return Checkpoint(
+            run=self._digest,
+            step=self.done,
+            vector=self.flat.vector.copy(),
+            first_moment=self._optimiser.first_moment.copy(),
+            second_moment=self._optimiser.second_moment.copy(),
+            average=self._average.copy(),
         )
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take over a state of the same run."""
+        if checkpoint.run != self._digest or checkpoint.vector.shape != self.flat.vector.shape:
+            raise TrainingError("the checkpoint belongs to another training run; start afresh")
+        self.flat.vector[:] = checkpoint.vector
+        self._optimiser.first_moment[:] = checkpoint.first_moment
+        self._optimiser.second_moment[:] = checkpoint.second_moment
+        self._optimiser.step = checkpoint.step
+        self._average[:] = checkpoint.average
+
+    def result(self) -> Weights:
+        """Return the weights to use: the average of the iterates, or the last one."""
+        self._check_finite()
+        if self._settings.averaging > 0.0:
+            self.flat.vector[:] = self._average
+        return self.flat.copy()
+
+    def _check_finite(self) -> None:
+        if not np.isfinite(self.flat.vector).all():
+            raise TrainingError(
+                f"weights are no longer finite after {self.done} steps; lower the learning rate"
+            )
+
+
+def _check_paid(entry: Entry, cost: F64 | None) -> None:
+    if entry.released:
+        raise LedgerError(f"{entry.key!r} was released before; train under an entry of its own")
+    if not (entry.rdp is None if cost is None else entry.covers(cost)):
+        raise LedgerError(f"{entry.key!r} does not cover this training run; spend its cost first")
 
 
 def _run_digest(layout: Layout, settings: TrainSettings, rows_public: float) -> str:
