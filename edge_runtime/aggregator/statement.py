@@ -55,11 +55,12 @@ def privacy_text(facts: Mapping[str, Any]) -> str:
             "can repeat or reveal real rows. Do not publish this outside the circle that may see "
             "the real rows.\n"
         )
+    epsilon, limit, delta = facts["epsilon"], facts["epsilon_limit"], facts["delta"]
     return (
         "## Privacy\n\n"
-        f"Differential privacy per {facts['unit']} (one more or less): the most that any "
-        f"device states to have spent is epsilon {facts['epsilon']:.4g} of {facts['epsilon_limit']:g}, "
-        f"at delta {facts['delta']:g}, over the census and all rounds together (Renyi accountant, exact "
-        "composition in each device's own ledger). What one person contributes in several rows "
-        "or on several devices is protected that many times less.\n"
+        f"Differential privacy per {facts['unit']} (one more or less): the most that any device "
+        f"states to have spent is epsilon {epsilon:.4g} of {limit:g}, at delta {delta:g}, over "
+        "the census and all rounds together (Renyi accountant, exact composition in each "
+        "device's own ledger). What one person contributes in several rows or on several devices "
+        "is protected that many times less.\n"
     )

@@ -1,0 +1,141 @@
+"""Merged counts, their error, and the weights that follow from them."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edge_runtime.aggregator.anchor import (
+    Anchor,
+    DeviceCounts,
+    Table,
+    merge_anchors,
+    project_to_simplex,
+)
+from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.aggregator.weighting import device_weights, rake
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float64, st.integers(1, 20), elements=st.floats(-5, 5)))
+def test_the_projection_is_the_nearest_distribution(values: np.ndarray) -> None:
+    projected = project_to_simplex(values)
+    assert projected.min() >= 0
+    assert abs(projected.sum() - 1) < 1e-9
+    # Optimality: no vertex direction brings it nearer (variational inequality).
+    gradient = projected - values
+    assert (gradient @ projected) - gradient.min() < 1e-9
+
+
+def test_rounds_are_averaged_by_precision_and_devices_added() -> None:
+    def release(device: str, number: int, value: float, sigma: float) -> DeviceCounts:
+        return DeviceCounts(
+            device, number, [np.full(2, value)], {(0, 1): np.full((2, 3), value)}, sigma
+        )
+
+    assert merge_anchors([]) is None
+    anchor = merge_anchors(
+        [release("a", 1, 10.0, 1.0), release("a", 2, 40.0, 2.0), release("b", 1, 5.0, 3.0)]
+    )
+    assert anchor is not None
+    assert anchor.devices == 2
+    # a: (10/1 + 40/4) / (1 + 1/4) = 16, variance 0.8; b: 5, variance 9.
+    np.testing.assert_allclose(anchor.one_way[0].counts, [21.0, 21.0])
+    assert abs(anchor.one_way[0].variance - 9.8) < 1e-12
+    assert anchor.pairs[0].columns == (0, 1)
+    np.testing.assert_allclose(anchor.pairs[0].counts, np.full((2, 3), 21.0))
+    # An exact release replaces noisy ones.
+    exact = merge_anchors([release("a", 1, 10.0, 1.0), release("a", 2, 40.0, 0.0)])
+    assert exact is not None
+    assert exact.one_way[0].variance == 0.0
+    np.testing.assert_allclose(exact.one_way[0].counts, [40.0, 40.0])
+    assert exact.one_way[0].error == 0.0
+
+
+def test_total_variation_and_its_error_match_what_noise_does() -> None:
+    rng = np.random.default_rng(3)
+    truth = np.array([500.0, 300.0, 150.0, 50.0])
+    codes = rng.choice(4, 20_000, p=truth / 1000).astype(np.int32)[:, None]
+    exact = Table((0,), truth, 0.0)
+    found = exact.total_variation(codes)
+    assert found < 3 * exact.sampling_error(len(codes))
+    assert exact.sampling_error(len(codes)) < 3 * found
+    noisy = [
+        Table((0,), truth + rng.normal(0, 20, 4), 400.0).total_variation(codes)
+        for _ in range(300)
+    ]
+    # The expected distance is bounded by the stated error, and not a tenth of it.
+    stated = Table((0,), truth, 400.0).error
+    assert 0.3 * stated < np.mean(noisy) < 1.3 * stated
+    far = np.full((1000, 1), 3, np.int32)
+    assert abs(exact.total_variation(far) - 0.95) < 1e-9
+
+
+def test_pair_tables_count_pairs() -> None:
+    codes = np.array([[0, 2], [1, 0], [1, 2], [0, 2]], np.int32)
+    table = Table((0, 1), np.array([[0.0, 0.0, 2.0], [1.0, 0.0, 1.0]]), 0.0)
+    assert table.total_variation(codes) == 0.0
+    np.testing.assert_array_equal(table.cells(codes), [2, 3, 5, 2])
+    assert table.rows == 4
+
+
+def _pool(device: list[int], codes: np.ndarray | None = None) -> PoolRows:
+    n = len(device)
+    return PoolRows(
+        codes=np.zeros((n, 1), np.int32) if codes is None else codes,
+        device=np.array(device, np.int32),
+        devices=("a", "b", "c"),
+        round=np.ones(n, np.int32),
+        lot=np.zeros(n, np.float32),
+    )
+
+
+def test_a_devices_weight_follows_its_rows_not_what_it_sent() -> None:
+    pool = _pool([0, 0, 1, 1, 1, 1, 2])
+    weights = device_weights(pool, {"a": 300.0, "b": 100.0})
+    per_device = np.bincount(pool.device, weights)
+    assert abs(weights.mean() - 1) < 1e-12
+    assert abs(per_device[0] / per_device[1] - 3) < 1e-9
+    # c is unknown: its row counts like the fleet's mean row, 400 / 6.
+    assert abs(per_device[2] / per_device[0] - (400 / 6) / 300) < 1e-9
+    assert len(device_weights(_pool([]), {})) == 0
+    np.testing.assert_allclose(device_weights(pool, {}), 1.0)
+
+
+def test_raking_reaches_exact_counts_and_ignores_pure_noise() -> None:
+    rng = np.random.default_rng(1)
+    n = 20_000
+    x = rng.integers(0, 3, n)
+    y = (rng.random(n) < 0.5).astype(int)
+    codes = np.stack([y, x], axis=1).astype(np.int32)
+    # In truth y follows x; the pool has smoothed that away.
+    joint = np.array([[0.30, 0.20, 0.10], [0.05, 0.15, 0.20]]) * 50_000
+    tables = (Table((0,), joint.sum(1), 0.0), Table((1,), joint.sum(0), 0.0))
+    exact = Anchor(tables, (Table((0, 1), joint, 0.0),), 1)
+    raked = rake(codes, np.ones(n), exact)
+    cells = exact.pairs[0].cells(codes)
+    found = np.bincount(cells, raked, minlength=6) / raked.sum()
+    np.testing.assert_allclose(found, joint.ravel() / joint.sum(), atol=1e-3)
+    assert abs(raked.mean() - 1) < 1e-9
+    # Counts drowned in noise move nothing far: their distance is what noise explains.
+    own = np.bincount(cells, minlength=6).reshape(2, 3) * 2.5
+    sigma = 3000.0
+    distances = []
+    for seed in range(20):
+        noisy = own + np.random.default_rng(seed).normal(0, sigma, own.shape)
+        anchor = Anchor((), (Table((0, 1), noisy, sigma**2),), 1)
+        moved = np.bincount(cells, rake(codes, np.ones(n), anchor), minlength=6) / n
+        naive = np.abs(noisy / noisy.sum() - own / own.sum()).sum()
+        distances.append(np.abs(moved - own.ravel() / own.sum()).sum() / naive)
+    assert np.mean(distances) < 0.5
+    assert rake(codes, np.ones(n), None).sum() == n
+
+
+def test_raking_never_multiplies_a_row_without_bound() -> None:
+    codes = np.zeros((100, 1), np.int32)
+    codes[0] = 1
+    anchor = Anchor((Table((0,), np.array([1.0, 99.0]) * 100, 0.0),), (), 1)
+    raked = rake(codes, np.ones(100), anchor)
+    assert raked.max() / np.median(raked) <= 25 + 1e-9
