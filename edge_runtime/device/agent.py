@@ -43,6 +43,8 @@ _LOG = logging.getLogger(__name__)
 
 #: longest sleep of the agent's thread; what matters wakes it earlier
 _TICK_S = 5.0
+#: pause after the local file refused, so that a full disk does not also fill the log
+_PAUSE_S = 1.0
 
 
 class _Message(NamedTuple):
@@ -188,21 +190,18 @@ class Agent:
     # -- one turn of the agent's thread ---------------------------------------------------------
 
     def _turn(self) -> None:
-        self._send_due()
-        self._publish_state()
         try:
-            event = self._events.get(timeout=self._wait_s())
+            self._send_due()
+            self._publish_state()
+            self._handle(self._events.get(timeout=self._wait_s()))
         except queue.Empty:
             return
-        while True:
-            try:
-                self._handle(event)
-            except EdgeRuntimeError as error:
-                _LOG.warning("ignored: %s", error.public)
-            try:
-                event = self._events.get_nowait()
-            except queue.Empty:
-                return
+        except StoreError as error:
+            # A full disk passes; the agent must be there when it does.
+            _LOG.warning("%s", error.public)
+            time.sleep(_PAUSE_S)
+        except EdgeRuntimeError as error:
+            _LOG.warning("a message was ignored: %s", error.public)
 
     def _wait_s(self) -> float:
         now_s = time.monotonic()
@@ -217,10 +216,7 @@ class Agent:
                 self._window.disconnected()
                 self._reporter.again()
             case _BundleWanted():
-                if self._wanted and self._wanted != event.digest:
-                    self._link.unsubscribe(self._topics.bundle(self._wanted))
-                self._wanted = event.digest
-                self._link.subscribe(self._topics.bundle(event.digest))
+                self._fetch(event.digest)
             case _Stop():
                 _LOG.info("stopping: %s", event.reason)
                 self._stopping = True
@@ -228,6 +224,15 @@ class Agent:
                 self._show_outbox()
                 if self._worker.failure is not None:
                     self._stopping = True
+
+    def _fetch(self, digest: str) -> None:
+        if digest == self._wanted:
+            return
+        if self._wanted:
+            self._link.unsubscribe(self._topics.bundle(self._wanted))
+        self._wanted = digest
+        # One bundle, and not all: the others are retained as well and may be many.
+        self._link.subscribe(self._topics.bundle(digest))
 
     def _on_message(self, message: _Message) -> None:
         address = self._topics.parse(message.topic)

@@ -183,7 +183,8 @@ class Outbox:
             ).fetchone()
             if row is None:
                 return None
-            settled = Settled(*row, status, reason)
+            sequence, message_id, kind, rows, size = row
+            settled = Settled(sequence, message_id, kind, rows, size, status, reason)
             if status == "refused":
                 connection.execute(
                     "UPDATE outbox SET status = 'refused', reason = ? WHERE sequence = ?",

@@ -24,6 +24,10 @@ from edge_runtime.schema import Schema, Table, read_table
 __all__ = ["SOURCES", "CsvSource", "Piece", "Position", "Source", "open_source"]
 
 
+#: enough to tell two files of the same kind apart, cheap to read again
+_TAIL_BYTES = 256
+
+
 class Position(msgspec.Struct, frozen=True, kw_only=True):
     """A place between two rows of a source.
 
@@ -128,16 +132,17 @@ class CsvSource:
             with self._path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 header, start = self._records(file, 0, limit=1)
-                identity = hashlib.sha256(header).hexdigest()
                 restarted = position is not None and (
-                    position.identity != identity or position.offset > size
+                    position.offset > size
+                    or position.identity != _identity(file, header, position.offset)
                 )
                 if position is None or restarted:
-                    position = Position(offset=start, rows=0, identity=identity)
+                    position = Position(offset=start, rows=0, identity="")
                 if not header:
                     body, end = b"", position.offset
                 else:
                     body, end = self._records(file, position.offset)
+                identity = _identity(file, header, end)
         except OSError as error:
             raise DataError(
                 f"cannot be read ({error.strerror})",
@@ -184,6 +189,17 @@ class CsvSource:
             names = [column.name for column in schema.columns]
             text = ",".join(f'"{name}"' for name in names) + "\n"
         return read_table(io.StringIO(text), schema, file=str(self._path), first_row=first_row)
+
+
+def _identity(file: io.BufferedReader, header: bytes, offset: int) -> str:
+    """Digest of the header and of what stands right before an offset.
+
+    A file that was replaced under the same name and header differs there, unless it is the same
+    file grown longer.
+    """
+    start = max(0, offset - _TAIL_BYTES)
+    file.seek(start)
+    return hashlib.sha256(header + file.read(offset - start)).hexdigest()
 
 
 def _record_ends(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

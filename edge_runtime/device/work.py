@@ -151,7 +151,11 @@ class Worker:
         if plan is None:
             self._show_rest(bench, schema)
             return None
-        self._reporter.set(plan_id=plan.id, round=plan.round)
+        if self._reporter.state.plan_id != plan.id:
+            # In one step: "idle" beside a new plan's id would say that it is answered.
+            self._reporter.set(
+                plan_id=plan.id, round=plan.round, status="waiting", progress=0.0, reason=""
+            )
         try:
             return self._settle(self._carry_out(bench, keeper, plan, schema))
         except (DataError, StoreError) as error:
