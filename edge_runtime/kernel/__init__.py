@@ -10,7 +10,9 @@ from __future__ import annotations
 from edge_runtime.kernel._call import ffi, lib
 from edge_runtime.kernel.columns import count_codes, count_pairs, decode_linear
 from edge_runtime.kernel.noise import (
+    TRAINING_MAX_LOG_DISTANCE,
     TRAINING_SIGMA_INT,
+    TRAINING_STATISTICAL_DISTANCE,
     PrivacyNoise,
     effective_noise_multiplier,
     sigma_fraction,
@@ -19,7 +21,9 @@ from edge_runtime.kernel.streams import STREAM_LIMIT, fill_normal, fill_uniform
 
 __all__ = [
     "STREAM_LIMIT",
+    "TRAINING_MAX_LOG_DISTANCE",
     "TRAINING_SIGMA_INT",
+    "TRAINING_STATISTICAL_DISTANCE",
     "PrivacyNoise",
     "count_codes",
     "count_pairs",

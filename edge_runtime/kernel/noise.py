@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, NoReturn
 
@@ -15,7 +17,9 @@ from edge_runtime.errors import KernelError
 from edge_runtime.kernel._call import check, ffi, key_bytes, lib, output, pointer
 
 __all__ = [
+    "TRAINING_MAX_LOG_DISTANCE",
     "TRAINING_SIGMA_INT",
+    "TRAINING_STATISTICAL_DISTANCE",
     "PrivacyNoise",
     "effective_noise_multiplier",
     "sigma_fraction",
@@ -23,6 +27,11 @@ __all__ = [
 
 #: standard deviation, in grid steps, of the noise that `add_training_noise` adds
 TRAINING_SIGMA_INT: int = lib.ER_SIGMA_INT
+#: Each noise entry of `add_training_noise` is within this statistical distance of a variable whose
+#: max-log distance (largest |log of the ratio of probabilities|) from the discrete Gaussian is at
+#: most the other; docs/kernel-noise.md proves both.
+TRAINING_STATISTICAL_DISTANCE = 2.0**-122
+TRAINING_MAX_LOG_DISTANCE = 2.0**-109
 
 _SIGMA_BITS = 20
 _NUMERATOR_LIMIT = 1 << 44
@@ -30,6 +39,9 @@ _DENOMINATOR_LIMIT = 1 << _SIGMA_BITS
 _SIGMA_LIMIT = 1 << 24
 #: unit roundoff of float32
 _FLOAT32_ROUNDOFF = 2.0**-24
+#: relative excess of a clipped row's norm over the clip norm: a float32 norm over at most 8,000
+#: terms is off by half of 8,192 roundoffs
+_ROW_SLACK = 2.0**-12
 
 
 def sigma_fraction(sigma: float) -> Fraction:
@@ -74,6 +86,7 @@ class PrivacyNoise:
 
     def __init__(self, seed: bytes | None = None) -> None:
         self._lock = threading.Lock()
+        self._process = os.getpid()
         self._from_system = seed is None
         self._start(os.urandom(lib.ER_KEY_BYTES) if seed is None else seed)
 
@@ -101,15 +114,15 @@ class PrivacyNoise:
                 f"discrete_gaussian: sigma {exact} has too large a numerator or denominator or is "
                 "outside 0..2^24; sigma_fraction(float(sigma)) rounds it up to one that fits"
             )
-        with self._lock:
-            code = lib.er_noise_discrete_gaussian(self._state(), pointer(out), out.size, n, d)
+        with self._entered() as state:
+            code = lib.er_noise_discrete_gaussian(state, pointer(out), out.size, n, d)
         check(code, "discrete_gaussian")
 
     def uniform_u64(self, out: NDArray[np.uint64]) -> None:
         """Fill uint64 [n] with uniform 64-bit integers."""
         output(out, "uniform_u64", np.uint64)
-        with self._lock:
-            code = lib.er_noise_uniform_u64(self._state(), pointer(out), out.size)
+        with self._entered() as state:
+            code = lib.er_noise_uniform_u64(state, pointer(out), out.size)
         check(code, "uniform_u64")
 
     def bernoulli(self, out: NDArray[np.uint8], *, p: float) -> None:
@@ -123,8 +136,8 @@ class PrivacyNoise:
             0 to 1.
         """
         output(out, "bernoulli", np.uint8)
-        with self._lock:
-            code = lib.er_noise_bernoulli(self._state(), pointer(out), out.size, p)
+        with self._entered() as state:
+            code = lib.er_noise_bernoulli(state, pointer(out), out.size, p)
         check(code, f"bernoulli with p {p}")
 
     def add_training_noise(
@@ -165,11 +178,23 @@ class PrivacyNoise:
                     f"add_training_noise: {mask.size} mask entries for {grad.size} parameters"
                 )
             mask_pointer = pointer(mask)
-        with self._lock:
+        with self._entered() as state:
             code = lib.er_noise_training(
-                self._state(), pointer(grad), grad.size, mask_pointer, clip_norm, noise_multiplier
+                state, pointer(grad), grad.size, mask_pointer, clip_norm, noise_multiplier
             )
         check(code, "add_training_noise")
+
+    @contextmanager
+    def _entered(self) -> Iterator[Any]:
+        """Lock the state, after replacing it when this process is not the one that made it."""
+        if self._process != os.getpid():
+            # The child of a fork has one thread; its parent's lock may be held for ever.
+            self._lock = threading.Lock()
+            if self._from_system:
+                self._start(os.urandom(lib.ER_KEY_BYTES))
+            self._process = os.getpid()
+        with self._lock:
+            yield self._handle
 
     def _start(self, seed: bytes) -> None:
         seed = key_bytes(seed, "PrivacyNoise")
@@ -177,12 +202,6 @@ class PrivacyNoise:
         if state == ffi.NULL:
             raise KernelError("PrivacyNoise: no memory for its state")
         self._handle = ffi.gc(state, lib.er_noise_free)
-        self._process = os.getpid()
-
-    def _state(self) -> Any:
-        if self._from_system and self._process != os.getpid():
-            self._start(os.urandom(lib.ER_KEY_BYTES))
-        return self._handle
 
     def __reduce__(self) -> NoReturn:
         raise KernelError("PrivacyNoise cannot be copied or pickled: noise must not be repeated")
@@ -229,10 +248,13 @@ def effective_noise_multiplier(
             f"parameters ({parameters}) and rows ({rows}, {summed_in_float32}) must be positive"
         )
     chunk = rows if summed_in_float32 is None else min(rows, summed_in_float32)
-    terms = (chunk + 2) * _FLOAT32_ROUNDOFF
-    if terms >= 0.01:
+    # One roundoff for each addition, three for the products before and the rounding after.
+    roundoff = (chunk + 3) * _FLOAT32_ROUNDOFF
+    if roundoff >= 0.01:
         raise KernelError(f"{chunk} rows are too many to sum in float32; sum smaller parts")
-    # Each of the two neighbouring sums is off by at most terms / (1 - terms) * rows * clip_norm.
-    slack = 2.0 * rows * terms / (1.0 - terms)
-    grid_steps = noise_multiplier * math.sqrt(parameters) / TRAINING_SIGMA_INT
-    return noise_multiplier / (1.0 + slack + grid_steps) * (1.0 - 2.0**-40)
+    # Each of two neighbouring sums is off by at most roundoff / (1 - roundoff) * rows * clip_norm.
+    summation = 2.0 * rows * roundoff / (1.0 - roundoff)
+    sensitivity = (1.0 + _ROW_SLACK) * (1.0 + summation)
+    rounding = noise_multiplier * math.sqrt(parameters) / TRAINING_SIGMA_INT
+    # The last factor covers the float64 arithmetic here and of the grid.
+    return noise_multiplier / (sensitivity + rounding) * (1.0 - 2.0**-40)

@@ -113,7 +113,7 @@ int er_noise_training(er_noise *noise, float *grad, uint64_t n, const uint8_t *m
         return ER_VALUE;
     const double grid = noise_multiplier * clip_norm / ER_SIGMA_INT;
     const double per_grid = 1.0 / grid;
-    if (!(grid > 0.0 && isfinite(per_grid)))
+    if (!(grid > 0.0 && isfinite(grid) && isfinite(per_grid)))
         return ER_VALUE;
     /* The largest gradient whose grid index still adds to the noise without leaving int64. Checked
      * for all first: on an error nothing may have been changed, nor a part been released. */

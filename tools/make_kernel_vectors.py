@@ -1,0 +1,124 @@
+"""Write the known-answer vectors tests/kernel/kat/{streams,noise,columns}.txt from the reference.
+
+    python tools/make_kernel_vectors.py [directory]
+
+chacha.txt beside them is not written here: it holds published vectors. One vector is a line of
+words; floats stand as the hexadecimal digits of their bits, so that nothing depends on parsing.
+native/test/vectors.c and tests/kernel read them; both must repeat every bit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.kernel import reference
+
+OUTPUT = Path(__file__).parents[1] / "tests" / "kernel" / "kat"
+HEADER = "# Written by tools/make_kernel_vectors.py; do not edit.\n"
+KEYS = (bytes(32), bytes(range(32)), bytes(range(255, 223, -1)))
+
+
+def bits(values: NDArray[np.float32] | NDArray[np.float64] | float) -> str:
+    """Return the bits of floats (float32 arrays, float64 arrays or one double) in hexadecimal."""
+    array = np.atleast_1d(np.asarray(values))
+    unsigned = array.view(np.uint32 if array.dtype == np.float32 else np.uint64)
+    return " ".join(f"{int(x):0{2 * array.itemsize}x}" for x in unsigned)
+
+
+def numbers(values: Iterable[int]) -> str:
+    """Return integers separated by blanks."""
+    return " ".join(str(int(x)) for x in values)
+
+
+def streams() -> str:
+    """Vectors `use key stream offset n bits...`: starts, ends, group borders, large indices."""
+    lines = ["# use key stream offset n, then n float32 bits"]
+    for key in KEYS:
+        for stream, offset, n in ((0, 0, 20), (5, 250, 12), (2**56 - 1, 2**36 * 256 - 3, 6)):
+            for use, function in (("uniform", reference.uniform), ("normal", reference.normal)):
+                values = bits(function(key, stream, offset, n))
+                lines.append(f"{use} {key.hex()} {stream} {offset} {n} {values}")
+    return "\n".join(lines) + "\n"
+
+
+def noise() -> str:
+    """Vectors of the private stream; each starts from its seed."""
+    lines = [
+        "# uniform seed n values | base, wide: the same | bernoulli seed p n values |",
+        "# gaussian seed numerator denominator n values |",
+        "# training seed clip_norm noise_multiplier n gradient mask result",
+    ]
+    for seed in KEYS:
+        start = seed.hex()
+        source = reference.ReferenceNoise(seed)
+        lines.append(f"uniform {start} 140 {numbers(source.word64() for _ in range(140))}")
+        for p in (0.0, 2.0**-64, 0.013, 0.5, 1.0 - 2.0**-53, 1.0):
+            source = reference.ReferenceNoise(seed)
+            values = numbers(source.bernoulli(p) for _ in range(60))
+            lines.append(f"bernoulli {start} {bits(p)} 60 {values}")
+        for n, d in ((1, 2**20), (3, 10), (7, 3), (10, 1), (2**44 - 1, 2**20), (2**24, 1)):
+            source = reference.ReferenceNoise(seed)
+            values = numbers(source.discrete_gaussian(n, d) for _ in range(40))
+            lines.append(f"gaussian {start} {n} {d} 40 {values}")
+        for use in ("base", "wide"):
+            draw = getattr(reference.ReferenceNoise(seed), use)
+            lines.append(f"{use} {start} 100 {numbers(draw() for _ in range(100))}")
+        source = reference.ReferenceNoise(seed)
+        grad = reference.normal(seed, 9, 0, 50)
+        grad[:4] = (0.0, -0.0, 2.0**20, -1e-30)
+        mask = (reference.uniform(seed, 9, 0, 50) < 0.7).astype(np.uint8)
+        result = source.training(grad, mask, 0.75, 1.1)
+        lines.append(
+            f"training {start} {bits(0.75)} {bits(1.1)} 50 {bits(grad)} {numbers(mask)} "
+            f"{bits(result)}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def columns() -> str:
+    """Vectors of decoding and counting."""
+    lines = [
+        "# f64|f32|i64 decimals(127: none) bins knots_per_bin knots n codes u values |",
+        "# pairs ka kb n a b counts",
+    ]
+    key = KEYS[1]
+    for stream, (bins, per_bin, spread) in enumerate(((1, 1, 3.0), (4, 2, 9.0), (6, 8, 1e4))):
+        steps = np.abs(reference.normal(key, stream, 0, bins * per_bin)).astype(np.float64)
+        knots = (np.cumsum(steps).reshape(bins, per_bin) - 3.0) * spread
+        u = reference.uniform(key, stream, 0, 40)
+        u[:2] = (0.0, np.float32(1.0 - 2.0**-24))
+        codes = (reference.uniform(key, stream + 50, 0, 40) * (bins + 1)).astype(np.int32)
+        for name, dtype, decimals in (
+            ("f64", np.float64, None),
+            ("f64", np.float64, 2),
+            ("f64", np.float64, -1),
+            ("f32", np.float32, None),
+            ("i64", np.int64, None),
+        ):
+            values = reference.decode_linear(codes, u, knots, dtype, decimals)
+            shown = numbers(values) if dtype is np.int64 else bits(values)
+            lines.append(
+                f"{name} {127 if decimals is None else decimals} {bins} {per_bin} "
+                f"{bits(knots.reshape(-1))} 40 {numbers(codes)} {bits(u)} {shown}"
+            )
+        ka, kb = bins + 1, 3
+        b = (reference.uniform(key, stream + 90, 0, 40) * kb).astype(np.int32)
+        counts = reference.count_pairs(codes, b, ka, kb)
+        lines.append(f"pairs {ka} {kb} 40 {numbers(codes)} {numbers(b)} {numbers(counts.flat)}")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Write the files into the directory given, or to their place in the source tree."""
+    directory = Path(arguments[0]) if arguments else OUTPUT
+    for name, text in (("streams", streams()), ("noise", noise()), ("columns", columns())):
+        (directory / f"{name}.txt").write_text(HEADER + text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
