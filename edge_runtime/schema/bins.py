@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +21,7 @@ _TAIL_SHARE = 0.3
 
 
 def bin_weights(mass: F64, positions: F64) -> F64:
-    """The weight by which cells are cut into bins: rows, and rows times distance from the median.
+    """Return the weights by which cells are cut: rows, and rows times distance from the median.
 
     Parameters
     ----------
@@ -33,7 +35,7 @@ def bin_weights(mass: F64, positions: F64) -> F64:
     float64 ndarray
         [cells], summing to 1.
     """
-    share = mass / mass.sum()
+    share: F64 = mass / mass.sum()
     median = positions[int(np.searchsorted(np.cumsum(share), 0.5))]
     spread = share * np.abs(positions - median)
     total = spread.sum()
@@ -65,7 +67,7 @@ def partition(weights: F64, max_bins: int) -> NDArray[np.int64]:
     marks = np.flatnonzero(atoms)
     borders = np.unique(np.concatenate([[0], marks, marks + 1, [len(weights)]]))
     borders = _join_light(weights, borders, atoms, max_bins)
-    runs = list(zip(borders[:-1], borders[1:], strict=True))
+    runs = list(itertools.pairwise(borders))
     cells = np.add.reduceat(weights > 0, borders[:-1])
     share = _allot(np.add.reduceat(weights, borders[:-1]), cells, max_bins)
     cuts: list[int] = [0]
@@ -156,4 +158,5 @@ def inner_points(values: F64, mass: F64, slots: int = SLOTS) -> F64:
     """
     total = np.cumsum(mass)
     middles = (np.arange(slots) + 0.5) * total[-1] / slots
-    return values[np.searchsorted(total, middles)]
+    points: F64 = values[np.searchsorted(total, middles)]
+    return points

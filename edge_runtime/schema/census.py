@@ -51,7 +51,7 @@ class Census(NamedTuple):
 
     @classmethod
     def of(cls, counts: Sequence[NDArray[Any]], *, sigma: float) -> Census:
-        """A census whose number of rows is estimated from the counts themselves.
+        """Make a census whose number of rows is estimated from the counts themselves.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class Census(NamedTuple):
 
 
 def census_cells(schema: Schema) -> tuple[int, ...]:
-    """Number of cells of each column.
+    """Return the number of cells of each column.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def census_counts(table: Table, schema: Schema) -> list[NDArray[np.int64]]:
 
 
 def merge_census(parts: Sequence[Census]) -> Census:
-    """The census of a fleet: cells add up, and so do the variances of their noise.
+    """Merge into the census of a fleet: cells add up, and so do the variances of their noise.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def merge_census(parts: Sequence[Census]) -> Census:
 
 
 def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
-    """The most likely true histograms behind a noisy census.
+    """Return the most likely true histograms behind a noisy census.
 
     Parameters
     ----------

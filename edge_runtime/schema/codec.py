@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import CodecError, EdgeRuntimeError, RangeError, ShapeError
+from edge_runtime.errors import CodecError, RangeError, SchemaError, ShapeError
 from edge_runtime.schema.census import Census, clean_census, label_codes
 from edge_runtime.schema.columns import Column
 from edge_runtime.schema.grid import grid_of
@@ -85,7 +85,7 @@ class Codec:
 
     @classmethod
     def fit(cls, table: Table, schema: Schema, *, max_bins: int = 32, knots: int = 8) -> Codec:
-        """A codec from raw rows, for a single machine: its bins are NOT private.
+        """Make a codec from raw rows, for a single machine: its bins are NOT private.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class Codec:
     def from_census(
         cls, schema: Schema, census: Census, *, max_bins: int = 32, knots: int = 8
     ) -> Codec:
-        """A codec from noisy histograms. It depends on them alone, so it costs no more privacy.
+        """Make a codec from noisy histograms; it depends on them alone and costs no more privacy.
 
         Parameters
         ----------
@@ -177,7 +177,8 @@ class Codec:
             edges = grid.edges()
             centres = (edges[:-1] + edges[1:]) / 2
             index, _ = self.bins[column.name].encode(centres, np.zeros(len(centres), np.bool_))
-            found = np.bincount(index, weights=cells[: grid.cells], minlength=codes)
+            found = np.zeros(codes)
+            np.add.at(found, index, cells[: grid.cells])
             if column.nullable:
                 found[-1] = cells[-1]
             counts.append(found)
@@ -287,7 +288,7 @@ class Codec:
             )
 
     def label(self, column_index: int, code: int) -> str:
-        """What a code stands for, for people.
+        """Say what a code stands for, for people.
 
         Parameters
         ----------
@@ -315,7 +316,7 @@ class Codec:
         return self.bins[column.name].label(code) if column.numeric else column.labels[code]
 
     def code_of(self, column_index: int, value: object) -> int:
-        """The code of one value, for conditions such as ``{"late": True}``.
+        """Return the code of one value, for conditions such as ``{"late": True}``.
 
         Parameters
         ----------
@@ -388,22 +389,20 @@ class Codec:
         """
         try:
             document = msgspec.json.decode(data, type=_Document)
-            if document.format != _FORMAT or document.version != _VERSION:
-                raise CodecError(
-                    f"codec format {document.format!r} version {document.version} is not "
-                    f"{_FORMAT!r} version {_VERSION}, which this release reads"
-                )
             schema = Schema.from_json(bytes(document.schema))
-            declared = {column.name: column for column in schema.columns if column.numeric}
-            if set(document.bins) != set(declared):
-                raise CodecError(
-                    f"bins for {sorted(document.bins)}, numeric columns are {sorted(declared)}"
-                )
-            bins = {name: _from_entry(declared[name], e) for name, e in document.bins.items()}
-        except CodecError:
-            raise
-        except (msgspec.MsgspecError, UnicodeError, EdgeRuntimeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, SchemaError) as error:
             raise CodecError(f"not a codec: {error}") from error
+        if document.format != _FORMAT or document.version != _VERSION:
+            raise CodecError(
+                f"codec format {document.format!r} version {document.version} is not "
+                f"{_FORMAT!r} version {_VERSION}, which this release reads"
+            )
+        declared = {column.name: column for column in schema.columns if column.numeric}
+        if set(document.bins) != set(declared):
+            raise CodecError(
+                f"bins for {sorted(document.bins)}, numeric columns are {sorted(declared)}"
+            )
+        bins = {name: _from_entry(declared[name], e) for name, e in document.bins.items()}
         return cls(schema=schema, bins=bins)
 
 

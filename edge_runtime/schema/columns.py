@@ -29,7 +29,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def parse_timestamp(text: str) -> int:
-    """Microseconds since 1970-01-01 UTC of an ISO 8601 date or time; no zone means UTC.
+    """Return the microseconds since 1970-01-01 UTC of an ISO 8601 date or time; no zone means UTC.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def format_timestamp(microseconds: int) -> str:
-    """ISO 8601 text in UTC of microseconds since 1970-01-01.
+    """Return ISO 8601 text in UTC of microseconds since 1970-01-01.
 
     Parameters
     ----------
@@ -115,6 +115,10 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
             raise SchemaError(f"column name {self.name!r} is empty or has spaces around it")
+        for bound in ("low", "high"):
+            value = getattr(self, bound)
+            if isinstance(value, int):  # 0 and 0.0 are one declaration with one digest
+                msgspec.structs.force_setattr(self, bound, float(value))
         if self.kind in NUMERIC_KINDS:
             self._check_numeric()
         else:

@@ -27,7 +27,7 @@ _PENALTY = 1.0
 
 
 def estimate_rows(counts: Sequence[F64]) -> float:
-    """The number of rows behind histograms with equal noise in each cell, at least 1.
+    """Estimate the number of rows behind histograms with equal noise in each cell, at least 1.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def estimate_rows(counts: Sequence[F64]) -> float:
 
 
 def denoise(counts: F64, *, sigma: float, rows: float, line: int) -> F64:
-    """The most likely non-negative histogram behind a noisy one.
+    """Return the most likely non-negative histogram behind a noisy one.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def denoise(counts: F64, *, sigma: float, rows: float, line: int) -> F64:
 
 
 def pool_runs(counts: F64, *, sigma: float) -> NDArray[np.int64]:
-    """Starts of the runs of equal height that best explain noisy counts.
+    """Return the starts of the runs of equal height that best explain noisy counts.
 
     Minimises the sum of squares within runs plus a penalty per run, exactly, in O(cells^2).
 
@@ -124,4 +124,5 @@ def _project(sums: F64, variances: F64, total: float) -> F64:
     ratio = (sums / variances)[order]
     t = (np.cumsum(sums[order]) - total) / np.cumsum(variances[order])
     kept = int(np.nonzero(ratio > t)[0][-1])
-    return np.maximum(0.0, sums - t[kept] * variances)
+    nearest: F64 = np.maximum(0.0, sums - t[kept] * variances)
+    return nearest

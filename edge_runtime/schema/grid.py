@@ -55,7 +55,7 @@ class Grid(NamedTuple):
         return self.step == 1 and not self.continuous
 
     def cell(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The cell of each value; values outside the bounds fall into the outermost cells.
+        """Return the cell of each value; values outside the bounds fall into the outermost cells.
 
         Parameters
         ----------
@@ -85,7 +85,7 @@ class Grid(NamedTuple):
 
 
 def grid_of(column: Column) -> Grid:
-    """The grid of a numeric column.
+    """Return the grid of a numeric column.
 
     Parameters
     ----------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -165,7 +167,7 @@ class NumericBins:
         return whole
 
     def label(self, code: int) -> str:
-        """What a code stands for: ``"17"``, ``"[10, 15)"``; of points the first and last value.
+        """Say what a code stands for: ``"17"``, ``"[10, 15)"``; of points the first and last value.
 
         Parameters
         ----------
@@ -225,12 +227,12 @@ def bins_from_cells(
     """
     grid = grid_of(column)
     if column.kind == "integer" and grid.values <= NOMINAL_VALUES:
-        every = grid.low + np.arange(grid.values)
+        every = grid.low + np.arange(grid.values, dtype=np.float64)
         return _one_bin_per_value(column, every)
     if mass.sum() <= 0:
         mass = np.ones_like(mass)
     if grid.exact:
-        values = grid.low + np.arange(grid.cells) * grid.resolution
+        values = grid.low + np.arange(grid.cells, dtype=np.float64) * grid.resolution
         if column.kind == "number":
             values = np.round(values, column.decimals or 0)
         return _from_values(column, values, mass, rows=rows, max_bins=max_bins)
@@ -239,7 +241,7 @@ def bins_from_cells(
     borders = partition(bin_weights(mass, (edges[:-1] + edges[1:]) / 2), limit)
     total = np.concatenate([[0.0], np.cumsum(mass)])
     table = np.empty((len(borders) - 1, max(2, knots)))
-    for index, (start, stop) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+    for index, (start, stop) in enumerate(itertools.pairwise(borders)):
         full = np.flatnonzero(mass[start:stop])
         first, last = start + full[0], start + full[-1] + 1
         levels = np.linspace(total[first], total[last], table.shape[1])
@@ -284,7 +286,7 @@ def bins_from_rows(column: Column, values: F64, *, max_bins: int, knots: int) ->
     table = np.stack(
         [
             np.quantile(ordered[ends[start] : ends[stop]], levels)
-            for start, stop in zip(borders[:-1], borders[1:], strict=True)
+            for start, stop in itertools.pairwise(borders)
         ]
     )
     if not grid.continuous:
@@ -315,7 +317,7 @@ def _from_values(
     points = np.stack(
         [
             inner_points(values[start:stop], mass[start:stop])
-            for start, stop in zip(borders[:-1], borders[1:], strict=True)
+            for start, stop in itertools.pairwise(borders)
         ]
     )
     cuts = (values[borders[1:-1] - 1] + values[borders[1:-1]]) / 2

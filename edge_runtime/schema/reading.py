@@ -104,24 +104,19 @@ def iter_tables(
         low, high = max(start, chunk.first_row), end if stop is None else min(stop, end)
         if high > low:
             produced = True
-            yield _typed(chunk, low, high, schema, missing_tokens, name)
+            part = slice(low - chunk.first_row, high - chunk.first_row)
+            yield _typed(chunk, part, schema, missing_tokens, name)
         if stop is not None and end >= stop:
             break
     if not produced:
-        yield _typed(
-            RawChunk({column: [] for column in schema.names}, start),
-            start,
-            start,
-            schema,
-            missing_tokens,
-            name,
-        )
+        nothing = RawChunk({column: [] for column in schema.names}, start)
+        yield _typed(nothing, slice(0, 0), schema, missing_tokens, name)
 
 
 def _typed(
-    chunk: RawChunk, low: int, high: int, schema: Schema, tokens: tuple[str, ...], file: str
+    chunk: RawChunk, part: slice, schema: Schema, tokens: tuple[str, ...], file: str
 ) -> Table:
-    part = slice(low - chunk.first_row, high - chunk.first_row)
+    low = chunk.first_row + part.start
     columns: dict[str, NDArray[Any]] = {}
     missing: dict[str, NDArray[np.bool_]] = {}
     for column in schema.columns:
@@ -183,7 +178,7 @@ def _listed(table: Table, name: str, missing: str | None = None) -> list[object]
 
 
 def _text(column: Column, value: Any) -> object:
-    """A typed value as CSV shows it; numbers as they are, which writes them shortest-exact."""
+    """Return a typed value as CSV shows it; numbers as they are: that writes them exactly."""
     if column.kind == "boolean":
         return "true" if value else "false"
     if column.kind == "timestamp":

@@ -13,7 +13,7 @@ from edge_runtime.errors import SchemaError
 from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
 
 if TYPE_CHECKING:
-    from edge_runtime.schema.reading import Source
+    from edge_runtime.schema.sources import Source
 
 __all__ = ["Schema"]
 
@@ -61,10 +61,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
     @classmethod
-    def ordered(
-        cls, *, name: str, columns: Iterable[Column], privacy_unit: str = "row"
-    ) -> Schema:
-        """A schema with its condition columns moved to the front, otherwise in the given order.
+    def ordered(cls, *, name: str, columns: Iterable[Column], privacy_unit: str = "row") -> Schema:
+        """Make a schema with its condition columns moved to the front, else in the given order.
 
         Parameters
         ----------
@@ -114,7 +112,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(index for index, column in enumerate(self.columns) if column.condition)
 
     def index(self, name: str) -> int:
-        """The position of a column.
+        """Return the position of a column.
 
         Parameters
         ----------
@@ -242,7 +240,7 @@ _DEFAULTS = msgspec.to_builtins(Column(name="x", kind="boolean"))
 
 
 def _to_entry(column: Column) -> dict[str, Any]:
-    """The column's JSON object: defaults left out, whole bounds as integers, moments as ISO."""
+    """Return the JSON object: defaults left out, whole bounds as integers, moments as ISO."""
     entry = {
         key: value
         for key, value in msgspec.to_builtins(column).items()

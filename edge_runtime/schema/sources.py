@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO, runtime_checkable
@@ -58,14 +59,14 @@ class RawChunk(NamedTuple):
 
 
 def source_name(source: Source) -> str:
-    """What error messages call a source: the file's path, or the type of the object."""
+    """Return what error messages call a source: the file's path, or the type of the object."""
     return str(source) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
 
 
 def raw_chunks(
     source: Source, *, names: Sequence[str] | None, file: str, first_row: int = 1
 ) -> Iterator[RawChunk]:
-    """The rows of a source, chunk by chunk.
+    """Yield the rows of a source, chunk by chunk.
 
     Parameters
     ----------
@@ -132,46 +133,44 @@ def _from_csv(
     text: Iterable[str], names: Sequence[str] | None, file: str, first_row: int
 ) -> Iterator[RawChunk]:
     row = first_row
+    # strict: an unclosed quote is an error, not one field that swallows the rest of the file
+    records = csv.reader(text, strict=True)
     try:
-        # strict: an unclosed quote is an error, not one field that swallows the rest of the file
-        records = csv.reader(text, strict=True)
         header = next((record for record in records if record), None)
         if header is None:
             raise DataError("is empty", file=file, hint="a header line with names comes first")
-        wanted = list(names) if names is not None else header
+        wanted = header if names is None else list(names)
         positions = _positions(header, wanted, file)
-        chunk: list[list[str]] = []
-        for record in records:
-            if not record:
-                continue
-            if len(record) != len(header):
-                raise DataError(
-                    f"has {len(record)} fields, the header has {len(header)}",
-                    file=file,
-                    row=row + len(chunk),
-                    hint="quote texts that hold commas",
-                )
-            chunk.append(record)
-            if len(chunk) == CHUNK_ROWS:
-                yield _transposed(chunk, wanted, positions, row)
-                row += len(chunk)
-                chunk = []
-        if chunk or row == first_row:
-            yield _transposed(chunk, wanted, positions, row)
+        while batch := list(itertools.islice(records, CHUNK_ROWS)):
+            if set(map(len, batch)) != {len(header)}:
+                batch = _regular(batch, len(header), file, row)
+            fields = list(zip(*batch, strict=True)) or [()] * len(header)
+            yield RawChunk(
+                {name: fields[at] for name, at in zip(wanted, positions, strict=True)}, row
+            )
+            row += len(batch)
     except csv.Error as error:
-        raise DataError(f"is not well-formed CSV ({error})", file=file, row=row) from error
+        raise DataError(
+            f"is not well-formed CSV (line {records.line_num}: {error})", file=file
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text", file=file, hint="convert it first") from error
+    if row == first_row:
+        yield RawChunk({name: [] for name in wanted}, row)
 
 
-def _transposed(
-    records: list[list[str]], wanted: list[str], positions: list[int], row: int
-) -> RawChunk:
-    columns: dict[str, Raw] = {
-        name: [record[position] for record in records]
-        for name, position in zip(wanted, positions, strict=True)
-    }
-    return RawChunk(columns, row)
+def _regular(batch: list[list[str]], fields: int, file: str, row: int) -> list[list[str]]:
+    """Return the records without blank lines, each checked for its number of fields."""
+    batch = [record for record in batch if record]
+    for index, record in enumerate(batch):
+        if len(record) != fields:
+            raise DataError(
+                f"has {len(record)} fields, the header has {fields}",
+                file=file,
+                row=row + index,
+                hint="quote texts that hold commas",
+            )
+    return batch
 
 
 def _positions(header: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
@@ -198,9 +197,7 @@ def _from_mapping(
     return RawChunk({name: source[name] for name in wanted}, first_row)
 
 
-def _from_pandas(
-    frame: Any, names: Sequence[str] | None, file: str, first_row: int
-) -> RawChunk:
+def _from_pandas(frame: Any, names: Sequence[str] | None, file: str, first_row: int) -> RawChunk:
     header = list(frame.columns)
     wanted = header if names is None else list(names)
     _positions(header, wanted, file)

@@ -98,7 +98,7 @@ class Table:
         return f"<Table {self.schema.name!r}: {self.rows} rows x {len(self.columns)} columns>"
 
     def take(self, rows: NDArray[Any] | slice) -> Table:
-        """The rows at the given positions.
+        """Return the rows at the given positions.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class Table:
         )
 
     def to_arrow(self) -> pyarrow.Table:
-        """The table in Arrow, nulls where values are missing.
+        """Return the table in Arrow, nulls where values are missing.
 
         Returns
         -------
@@ -186,7 +186,7 @@ class Table:
         return pa.table(arrays, names=list(self.schema.names))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table in pandas.
+        """Return the table in pandas.
 
         Returns
         -------
@@ -229,9 +229,10 @@ class Table:
 
 def _missing(kind: str, values: NDArray[Any]) -> NDArray[np.bool_]:
     if kind == "number":
-        return np.isnan(values)
+        missing: NDArray[np.bool_] = np.isnan(values)
+        return missing
     if kind == "boolean":
-        return np.less(values, 0)
+        return np.asarray(values < 0, np.bool_)
     if kind == "category":
-        return np.equal(values, None).astype(np.bool_)
+        return np.fromiter((value is None for value in values), np.bool_, len(values))
     return np.zeros(len(values), np.bool_)

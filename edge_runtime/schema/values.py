@@ -109,10 +109,10 @@ def typed_column(
     return typed
 
 
-def _fast(column: Column, raw: Sequence[object] | Array, tokens: frozenset[str]) -> (
-    TypedColumn | None
-):
-    """The typed column when every value is of one expected form, else None."""
+def _fast(
+    column: Column, raw: Sequence[object] | Array, tokens: frozenset[str]
+) -> TypedColumn | None:
+    """Return the typed column when every value is of one expected form, else None."""
     if isinstance(raw, np.ndarray) and raw.dtype.kind != "O":
         return _from_array(column, raw)
     if column.kind == "category":
@@ -146,7 +146,8 @@ def _texts(
     shared.update(dict.fromkeys(tokens))
     values = np.empty(len(raw), object)
     values[:] = [shared.get(value, value) for value in raw]
-    return TypedColumn(values, np.equal(values, None).astype(np.bool_))
+    missing = np.fromiter((value is None for value in values), np.bool_, len(raw))
+    return TypedColumn(values, missing)
 
 
 def _numbers(
@@ -167,9 +168,9 @@ def _numbers(
     return _checked_numbers(column, values, missing)
 
 
-def _checked_numbers(column: Column, values: NDArray[np.float64], missing: Mask) -> (
-    TypedColumn | None
-):
+def _checked_numbers(
+    column: Column, values: NDArray[np.float64], missing: Mask
+) -> TypedColumn | None:
     present = np.where(missing, 0.0, values)
     if not np.isfinite(present).all():
         return None
