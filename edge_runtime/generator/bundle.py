@@ -19,14 +19,14 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-import edge_runtime.schema as schema_layer
-from edge_runtime.errors import BundleError, CodecError, EngineError, SchemaError
+from edge_runtime.errors import BundleError, EdgeRuntimeError
 from edge_runtime.generator.archive import pack, unpack
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.graph import build_sampler
 from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.quantize import Quantised, check_quantised, quantize
+from edge_runtime.schema import Codec, Schema
 
 __all__ = ["MAX_BUNDLE_BYTES", "Bundle", "build_bundle"]
 
@@ -178,14 +178,16 @@ class Bundle:
         manifest = _read_manifest(members)
         try:
             layout = Layout.from_dict(manifest.layout)
-            schema = schema_layer.Schema.from_json(members["schema.json"])
-            codec = schema_layer.Codec.from_json(members["codec.json"])
+            schema = Schema.from_json(members["schema.json"])
+            codec = Codec.from_json(members["codec.json"])
             weights = _read_weights(members["weights.safetensors"], layout)
             tensors = _read_tensors(members["quantised.safetensors"], "quantised.safetensors")
             check_quantised(tensors, layout)
             card = members["card.md"].decode()
             metrics = msgspec.json.decode(members["metrics.json"], type=dict[str, Any])
-        except (EngineError, SchemaError, CodecError, msgspec.MsgspecError, UnicodeError) as error:
+        except BundleError:
+            raise
+        except (EdgeRuntimeError, msgspec.MsgspecError, UnicodeError) as error:
             raise BundleError(f"the bundle is not valid: {error}") from error
         if (schema.digest, codec.digest) != (manifest.schema_digest, manifest.codec_digest):
             raise BundleError("the schema or codec is not the one that the manifest names")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_runtime.generator.layout import Layout
 from edge_runtime.generator.lineage import Lineage
-
-if TYPE_CHECKING:
-    from edge_runtime.schema import Column, Schema
+from edge_runtime.schema import Column, Schema, format_timestamp
 
 __all__ = ["model_card"]
 
@@ -115,7 +113,9 @@ def _range(column: Column) -> str:
         return shown + (" or other" if column.other else "")
     if column.low is None or column.high is None:
         return "true, false" if column.kind == "boolean" else ""
-    return f"{column.low} to {column.high}{unit}"
+    if column.kind == "timestamp":
+        return f"{format_timestamp(int(column.low))} to {format_timestamp(int(column.high))}"
+    return f"{column.low:g} to {column.high:g}{unit}"
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

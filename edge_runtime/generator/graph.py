@@ -113,9 +113,8 @@ class _Builder:
         return column
 
     def _activation(self, x: str) -> str:
-        """Round to the nearest of 0..127, halves up."""
-        whole = self._op("Floor", self._op("Add", x, self._float(0.5)))
-        name: str = self._op("Clip", whole, self._float(0.0), self._float(127.0))
+        """Round down to one of 0..127."""
+        name: str = self._op("Clip", self._op("Floor", x), self._float(0.0), self._float(127.0))
         return name
 
     # -- the network --------------------------------------------------------------------------
@@ -173,8 +172,7 @@ class _Builder:
         steps = self._op("Mul", self._op("Sub", following, w1), self._constant(inner, np.float32))
         self._w1 = self._op("Transpose", steps, perm=[1, 0])
         start = self._op("Gather", w1, self._constant(list(layout.offsets[:-1])), axis=0)
-        start = self._op("ReduceSum", start, self._constant([0]), keepdims=0)
-        self._b1 = self._upright(self._op("Add", start, self._float_tensor("b1")))
+        self._start = self._upright(self._op("ReduceSum", start, self._constant([0]), keepdims=0))
         self._w2, self._w3 = (
             self._op(
                 "Concat",
@@ -184,8 +182,8 @@ class _Builder:
             )
             for i in (2, 3)
         )
-        self._rescale1, self._rescale2, self._skip2, self._scale3 = (
-            self._upright(name) for name in ("rescale1", "rescale2", "skip2", "scale3")
+        self._rescale1, self._shift1, self._rescale2, self._skip2, self._scale3 = (
+            self._upright(name) for name in ("rescale1", "shift1", "rescale2", "skip2", "scale3")
         )
 
     def _hidden(self, new: str, z1: str, first: int, end: int) -> tuple[str, str]:
@@ -194,12 +192,14 @@ class _Builder:
         def part(x: str) -> str:
             return self._slice(x, (first,), (end,))
 
-        h1 = self._activation(self._op("Mul", new, part(self._rescale1)))
+        scaled = self._op("Mul", new, part(self._rescale1))
+        h1 = self._activation(self._op("Add", scaled, part(self._shift1)))
         z1 = self._join(z1, h1)
         inner = self._op("MatMul", self._slice(self._w2, (first, 0), (end, 1 + end)), z1)
         inner = self._op("Relu", self._op("Mul", inner, part(self._rescale2)))
         skip = self._op("Mul", h1, part(self._skip2))
-        return z1, self._activation(self._op("Add", inner, skip))
+        both = self._op("Add", self._op("Add", inner, skip), self._float(0.5))
+        return z1, self._activation(both)
 
     def _logits(self, column: int, z2: str) -> str:
         a, b = self._layout.offsets[column : column + 2]
@@ -226,8 +226,8 @@ class _Builder:
         first = layout.units(column)[0]
         a, b = layout.offsets[column : column + 2]
         weight = self._slice(self._w1, (first, a), (layout.hidden, b))
-        bias = waiting or self._slice(self._b1, (first,), (layout.hidden,))
-        name: str = self._op("Gemm", weight, steps, bias)
+        base = waiting or self._slice(self._start, (first,), (layout.hidden,))
+        name: str = self._op("Gemm", weight, steps, base)
         return name
 
     def _rows_to_table(self, rows: list[str]) -> str:

@@ -148,11 +148,12 @@ class Layout:
         """Masks of w1 [V, H], w2 [H, H] and w3 [H, V]: 1 where a weight exists."""
         column = np.repeat(np.arange(self.columns), self.cardinalities)
         degree = self.degrees
-        return (
-            (column[:, None] <= degree[None, :]).astype(np.float32),
-            (degree[:, None] <= degree[None, :]).astype(np.float32),
-            (degree[:, None] < column[None, :]).astype(np.float32),
-        )
+        first = (column[:, None] <= degree[None, :]).astype(np.float32)
+        second = (degree[:, None] <= degree[None, :]).astype(np.float32)
+        third = (degree[:, None] < column[None, :]).astype(np.float32)
+        for mask in (first, second, third):
+            mask.flags.writeable = False
+        return first, second, third
 
     @cached_property
     def _shapes(self) -> tuple[tuple[int, ...], ...]:

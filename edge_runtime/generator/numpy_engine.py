@@ -48,17 +48,18 @@ class NumpyEngine:
         check_noise(noise, layout)
         rows = noise.shape[0]
         codes = np.zeros((rows, layout.columns), np.int32)
-        acc = np.tile(t["b1"], (rows, 1))
+        acc = np.zeros((rows, layout.hidden), np.float32)
         h1 = np.zeros((rows, layout.hidden), np.float32)
         h2 = np.zeros_like(h1)
         for column, (a, b) in enumerate(zip(layout.offsets, layout.offsets[1:], strict=False)):
             first, end = layout.units(column - 1) if column else (0, 0)
             new = slice(first, end)
             if end > first:
-                h1[:, new] = to_activation(acc[:, new] * t["rescale1"][new])
+                h1[:, new] = to_activation(acc[:, new] * t["rescale1"][new] + t["shift1"][new])
                 inner = h1[:, :end] @ t["w2"][:end, new] + t["b2"][new]
                 inner = np.maximum(inner * t["rescale2"][new], 0)
-                h2[:, new] = to_activation(inner + h1[:, new] * t["skip2"][new])
+                skip = h1[:, new] * t["skip2"][new]
+                h2[:, new] = to_activation(inner + skip + np.float32(0.5))
             scores = (h2[:, :end] @ t["w3"][:end, a:b] + t["b3"][a:b]) * t["scale3"][a:b]
             codes[:, column] = draw(scores, noise[:, column])
             acc += t["w1"][codes[:, column] + a]

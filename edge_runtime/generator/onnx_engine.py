@@ -55,6 +55,8 @@ class OnnxEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # Plans of memory reuse are kept per batch size; without them 4 MB less, equally fast.
+        options.enable_mem_pattern = False
         options.log_severity_level = 4
         names = list(tensors)
         values = [ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensors[n])) for n in names]
@@ -81,7 +83,7 @@ class OnnxEngine:
         check_noise(noise, self.layout)
         if noise.shape[0] == 0:
             return np.zeros(noise.shape, np.int32)
-        codes: I32 = self._session.run(["codes"], {"noise": noise})[0]
+        codes: I32 = self._session.run(["codes"], {"noise": np.ascontiguousarray(noise)})[0]
         return codes
 
     def close(self) -> None:

@@ -9,11 +9,14 @@ of summation computes the same integers, and no 16-bit intermediate can saturate
 
 The integer network, for a row with codes c::
 
-    acc1 = b1 + sum over columns d of w1[offset_d + c_d]
-    h1   = clip(floor(acc1 * rescale1 + 1/2), 0, 127)
+    acc1 = sum over columns d of w1[offset_d + c_d]
+    h1   = clip(floor(acc1 * rescale1 + shift1), 0, 127)
     acc2 = b2 + h1 @ w2
     h2   = clip(floor(max(acc2 * rescale2, 0) + h1 * skip2 + 1/2), 0, 127)
     logits = (b3 + h2 @ w3) * scale3
+
+`shift1` is the first bias in steps of the activation plus the 1/2 that rounds; as an integer in
+units of w1, which adds up only a few weights, it would be too coarse.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ __all__ = ["TENSORS", "Quantised", "check_quantised", "quantised_logits", "quant
 #: graph carry the same names.
 TENSORS: Mapping[str, tuple[type[np.generic], str]] = {
     "w1": (np.int8, "VH"),
-    "b1": (np.int32, "H"),
     "rescale1": (np.float32, "H"),
+    "shift1": (np.float32, "H"),
     "w2": (np.int8, "HH"),
     "b2": (np.int32, "H"),
     "rescale2": (np.float32, "H"),
@@ -45,7 +48,13 @@ TENSORS: Mapping[str, tuple[type[np.generic], str]] = {
     "scale3": (np.float32, "V"),
 }
 
+_PAIRS = (("w1", None), ("w2", "b2"), ("w3", "b3"))
 _TOP = 127
+#: A unit that hardly fires in calibration gets at least this share of the median unit's range: it
+#: may fire more in other rows.
+_LEAST_RANGE = 0.05
+#: Rows of one calibration part: at 300 codes a part's logits take 300 kB.
+_PART_ROWS = 256
 #: float32 represents every integer up to here.
 _EXACT = 1 << 24
 #: A bias may use this much of the exact range; it then keeps 22 bits of precision.
@@ -93,21 +102,24 @@ def quantize(
     for name, tensor in zip(Weights._fields, weights, strict=True):
         if not np.isfinite(tensor).all():
             raise EngineError(f"{name} has values that are not finite")
-    rng = np.random.default_rng(seed)
-    noise = rng.random((max(1, calibration_rows), layout.columns), dtype=np.float32)
-    codes = reference.sample(weights, layout, noise)
-    h1, h2, logits = reference.forward(weights, layout, codes)
+    parts = _calibration_codes(weights, layout, seed, calibration_rows)
+    top1 = np.zeros(layout.hidden, np.float32)
+    top2 = np.zeros(layout.hidden, np.float32)
+    for codes in parts:
+        h1, h2, _ = reference.forward(weights, layout, codes)
+        np.maximum(top1, h1.max(axis=0), out=top1)
+        np.maximum(top2, h2.max(axis=0), out=top2)
 
-    unit1, unit2 = _activation_scale(h1), _activation_scale(h2)
+    unit1, unit2 = _activation_scale(top1), _activation_scale(top2)
     # The skip adds a unit to itself, so the sum can only be wider than its first term.
     unit2 = np.maximum(unit2, unit1)
-    w1, b1, scale1 = _channels(weights.w1, weights.b1)
+    w1, _, scale1 = _channels(weights.w1, np.zeros_like(weights.b1))
     w2, b2, scale2 = _channels(weights.w2 * unit1[:, None], weights.b2)
     w3, b3, scale3 = _channels(weights.w3 * unit2[:, None], weights.b3)
     tensors: dict[str, npt.NDArray[np.generic]] = {
         "w1": w1,
-        "b1": b1,
         "rescale1": (scale1 / unit1).astype(np.float32),
+        "shift1": weights.b1 / unit1 + np.float32(0.5),
         "w2": w2,
         "b2": b2,
         "rescale2": (scale2 / unit2).astype(np.float32),
@@ -116,9 +128,43 @@ def quantize(
         "b3": b3,
         "scale3": scale3.astype(np.float32),
     }
+    low, mean, high = _logit_errors(tensors, weights, layout, parts)
+    # Rounding moves each logit by a little on average; the bias takes that back (Nagel et al.
+    # 2019, section 4.2).
+    shift = np.rint(mean / scale3)
+    tensors["b3"] = b3 - shift.astype(np.int32)
     check_quantised(tensors, layout)
-    error = np.abs(quantised_logits(tensors, layout, codes) - logits).max()
-    return Quantised(tensors=tensors, worst_error=float(error))
+    worst = np.maximum(high - shift * scale3, shift * scale3 - low).max()
+    return Quantised(tensors=tensors, worst_error=float(worst))
+
+
+def _calibration_codes(weights: Weights, layout: Layout, seed: int, rows: int) -> list[I32]:
+    """Rows of the float network in parts small enough for a device's memory."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for start in range(0, max(1, rows), _PART_ROWS):
+        part = min(_PART_ROWS, max(1, rows) - start)
+        noise = rng.random((part, layout.columns), dtype=np.float32)
+        parts.append(reference.sample(weights, layout, noise))
+    return parts
+
+
+def _logit_errors(
+    tensors: Mapping[str, npt.NDArray[np.generic]],
+    weights: Weights,
+    layout: Layout,
+    parts: list[I32],
+) -> tuple[F64, F64, F64]:
+    """Lowest, mean and highest error of each quantised logit, F64[V] each."""
+    low = np.full(layout.width, np.inf)
+    high, total = -low, np.zeros(layout.width)
+    for codes in parts:
+        error = quantised_logits(tensors, layout, codes)
+        error -= reference.logits(weights, layout, codes)
+        np.minimum(low, error.min(axis=0), out=low)
+        np.maximum(high, error.max(axis=0), out=high)
+        total += error.sum(axis=0, dtype=np.float64)
+    return low, total / sum(map(len, parts)), high
 
 
 def quantised_logits(
@@ -133,19 +179,19 @@ def quantised_logits(
     """
     reference.check_codes(codes, layout)
     t = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
-    acc = np.tile(t["b1"], (codes.shape[0], 1))
+    acc = np.zeros((codes.shape[0], layout.hidden), np.float32)
     for column, offset in enumerate(layout.offsets[:-1]):
         acc += t["w1"][codes[:, column] + offset]
-    h1 = to_activation(acc * t["rescale1"])
+    h1 = to_activation(acc * t["rescale1"] + t["shift1"])
     inner = np.maximum((h1 @ t["w2"] + t["b2"]) * t["rescale2"], 0)
-    h2 = to_activation(inner + h1 * t["skip2"])
+    h2 = to_activation(inner + h1 * t["skip2"] + np.float32(0.5))
     result: F32 = (h2 @ t["w3"] + t["b3"]) * t["scale3"]
     return result
 
 
 def to_activation(x: F32) -> F32:
-    """Round to the nearest of 0..127, halves up; the result stays float32."""
-    rounded: F32 = np.clip(np.floor(x + np.float32(0.5)), 0, _TOP)
+    """Round down to one of 0..127; the result stays float32."""
+    rounded: F32 = np.clip(np.floor(x), 0, _TOP)
     return rounded
 
 
@@ -168,33 +214,39 @@ def check_quantised(tensors: Mapping[str, npt.NDArray[np.generic]], layout: Layo
                 f"{name} must be {np.dtype(dtype)} {list(shape)}, "
                 f"not {tensor.dtype} {list(tensor.shape)}"
             )
-        if dtype is np.float32 and not (np.isfinite(tensor).all() and (tensor >= 0).all()):  # type: ignore[operator]
-            raise EngineError(f"{name} must be finite and not negative")
-    for weight, bias in (("w1", "b1"), ("w2", "b2"), ("w3", "b3")):
-        if (_largest_sum(tensors[weight], tensors[bias], layout, weight) > _EXACT).any():
-            raise EngineError(f"sums of {weight} and {bias} could leave the exact range of float32")
+        if dtype is np.float32:
+            values = np.asarray(tensor, np.float32)
+            if not np.isfinite(values).all() or (name != "shift1" and values.min() < 0):
+                raise EngineError(f"{name} must be finite and not negative")
+    for (weight, bias), mask in zip(_PAIRS, layout.masks, strict=True):
+        if (tensors[weight][mask == 0] != 0).any():
+            raise EngineError(f"{weight} has weights that the layout masks")
+        added = None if bias is None else tensors[bias]
+        if (_largest_sum(tensors[weight], added, layout) > _EXACT).any():
+            raise EngineError(f"sums of {weight} could leave the exact range of float32")
 
 
 def _largest_sum(
-    weight: npt.NDArray[np.generic], bias: npt.NDArray[np.generic], layout: Layout, name: str
+    weight: npt.NDArray[np.generic], bias: npt.NDArray[np.generic] | None, layout: Layout
 ) -> npt.NDArray[np.int64]:
     """Bound on the magnitude of any partial sum per output channel."""
-    w, b = weight.astype(np.int64), np.abs(bias.astype(np.int64))
-    if name != "w1":
-        bound: npt.NDArray[np.int64] = _TOP * np.abs(w).sum(axis=0) + b
+    w = weight.astype(np.int64)
+    if bias is not None:
+        bound: npt.NDArray[np.int64] = _TOP * np.abs(w).sum(axis=0) + np.abs(bias.astype(np.int64))
         return bound
     # An engine may add up either the rows of the codes themselves, or the first row of each
     # column and the differences between neighbouring codes below the drawn one.
     first = np.asarray(layout.offsets[:-1])
     steps = np.abs(np.diff(w, axis=0)).sum(axis=0)
-    base: npt.NDArray[np.int64] = b + np.abs(w[first]).sum(axis=0) + steps
+    base: npt.NDArray[np.int64] = np.abs(w[first]).sum(axis=0) + steps
     return base
 
 
-def _activation_scale(activations: F32) -> F32:
-    """Real value of one activation step per unit, F32[H]; 1 for a unit that never fires."""
-    top = activations.max(axis=0) / np.float32(_TOP)
-    scale: F32 = np.where(top > 0, top, 1).astype(np.float32)
+def _activation_scale(top: F32) -> F32:
+    """Real value of one activation step per unit, F32[H], from the units' largest values."""
+    firing = top[top > 0]
+    usual = float(np.median(firing)) if firing.size else 1.0
+    scale: F32 = np.maximum(top, _LEAST_RANGE * usual).astype(np.float32) / np.float32(_TOP)
     return scale
 
 

@@ -22,7 +22,7 @@ def sample_codes(
     stream: int = 0,
     offset: int = 0,
     clamp: Mapping[int, I32] | None = None,
-    batch: int = 1024,
+    batch: int = 512,
 ) -> I32:
     """Draw rows with the kernel's noise.
 
