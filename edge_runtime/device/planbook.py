@@ -86,11 +86,14 @@ class PlanBook:
                 "AND received = (SELECT MAX(received) FROM plans)"
             )
 
-    def abandon(self, reason: str) -> None:
-        """Give up all unfinished plans, as when their schema was replaced."""
-        with self._store.transaction() as connection:
-            connection.execute(
-                "UPDATE plans SET status = 'failed', reason = ? WHERE status IN ('new', 'running')",
-                (reason,),
-            )
-            connection.execute("DELETE FROM checkpoints")
+    def abandon(self, reason: str, *, except_schema: str) -> None:
+        """Give up the unfinished plans about any schema but one, as when it replaced theirs."""
+        rows = self._store.connection.execute(
+            "SELECT plan FROM plans WHERE status IN ('new', 'running')"
+        ).fetchall()
+        plans = [decode_plan(bytes(data)) for (data,) in rows]
+        with self._store.transaction():
+            for plan in plans:
+                if plan.schema_digest != except_schema:
+                    self._mark(plan.id, "failed", reason)
+                    self._store.drop_checkpoint(plan.id)

@@ -83,9 +83,9 @@ class SchemaKeeper:
             self._store.put(_KEPT, data)
             self._store.drop_codes()
             self._store.delete("intake")
-        if not first:
-            self._plans.abandon("the schema was replaced")
         schema = Schema.from_json(data)
+        if not first:
+            self._plans.abandon("the schema was replaced", except_schema=schema.digest)
         _LOG.info("schema %r adopted (%s)", schema.name, schema.digest[:12])
 
     def refusal(self) -> SchemaError:

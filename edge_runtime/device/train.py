@@ -15,7 +15,7 @@ from edge_runtime.device.anchor import Released, release_anchor
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.clamp import clamp_columns
 from edge_runtime.device.intake import Intake
-from edge_runtime.errors import PlanError
+from edge_runtime.errors import PlanError, TrainingError
 from edge_runtime.generator import Bundle, Weights, open_engine, sample_codes
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.messages import Plan, RowRequest, TrainRequest, encode_batch
@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 
 #: most synthetic rows in one message: small enough to send again after a broken connection
 BATCH_ROWS = 4096
+#: at most, of a code on the wire before compression
+_CODE_BYTES = 2
 
 
 def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
@@ -84,6 +86,10 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
             )
             bench.plans.mark(plan.id, "done", reason)
             return Outcome("done", reason)
+        # Before anything is paid: the rows must fit into the outbox afterwards.
+        columns = len(schema.columns)
+        rows = _rows(bench, plan.rows, rows_public, columns)
+        bench.outbox.check_room(rows * columns * _CODE_BYTES)
         paid = _spend(bench, plan, plan.train, bundle, rows_public=rows_public, last_part=last_part)
     bench.show_spent()
     if not paid.released:
@@ -152,8 +158,7 @@ def _train(
     entry: Entry,
 ) -> Weights | None:
     settings = msgspec.convert(entry.details["settings"], TrainSettings)
-    saved = bench.store.load_checkpoint(plan.id)
-    checkpoint = None if saved is None else Checkpoint.from_bytes(saved)
+    checkpoint = _checkpoint(bench, plan)
     if entry.rdp is None:
         _LOG.warning("training WITHOUT PRIVACY, as this device's configuration allows")
     _LOG.info(
@@ -191,6 +196,18 @@ def _train(
         should_stop=bench.should_stop,
         on_progress=show,
     )
+
+
+def _checkpoint(bench: Bench, plan: Plan) -> Checkpoint | None:
+    saved = bench.store.load_checkpoint(plan.id)
+    if saved is None:
+        return None
+    try:
+        return Checkpoint.from_bytes(saved)
+    except TrainingError as error:
+        # The run is paid for and nothing of it has left: beginning again costs time alone.
+        _LOG.warning("%s", error.public)
+        return None
 
 
 def _release_rows(
@@ -273,12 +290,7 @@ def _release_rows(
 def _rows(bench: Bench, request: RowRequest, rows_public: float, columns: int) -> int:
     """How many synthetic rows: as asked, and no more than half the outbox could hold."""
     asked = min(max(round(request.share * rows_public), request.minimum), request.maximum)
-    return max(1, min(asked, bench.config.limits.outbox_bytes // (2 * 2 * columns)))
-
-
-def _check_room(bench: Bench, rows: int, schema: Schema) -> None:
-    """Make sure, before anything is paid, that the rows will fit into the outbox."""
-    bench.outbox.check_room(2 * rows * len(schema.columns))
+    return max(1, min(asked, bench.config.limits.outbox_bytes // (2 * _CODE_BYTES * columns)))
 
 
 def _slice(

@@ -65,6 +65,8 @@ class Worker:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._problem = ""
+        self._refused = ""
         #: why the worker ended before it was told to
         self.failure: EdgeRuntimeError | None = None
 
@@ -146,8 +148,9 @@ class Worker:
         """Do what can be done now; return when to look again, or None: when woken."""
         schema = keeper.current()
         plan = bench.plans.current()
-        if keeper.refused:
+        if keeper.refused and keeper.refused != self._refused:
             _LOG.warning("%s", keeper.refusal().public)
+        self._refused = keeper.refused
         if plan is None:
             self._show_rest(bench, schema)
             return None
@@ -172,7 +175,10 @@ class Worker:
 
     def _postpone(self, error: DataError | StoreError) -> float:
         """Try again later: nothing about the plan is wrong."""
-        _LOG.warning("%s", error.public)
+        # Once per problem: one that lasts for a week must not fill the log.
+        level = logging.DEBUG if error.public == self._problem else logging.WARNING
+        self._problem = error.public
+        _LOG.log(level, "%s", error.public)
         # The log may name file and column; what is published must not depend on rows at all.
         source = isinstance(error, DataError)
         reason = "the source cannot be read; see the device's log" if source else error.public
@@ -210,6 +216,7 @@ class Worker:
         )
 
     def _settle(self, outcome: Outcome) -> float | None:
+        self._problem = ""
         match outcome.status:
             case "done":
                 return 0.0

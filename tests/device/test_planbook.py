@@ -70,7 +70,9 @@ def test_abandoned_plans_are_not_worked_on(
     book.offer(plan)
     book.mark(plan.id, "running")
     store.save_checkpoint(plan.id, b"x")
-    book.abandon("the schema was replaced")
+    book.abandon("the schema was replaced", except_schema=schema.digest)
+    assert book.current() == plan
+    book.abandon("the schema was replaced", except_schema="0" * 64)
     assert book.current() is None
     assert store.load_checkpoint(plan.id) is None
     latest = book.latest()

@@ -1,0 +1,529 @@
+"""The worker with real files, store, ledger, training and engine; only the link is left out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_runtime.device import work as work_module
+from edge_runtime.device.budget import counts_cost
+from edge_runtime.device.bundles import BundleCache
+from edge_runtime.device.outbox import Outbox
+from edge_runtime.device.planbook import PlanBook, PlanEntry
+from edge_runtime.device.report import Reporter
+from edge_runtime.device.schemas import offer_schema
+from edge_runtime.device.store import Store
+from edge_runtime.device.work import STORE_FILE, Worker
+from edge_runtime.generator import Bundle
+from edge_runtime.messages import (
+    AnchorRequest,
+    DeviceState,
+    Header,
+    Plan,
+    RowRequest,
+    decode_batch,
+    decode_summary,
+)
+from edge_runtime.privacy import Entry, Ledger, round_sigma
+from edge_runtime.schema import Schema, census_counts, read_table
+
+
+class Shop:
+    """A worker and, on connections of its own, what the agent would do beside it."""
+
+    def __init__(self, device: Any, kit: SimpleNamespace, bundle: Bundle) -> None:
+        self.kit, self.bundle = kit, bundle
+        self.config = device.config()
+        self.config.state_dir.mkdir(exist_ok=True)
+        self.store = Store(self.config.state_dir / STORE_FILE)
+        self.ledger = Ledger(
+            self.store.connection, epsilon_limit=self.config.privacy.epsilon_limit, delta=1e-5
+        )
+        self.plans = PlanBook(self.store)
+        self.outbox = Outbox(self.store, max_bytes=1 << 24)
+        self.bundles = BundleCache(directory=self.config.state_dir / "bundles")
+        self.reporter = Reporter(first=DeviceState(device="one", status="online"))
+        self.wanted: list[str] = []
+        self.worker = self._new()
+
+    def _new(self) -> Worker:
+        return Worker(
+            config=self.config,
+            reporter=self.reporter,
+            bundles=self.bundles,
+            on_news=lambda: None,
+            on_bundle_wanted=self.wanted.append,
+        )
+
+    def restart(self) -> None:
+        self.worker = self._new()
+        self.worker.start()
+
+    def give(self, plan: Plan) -> Plan:
+        self.plans.offer(plan)
+        if not self.worker.alive:
+            self.worker.start()
+        self.worker.wake()
+        return plan
+
+    def settled(self, plan: Plan, *, timeout_s: float = 30.0) -> PlanEntry:
+        def there() -> PlanEntry | None:
+            latest = self.plans.latest()
+            open_ = latest is None or latest.plan != plan or latest.status in ("new", "running")
+            return None if open_ else latest
+
+        return self.kit.wait_for("plan settled", there, timeout_s=timeout_s)
+
+    def waiting(self, words: str) -> DeviceState:
+        def there() -> DeviceState | None:
+            state = self.reporter.state
+            return state if state.status == "waiting" and words in state.reason else None
+
+        return self.kit.wait_for(f"waiting: {words}", there)
+
+    def entries(self) -> list[Entry]:
+        return list(self.ledger.entries())
+
+    def payloads(self, kind: str) -> list[bytes]:
+        return [
+            self.outbox.payload(message.sequence) or b""
+            for message in self.outbox.pending()
+            if message.kind == kind
+        ]
+
+    def summaries(self) -> dict[str, tuple[Header, dict[str, np.ndarray]]]:
+        decoded = [decode_summary(payload) for payload in self.payloads("summary")]
+        return {header.kind: (header, tensors) for header, tensors in decoded}
+
+    def batches(self) -> list[tuple[Header, np.ndarray]]:
+        codec, names = self.bundle.codec, self.bundle.schema.names
+        return [
+            decode_batch(payload, cardinalities=codec.cardinalities, names=names)
+            for payload in self.payloads("batch")
+        ]
+
+    def end(self) -> None:
+        assert self.worker.stop(timeout_s=20.0)
+        self.store.close()
+
+
+@pytest.fixture
+def open_shop(
+    device: Any, kit: SimpleNamespace, bundle: Bundle, schema: Schema
+) -> Iterator[Callable[..., Shop]]:
+    shops: list[Shop] = []
+
+    def make(*, epsilon: str = "8.0", extra: str = "", with_bundle: bool = True) -> Shop:
+        device.epsilon, device.extra = epsilon, extra
+        shop = Shop(device, kit, bundle)
+        shops.append(shop)
+        offer_schema(shop.store, schema.to_json())
+        if with_bundle:
+            shop.bundles.put(bundle.digest, bundle.to_bytes())
+        return shop
+
+    yield make
+    for shop in shops:
+        shop.end()
+
+
+@pytest.fixture
+def exact(device: Any, schema: Schema) -> list[np.ndarray]:
+    return [np.asarray(c) for c in census_counts(read_table(device.source, schema), schema)]
+
+
+def test_the_census_is_noisy_paid_and_enqueued(
+    open_shop: Callable[..., Shop], schema: Schema, exact: list[np.ndarray]
+) -> None:
+    shop = open_shop()
+    plan = shop.give(shop.kit.census_plan(schema, epsilon=1.0))
+    assert shop.settled(plan).status == "done"
+    (header, tensors) = shop.summaries()["census"]
+    sigma = float(header.extra["sigma"])
+    noise = np.concatenate([tensors[f"census.{i}"] - counts for i, counts in enumerate(exact)])
+    assert np.std(noise) == pytest.approx(sigma, rel=0.1)
+    assert abs(np.mean(noise)) < 4 * sigma / noise.size**0.5
+    assert header.privacy.epsilon == pytest.approx(1.0, rel=2e-3)
+    assert header.privacy.mechanism == "discrete-gaussian"
+    assert (header.plan_id, header.round, header.codec_digest) == (plan.id, 0, "")
+    (entry,) = shop.entries()
+    assert entry.released
+    assert entry.message_id == header.id
+    assert shop.reporter.state.epsilon_spent == pytest.approx(1.0, rel=2e-3)
+
+
+def test_the_same_plan_again_releases_nothing_more(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop()
+    plan = shop.give(shop.kit.census_plan(schema))
+    shop.settled(plan)
+    first = shop.payloads("summary")
+    shop.give(plan)
+    other = shop.give(shop.kit.census_plan(schema, epsilon=2.0))
+    shop.settled(other)
+    assert shop.payloads("summary")[:1] == first
+    assert len(shop.entries()) == 2
+
+
+def test_a_census_paid_for_before_a_crash_is_not_paid_again(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop()
+    plan = shop.kit.census_plan(schema)
+    sigma = round_sigma(123.0)
+    shop.ledger.spend(
+        key=f"{plan.id}/census",
+        what="census",
+        rdp=counts_cost(sigma=sigma, sensitivity_squared=4),
+        details={"round": 0, "sigma": str(sigma)},
+    )
+    shop.give(plan)
+    assert shop.settled(plan).status == "done"
+    assert len(shop.entries()) == 1
+    assert shop.summaries()["census"][0].extra["sigma"] == 123.0
+
+
+def test_prescribed_census_noise_is_used_or_declined(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop()
+    plan = shop.give(shop.kit.census_plan(schema, epsilon=1.0, census_sigma=20.0))
+    assert shop.settled(plan).status == "done"
+    assert shop.summaries()["census"][0].extra["sigma"] == 20.0
+    spent = shop.ledger.epsilon_spent()
+    for sigma, words in ((1.0, "ceiling"), (0.0, "without noise")):
+        plan = shop.give(shop.kit.census_plan(schema, epsilon=2.0, census_sigma=sigma))
+        settled = shop.settled(plan)
+        assert settled.status == "declined"
+        assert words in settled.reason
+    assert shop.ledger.epsilon_spent() == spent
+    shop.kit.wait_for("declined state", lambda: shop.reporter.state.status == "declined")
+    assert shop.reporter.state.plan_id == plan.id
+
+
+def test_a_training_plan_gives_rows_and_anchor_within_the_ceiling(
+    open_shop: Callable[..., Shop], schema: Schema, bundle: Bundle, device: Any
+) -> None:
+    shop = open_shop()
+    shop.settled(shop.give(shop.kit.census_plan(schema, epsilon=1.0)))
+    plan = shop.give(shop.kit.train_plan(bundle, epsilon=6.0))
+    assert shop.settled(plan).status == "done"
+
+    batches = shop.batches()
+    assert [header.part for header, _ in batches] == [1, 2]
+    assert {header.parts for header, _ in batches} == {2}
+    assert {header.depth for header, _ in batches} == {1}
+    assert {header.bundle_digest for header, _ in batches} == {bundle.digest}
+    assert len({header.seed for header, _ in batches}) == 1
+    codes = np.concatenate([codes for _, codes in batches])
+    rows = shop.kit.ROWS
+    assert abs(len(codes) - 3 * rows) < 3 * 60
+    assert len(codes) != 3 * rows or len(codes) % rows  # noisy, not exact
+    # Clamped to the noisy histogram of the condition, which is close to the real one.
+    real = bundle.codec.encode(read_table(device.source, schema)).codes
+    assert np.mean(codes[:, 0] == 1) == pytest.approx(np.mean(real[:, 0] == 1), abs=0.03)
+
+    header, tensors = shop.summaries()["anchor"]
+    assert set(tensors) == {*(f"one_way.{i}" for i in range(4)), "pair.0.1"}
+    sigma = float(header.extra["sigma"])
+    for column in range(4):
+        counts = np.bincount(real[:, column], minlength=bundle.codec.cardinalities[column])
+        noise = tensors[f"one_way.{column}"] - counts
+        assert np.abs(noise).max() < 6 * sigma
+        assert noise.any()
+    pairs = np.zeros((2, 24), dtype=np.int64)
+    np.add.at(pairs, (real[:, 0], real[:, 1]), 1)
+    assert np.abs(tensors["pair.0.1"] - pairs).max() < 6 * sigma
+
+    assert [entry.what for entry in shop.entries()] == ["census", "anchor", "training"]
+    assert all(entry.released for entry in shop.entries())
+    assert 5.98 < shop.ledger.epsilon_spent() <= 6.0
+    assert batches[0][0].privacy.epsilon == shop.ledger.epsilon_spent()
+    assert shop.store.load_checkpoint(plan.id) is None
+
+
+def test_training_learns_what_the_device_has(
+    open_shop: Callable[..., Shop], schema: Schema, bundle: Bundle, device: Any
+) -> None:
+    """Late flights are late in the day: only a trained network connects the two columns."""
+    shop = open_shop(epsilon="100.0")
+    plan = shop.give(shop.kit.train_plan(bundle, epsilon=60.0, steps=400))
+    assert shop.settled(plan).status == "done"
+    codes = np.concatenate([codes for _, codes in shop.batches()])
+    gap = codes[codes[:, 0] == 1, 1].mean() - codes[codes[:, 0] == 0, 1].mean()
+    assert gap > 5.0  # 9 hours in the real rows, 0 in the untrained bundle
+
+
+def test_told_to_stop_it_saves_itself_and_the_next_one_resumes(
+    open_shop: Callable[..., Shop], bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="edge_runtime.device")
+    shop = open_shop(extra="[training]\ncheckpoint_steps = 20\n")
+    plan = shop.give(shop.kit.train_plan(bundle, epsilon=6.0, steps=1500))
+    shop.kit.wait_for("some progress", lambda: shop.reporter.state.progress > 0.1)
+    assert shop.reporter.state.status == "training"
+    assert shop.worker.stop(timeout_s=10.0)
+    assert shop.store.load_checkpoint(plan.id) is not None
+    entries = shop.entries()
+    assert [entry.released for entry in entries] == [True, False]
+    shop.restart()
+    assert shop.settled(plan, timeout_s=60.0).status == "done"
+    assert "resumed at step" in caplog.text
+    assert [entry.key for entry in shop.entries()] == [entry.key for entry in entries]
+    assert [header.kind for header, _ in shop.batches()] == ["batch"] * len(shop.batches())
+    assert len(shop.payloads("summary")) == 1
+
+
+def test_a_damaged_checkpoint_begins_again_without_paying(
+    open_shop: Callable[..., Shop], bundle: Bundle
+) -> None:
+    shop = open_shop(extra="[training]\ncheckpoint_steps = 20\n")
+    plan = shop.give(shop.kit.train_plan(bundle, epsilon=6.0, steps=400))
+    shop.kit.wait_for("some progress", lambda: shop.reporter.state.progress > 0.1)
+    shop.worker.stop(timeout_s=10.0)
+    entries = shop.entries()
+    shop.store.save_checkpoint(plan.id, b"damaged")
+    shop.restart()
+    assert shop.settled(plan, timeout_s=60.0).status == "done"
+    assert [entry.key for entry in shop.entries()] == [entry.key for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epsilon": 9.0}, "limit"),
+        ({"epsilon": None}, "WITHOUT PRIVACY"),
+        ({"delta": 1e-3}, "delta"),
+        ({"anchor": AnchorRequest(share=0.1, pairs=((0, 9),))}, "pair"),
+        ({"anchor": AnchorRequest(share=0.1, pairs=((0, 1), (0, 1)))}, "pair"),
+        ({"anchor": None}, "no counts yet"),
+    ],
+)
+def test_what_the_device_must_not_do_is_declined_and_costs_nothing(
+    open_shop: Callable[..., Shop], bundle: Bundle, changes: dict[str, Any], words: str
+) -> None:
+    shop = open_shop()
+    plan = shop.give(shop.kit.train_plan(bundle, **changes))
+    settled = shop.settled(plan)
+    assert settled.status == "declined"
+    assert words in settled.reason
+    assert shop.entries() == []
+    assert len(shop.outbox) == 0
+
+
+def test_a_raised_limit_is_noticed_after_a_restart(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop(epsilon="0.5")
+    plan = shop.give(shop.kit.census_plan(schema, epsilon=1.0))
+    assert shop.settled(plan).status == "declined"
+    shop.worker.stop()
+    again = open_shop(epsilon="1.0")
+    again.restart()
+    shop.kit.wait_for("plan done", lambda: again.plans.latest().status == "done")  # type: ignore[union-attr]
+
+
+def test_a_ceiling_that_is_used_up_declines_the_next_plan(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop()
+    shop.settled(shop.give(shop.kit.census_plan(schema, epsilon=3.0)))
+    spent = shop.ledger.epsilon_spent()
+    settled = shop.settled(shop.give(shop.kit.census_plan(schema, epsilon=2.5)))
+    assert settled.status == "declined"
+    assert "already spent" in settled.reason
+    assert shop.ledger.epsilon_spent() == spent
+
+
+def test_a_missing_bundle_is_asked_for(open_shop: Callable[..., Shop], bundle: Bundle) -> None:
+    shop = open_shop(with_bundle=False)
+    plan = shop.give(shop.kit.train_plan(bundle))
+    shop.waiting("bundle")
+    assert set(shop.wanted) == {bundle.digest}
+    assert shop.entries() == []
+    # A newer plan takes its place while nothing was paid.
+    newer = shop.give(shop.kit.train_plan(bundle))
+    shop.bundles.put(bundle.digest, bundle.to_bytes())
+    shop.worker.wake()
+    assert shop.settled(newer).status == "done"
+    assert {entry.key.split("/")[0] for entry in shop.entries()} == {newer.id}
+    assert plan.id != newer.id
+
+
+def test_a_plan_about_another_schema_waits(open_shop: Callable[..., Shop], schema: Schema) -> None:
+    shop = open_shop()
+    plan = shop.kit.census_plan(shop.kit.make_schema("other"))
+    shop.give(plan)
+    shop.waiting("schema")
+    offer_schema(shop.store, shop.kit.make_schema("other").to_json())
+    shop.worker.wake()
+    assert shop.settled(plan).status == "done"
+
+
+def test_a_refused_schema_declines_its_plans(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop()
+    shop.settled(shop.give(shop.kit.census_plan(schema)))
+    other = shop.kit.make_schema("other")
+    offer_schema(shop.store, other.to_json())
+    settled = shop.settled(shop.give(shop.kit.census_plan(other, epsilon=2.0)))
+    assert settled.status == "declined"
+    assert "accept_new_schema" in settled.reason
+    assert len(shop.entries()) == 1
+
+
+def test_a_source_that_cannot_be_read_costs_nothing_and_is_tried_again(
+    open_shop: Callable[..., Shop], schema: Schema, device: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = open_shop()
+    whole = device.source.read_bytes()
+    device.source.write_bytes(whole + b"true,noon-4711,EWR,100.0\n")
+    plan = shop.give(shop.kit.census_plan(schema))
+    state = shop.waiting("source")
+    assert "hour" not in state.reason
+    assert shop.entries() == []
+    assert "'hour'" in caplog.text
+    assert "4711" not in caplog.text
+    device.source.write_bytes(whole)
+    assert shop.settled(plan).status == "done"
+
+
+def test_too_few_rows_give_counts_only(
+    open_shop: Callable[..., Shop], schema: Schema, bundle: Bundle, device: Any
+) -> None:
+    shop = open_shop()
+    shop.kit.write_csv(device.source, shop.kit.make_rows(3))
+    shop.settled(shop.give(shop.kit.census_plan(schema, epsilon=2.0)))
+    settled = shop.settled(shop.give(shop.kit.train_plan(bundle)))
+    assert settled.status == "done"
+    assert "counts only" in settled.reason
+    assert shop.batches() == []
+    assert [entry.what for entry in shop.entries()] == ["census", "anchor"]
+
+
+def test_an_empty_source_is_measured_like_any_other(
+    open_shop: Callable[..., Shop], schema: Schema, bundle: Bundle, device: Any
+) -> None:
+    shop = open_shop(extra="[training]\nminimum_rows = 1\n")
+    shop.kit.write_csv(device.source, [])
+    assert shop.settled(shop.give(shop.kit.census_plan(schema, epsilon=1.0))).status == "done"
+    # The noisy count is at least 1 whatever the noise: the device must train on nothing.
+    assert shop.settled(shop.give(shop.kit.train_plan(bundle))).status == "done"
+    assert sum(len(codes) for _, codes in shop.batches()) >= 100
+
+
+def test_without_privacy_everything_says_so(
+    open_shop: Callable[..., Shop],
+    schema: Schema,
+    bundle: Bundle,
+    exact: list[np.ndarray],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shop = open_shop(epsilon='"none"')
+    shop.settled(shop.give(shop.kit.census_plan(schema, epsilon=None)))
+    plan = shop.give(shop.kit.train_plan(bundle, epsilon=None))
+    assert shop.settled(plan).status == "done"
+    header, tensors = shop.summaries()["census"]
+    for column, counts in enumerate(exact):
+        np.testing.assert_array_equal(tensors[f"census.{column}"], counts)
+    assert header.privacy.epsilon is None
+    assert header.privacy.mechanism == "none"
+    assert {header.privacy.epsilon for header, _ in shop.batches()} == {None}
+    assert "WITHOUT PRIVACY" in caplog.text
+    assert not shop.reporter.state.private
+    assert shop.reporter.state.epsilon_spent is None
+    # No later noise can make the sum a number again.
+    settled = shop.settled(shop.give(shop.kit.train_plan(bundle, epsilon=6.0)))
+    assert settled.status == "declined"
+    assert "WITHOUT PRIVACY" in settled.reason
+
+
+def test_a_device_without_limit_keeps_a_private_plan_private(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop(epsilon='"none"')
+    shop.settled(shop.give(shop.kit.census_plan(schema, epsilon=1.0)))
+    header, _ = shop.summaries()["census"]
+    assert header.privacy.epsilon == pytest.approx(1.0, rel=2e-3)
+
+
+def test_no_more_rows_than_the_outbox_can_hold(
+    open_shop: Callable[..., Shop], bundle: Bundle
+) -> None:
+    shop = open_shop(extra="[limits]\noutbox_bytes = 65536\n")
+    rows = RowRequest(share=1000.0, minimum=1, maximum=10**9)
+    plan = shop.give(shop.kit.train_plan(bundle, rows=rows))
+    assert shop.settled(plan).status == "done"
+    assert sum(len(codes) for _, codes in shop.batches()) == 65536 // 16
+
+
+def test_a_full_outbox_postpones_before_anything_is_paid(
+    open_shop: Callable[..., Shop], bundle: Bundle
+) -> None:
+    shop = open_shop(extra="[limits]\noutbox_bytes = 65536\n")
+    filler = os.urandom(64_000)
+    with shop.store.transaction():
+        shop.outbox.add(
+            sequence=shop.outbox.next_sequence(), id="0" * 32, kind="batch", payload=filler
+        )
+    plan = shop.give(shop.kit.train_plan(bundle, anchor=None))
+    settled = shop.settled(plan)
+    assert settled.status == "declined"  # no counts yet: the census is missing
+    plan = shop.give(shop.kit.train_plan(bundle))
+    shop.waiting("outbox")
+    assert "training" not in [entry.what for entry in shop.entries()]
+    shop.outbox.settle(sha256=hashlib.sha256(filler).hexdigest(), status="accepted")
+    shop.worker.wake()
+    assert shop.settled(plan).status == "done"
+
+
+def test_an_internal_error_fails_the_plan_and_not_the_device(
+    open_shop: Callable[..., Shop],
+    schema: Schema,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a row with 4711")
+
+    shop = open_shop()
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module, "run_census", broken)
+        plan = shop.give(shop.kit.census_plan(schema))
+        settled = shop.settled(plan)
+    assert settled.status == "failed"
+    assert "RuntimeError at test_work.py" in settled.reason
+    assert "4711" not in caplog.text + settled.reason
+    plan = shop.give(shop.kit.census_plan(schema))
+    assert shop.settled(plan).status == "done"
+
+
+def test_a_store_that_cannot_be_opened_ends_the_worker(
+    device: Any, kit: SimpleNamespace, bundle: Bundle, tmp_path: Path
+) -> None:
+    config = device.config()
+    config.state_dir.mkdir()
+    (config.state_dir / STORE_FILE).write_bytes(b"rubbish" * 1000)
+    reporter = Reporter(first=DeviceState(device="one", status="online"))
+    news: list[int] = []
+    worker = Worker(
+        config=config,
+        reporter=reporter,
+        bundles=BundleCache(directory=tmp_path / "b"),
+        on_news=lambda: news.append(1),
+        on_bundle_wanted=lambda _: None,
+    )
+    worker.start()
+    kit.wait_for("failure", lambda: worker.failure)
+    assert news
+    assert worker.stop(timeout_s=5.0)
