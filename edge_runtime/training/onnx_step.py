@@ -1,7 +1,7 @@
 """The step under onnxruntime: three packaged graphs that serve every layout.
 
 tools/build_dpstep.py writes them and explains their inputs. `NumpyStep` is their reference. Inputs
-and outputs are bound to memory once, so that a step allocates nothing.
+and outputs are bound to memory once, so that a step allocates nothing; an object serves one thread.
 """
 
 from __future__ import annotations
@@ -72,7 +72,12 @@ class _Graph:
         self._rows = rows
         self._starts = np.array(layout.offsets[:-1], dtype=np.int64)
         self._x: F32 = np.zeros((layout.width, rows), dtype=np.float32)
-        self._hot: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._lines: NDArray[np.int64] = np.zeros((rows, layout.columns), dtype=np.int64)
+        self._hot = self._lines.reshape(-1)
+        self._places = np.arange(rows, dtype=np.int64)[:, None]
+        self._weights: Weights | None = None
+        self._held: list[F32] = []
+        self._out: FlatWeights | None = None
         self._factors: F32 = np.zeros((1, rows), dtype=np.float32)
         self._bound: F32 = np.zeros(1, dtype=np.float32)
         self._result: F32 = np.zeros((1, rows), dtype=np.float32)
@@ -102,26 +107,40 @@ class _Graph:
     ) -> F32:
         """Run on at most the fixed number of rows; return the last output for them."""
         count = codes.shape[0]
-        flat = self._x.reshape(-1)
-        flat[self._hot] = 0.0
-        # Rows beyond `count` repeat the first one with factor 0.
-        self._factors[:] = 0.0
+        self._fill(codes)
+        self._factors[0, count:] = 0.0
         if factors is not None:
             self._factors[0, :count] = factors
-        at = np.zeros(self._rows, dtype=np.int64)
-        at[:count] = np.arange(count)
-        positions = (codes[at] + self._starts) * self._rows + np.arange(self._rows)[:, None]
-        self._hot = positions.reshape(-1)
-        flat[self._hot] = 1.0
         self._bound[0] = bound
-        for name, tensor in zip(Weights._fields, weights, strict=True):
-            shaped = tensor if tensor.ndim == 2 else tensor[:, None]
-            self._binding.bind_cpu_input(name, np.ascontiguousarray(shaped))
-        if out is not None:
+        # A loop passes the same objects, changed in place, in every step: they stay bound.
+        if weights is not self._weights:
+            self._bind_weights(weights)
+        if out is not self._out and out is not None:
+            self._out = out
             for name, view in zip(self._gradients, out.weights, strict=True):
                 self._bind_output(name, view)
         self._session.run_with_iobinding(self._binding)
         return self._result[0, :count].copy()
+
+    def _fill(self, codes: I32) -> None:
+        """Write the one-hot rows; those beyond `codes` repeat its first row, with factor 0."""
+        flat = self._x.reshape(-1)
+        flat[self._hot] = 0.0
+        self._lines[:] = codes[0] + self._starts
+        self._lines[: codes.shape[0]] = codes + self._starts
+        self._lines *= self._rows
+        self._lines += self._places
+        flat[self._hot] = 1.0
+
+    def _bind_weights(self, weights: Weights) -> None:
+        shaped = [tensor if tensor.ndim == 2 else tensor[:, None] for tensor in weights]
+        bound = [np.ascontiguousarray(tensor) for tensor in shaped]
+        for name, tensor in zip(Weights._fields, bound, strict=True):
+            self._binding.bind_cpu_input(name, tensor)
+        self._held = bound
+        # A copy would not see later changes of the original: bind anew the next time.
+        copied = any(a is not b for a, b in zip(shaped, bound, strict=True))
+        self._weights = None if copied else weights
 
     def _bind_output(self, name: str, array: F32) -> None:
         self._binding.bind_output(name, "cpu", 0, np.float32, list(array.shape), array.ctypes.data)

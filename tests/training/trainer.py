@@ -5,7 +5,6 @@ Arguments: directory. Prints "resumed N" or "fresh", then each step, then "done"
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 import time
@@ -46,7 +45,7 @@ def main() -> None:
     def store(checkpoint: Checkpoint) -> None:
         part = file.with_suffix(".part")
         part.write_bytes(checkpoint.to_bytes())
-        os.replace(part, file)
+        part.replace(file)
 
     def progress(step: int, steps: int) -> None:
         print(f"step {step} of {steps}", flush=True)
