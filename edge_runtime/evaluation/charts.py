@@ -119,7 +119,12 @@ def score_colour(score: float | None) -> str:
     """Return a colour from red (.6 or less) over amber (.85) to teal (1) for a score."""
     if score is None or math.isnan(score):
         return "var(--line)"
-    stops = ((0.6, (190, 18, 60)), (0.85, (245, 179, 66)), (0.95, (94, 190, 158)), (1.0, (13, 116, 110)))
+    stops = (
+        (0.6, (190, 18, 60)),
+        (0.85, (245, 179, 66)),
+        (0.95, (94, 190, 158)),
+        (1.0, (13, 116, 110)),
+    )
     value = min(1.0, max(stops[0][0], score))
     for (low, start), (high, end) in zip(stops, stops[1:], strict=False):
         if value <= high:
@@ -129,7 +134,9 @@ def score_colour(score: float | None) -> str:
     return "rgb(13,116,110)"
 
 
-def heat_map(names: Sequence[str], scores: dict[tuple[str, str], float | None], *, title: str) -> str:
+def heat_map(
+    names: Sequence[str], scores: dict[tuple[str, str], float | None], *, title: str
+) -> str:
     """Draw the lower triangle of pair scores; pairs are keyed in the order of `names`."""
     cell, left = 30.0, 84.0
     foot = 66.0

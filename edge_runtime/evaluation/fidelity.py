@@ -60,7 +60,9 @@ class Fidelity:
     rows: int
 
 
-def measure_fidelity(real: Frame, other: Frame, *, max_rows: int = 50_000, seed: int = 0) -> Fidelity:
+def measure_fidelity(
+    real: Frame, other: Frame, *, max_rows: int = 50_000, seed: int = 0
+) -> Fidelity:
     """Score `other` against `real` on at most `max_rows` rows of each.
 
     The same number of rows is drawn from both, because the scores of finite samples grow with

@@ -77,9 +77,7 @@ def _devices(fleet: dict[str, Any]) -> str:
     if fleet.get("seconds"):
         costs.append(f"{fleet['seconds']:.0f} s in all")
     if fleet.get("peak_memory_bytes"):
-        costs.append(
-            f"{fleet['peak_memory_bytes'] / 1e6:,.0f} MB at most, all processes together"
-        )
+        costs.append(f"{fleet['peak_memory_bytes'] / 1e6:,.0f} MB at most, all processes together")
     return (
         f"<h2>Devices</h2><p>{escape(total)} {escape('; '.join(costs))}</p>"
         '<div class="panel"><table><tr><th>device</th><th></th><th class="n">real rows</th>'

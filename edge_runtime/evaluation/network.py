@@ -55,9 +55,7 @@ class Mlp:
         w1 = rng.standard_normal((inputs, hidden)).astype(np.float32) * np.float32(0.5 * scale1)
         w2 = rng.standard_normal((hidden, outputs)).astype(np.float32)
         w2 *= np.float32(np.sqrt(1.0 / hidden))
-        return cls(
-            task, [w1, np.zeros(hidden, np.float32), w2, np.zeros(outputs, np.float32)]
-        )
+        return cls(task, [w1, np.zeros(hidden, np.float32), w2, np.zeros(outputs, np.float32)])
 
     @property
     def parameters(self) -> int:
@@ -215,8 +213,14 @@ def fit_early(
     best, best_loss, best_epoch = network.copy(), network.loss(x_check, y_check), 0
     for epoch in range(1, max_epochs + 1):
         network.train(
-            x_learn, y_learn, epochs=1, batch=batch, learning_rate=learning_rate,
-            seed=seed * 1000 + epoch, moments=moments, weight_decay=weight_decay,
+            x_learn,
+            y_learn,
+            epochs=1,
+            batch=batch,
+            learning_rate=learning_rate,
+            seed=seed * 1000 + epoch,
+            moments=moments,
+            weight_decay=weight_decay,
         )
         loss = network.loss(x_check, y_check)
         if loss < best_loss:

@@ -9,7 +9,8 @@ draw and never reach the fleet.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,10 @@ __all__ = [
     "DeviceFile",
     "FlightsData",
     "flights_schema",
+    "load_flights",
     "prepare_flights",
     "read_flights",
+    "read_rows",
 ]
 
 #: what the demo's classifiers predict, and what is known before departure
@@ -41,6 +44,8 @@ INPUTS = ("month", "day", "hour", "minute", "origin", "dest", "distance")
 LATE_AFTER_MINUTES = 15
 MINIMUM_ROWS = 500
 HOLDOUT_SHARE = 0.2
+
+_SCHEMA, _HELD_OUT, _INDEX = "schema.json", "held-out.csv", "devices.json"
 
 #: The thirty destinations with the most flights from New York. Timetables are public, so naming
 #: them in the schema tells nothing about any row.
@@ -145,7 +150,9 @@ def flights_schema() -> Schema:
             Column(
                 name="dep_delay", kind="integer", low=-60.0, high=600.0, unit=minutes, nullable=True
             ),
-            Column(name="air_time", kind="integer", low=0.0, high=720.0, unit=minutes, nullable=True),
+            Column(
+                name="air_time", kind="integer", low=0.0, high=720.0, unit=minutes, nullable=True
+            ),
             Column(
                 name="arr_delay", kind="integer", low=-90.0, high=600.0, unit=minutes, nullable=True
             ),
@@ -218,9 +225,9 @@ def prepare_flights(
     carriers = carriers[:devices]
     directory.mkdir(parents=True, exist_ok=True)
     schema = flights_schema()
-    schema_path = directory / "schema.json"
+    schema_path = directory / _SCHEMA
     schema.save(schema_path)
-    held_out_path = directory / "held-out.csv"
+    held_out_path = directory / _HELD_OUT
     files: list[DeviceFile] = []
     for position, carrier in enumerate(carriers):
         own = table[table["carrier"] == carrier].drop(columns="carrier")
@@ -237,12 +244,44 @@ def prepare_flights(
                 held_out=int(held.sum()),
             )
         )
+    listed = [
+        {**asdict(file), "path": file.path.name} for file in files
+    ]  # paths stay valid when the directory is moved
+    (directory / _INDEX).write_text(json.dumps(listed, indent=1), encoding="utf-8")
     return FlightsData(
         schema=schema,
         schema_path=schema_path,
         devices=tuple(files),
         held_out_path=held_out_path,
     )
+
+
+def load_flights(directory: Path) -> FlightsData:
+    """Return what an earlier `prepare_flights` wrote into this directory.
+
+    Raises
+    ------
+    FleetError
+        The directory does not hold it.
+    """
+    try:
+        listed = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
+        files = tuple(DeviceFile(**{**d, "path": directory / d["path"]}) for d in listed)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise FleetError(f"{directory} does not hold prepared flights: {error}") from error
+    return FlightsData(
+        schema=Schema.load(directory / _SCHEMA),
+        schema_path=directory / _SCHEMA,
+        devices=files,
+        held_out_path=directory / _HELD_OUT,
+    )
+
+
+def read_rows(path: Path) -> pandas.DataFrame:
+    """Return one of the files that `prepare_flights` wrote."""
+    import pandas as pd  # noqa: PLC0415 - belongs to the aggregator extra
+
+    return pd.read_csv(path, dtype={TARGET: "object"})
 
 
 def _held_out(rows: int, *, seed: int, device: str) -> npt.NDArray[np.bool_]:

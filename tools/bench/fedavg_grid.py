@@ -45,7 +45,9 @@ def main() -> None:
         pooled = Frame.of(pd.concat([pd.read_csv(d.path) for d in data.devices]), data.schema)
     task = TargetTask.of(data.schema, TARGET, INPUTS)
     features = Features.public(data.schema, INPUTS)
-    devices, checks = zip(*[_split(f, task, features, i) for i, f in enumerate(frames)], strict=True)
+    devices, checks = zip(
+        *[_split(f, task, features, i) for i, f in enumerate(frames)], strict=True
+    )
     validation = (np.concatenate([x for x, _ in checks]), np.concatenate([y for _, y in checks]))
     _central_grid(pooled, test, task, features, options.seeds)
     _fedavg_grid(list(devices), validation, (test, task, features), options)
@@ -73,7 +75,9 @@ def _central_grid(
         score = train_and_score(learn, held, task, features=features, choice=choice)
         found[choice] = score.value
         seconds = time.perf_counter() - start
-        print(f"| {rate} | {batch} | {score.epochs} | {score.value:.4f} | {seconds:.0f} |", flush=True)
+        print(
+            f"| {rate} | {batch} | {score.epochs} | {score.value:.4f} | {seconds:.0f} |", flush=True
+        )
     best = max(found, key=lambda choice: found[choice])
     values = [
         train_and_score(pooled, test, task, features=features, choice=best, seed=seed).value
@@ -121,8 +125,9 @@ def _fedavg_grid(
     values = [
         roc_auc_score(
             target,
-            federated_average(devices, choice=best, validation=validation, seed=seed)
-            .network.outputs(x)[:, 0],
+            federated_average(
+                devices, choice=best, validation=validation, seed=seed
+            ).network.outputs(x)[:, 0],
         )
         for seed in range(options.seeds)
     ]
