@@ -229,7 +229,7 @@ def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
             denoise(
                 np.asarray(counts, np.float64),
                 sigma=census.sigma,
-                rows=census.rows,
+                rows=max(1.0, census.rows),
                 line=len(counts) - column.nullable if smooth else 0,
             )
         )

@@ -226,7 +226,7 @@ def bins_from_cells(
     NumericBins
     """
     grid = grid_of(column)
-    if column.kind == "integer" and grid.values <= NOMINAL_VALUES:
+    if grid.values == 1 or (column.kind == "integer" and grid.values <= NOMINAL_VALUES):
         every = grid.low + np.arange(grid.values, dtype=np.float64)
         return _one_bin_per_value(column, every)
     if mass.sum() <= 0:
@@ -246,7 +246,9 @@ def bins_from_cells(
         first, last = start + full[0], start + full[-1] + 1
         levels = np.linspace(total[first], total[last], table.shape[1])
         table[index] = np.interp(levels, total[first : last + 1], edges[first : last + 1])
-    if not grid.continuous:
+    if grid.continuous:
+        table = np.clip(table, *column.bounds)  # 1,024 widths may round to a little too much
+    else:
         table = np.clip((table - grid.low) / grid.resolution, -0.5, grid.values - 0.5)
     return NumericBins(
         column, cuts=edges[borders[1:-1]], knots=np.maximum.accumulate(table, axis=1)
