@@ -100,7 +100,7 @@ class Broker:
             if code is not None:
                 raise FleetError(f"{self.name} ended with code {code}{self._log_end()}")
             if time.monotonic() > deadline:
-                self.stop()
+                self.kill()
                 raise FleetError(
                     f"{self.name} does not accept MQTT at {self.host}:{self.port} within "
                     f"{timeout_s:g} s{self._log_end()}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import nanoarrow as na
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from nanoarrow.ipc import StreamWriter
 
 from edge_runtime.errors import MessageError, RangeError, ShapeError, SizeError
-from edge_runtime.messages.arrow_stream import check_plain_stream
+from edge_runtime.messages.arrow_stream import ArrowStream, Codes
 from edge_runtime.messages.compression import compress, decompress
 from edge_runtime.messages.header import Header, decode_header, encode_header
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
@@ -27,7 +26,6 @@ __all__ = ["METADATA_KEY", "decode_batch", "encode_batch", "peek_batch"]
 METADATA_KEY = "edge_runtime"
 
 _UINT8_CODES, _UINT16_CODES = 1 << 8, 1 << 16
-_Codes: TypeAlias = npt.NDArray[np.unsignedinteger]
 
 
 def encode_batch(
@@ -66,7 +64,7 @@ def encode_batch(
     _check_size(codes.shape[0], codes.shape[1], limits)
     _check_range(codes, cardinalities, names)
 
-    columns: list[_Codes] = [
+    columns: list[Codes] = [
         np.ascontiguousarray(codes[:, d], dtype=np.uint8 if k <= _UINT8_CODES else np.uint16)
         for d, k in enumerate(cardinalities)
     ]
@@ -122,13 +120,12 @@ def decode_batch(
         Too large; of another version; other columns, or nulls; a code out of range; damaged.
     """
     _check_columns(names, cardinalities)
-    header, arrays = _read(data, limits)
-    found = tuple(name for name, _ in arrays)
-    if found != tuple(names):
-        raise ShapeError(f"batch: columns {found} where {tuple(names)} belong")
-    rows = len(arrays[0][1])
-    codes = np.empty((rows, len(arrays)), dtype=np.int32)
-    for d, (_, column) in enumerate(arrays):
+    header, stream = _open(data, limits)
+    if tuple(stream.names) != tuple(names):
+        raise ShapeError(f"batch: columns {stream.names} where {list(names)} belong")
+    columns = stream.columns(rows=limits.rows)
+    codes = np.empty((len(columns[0]), len(columns)), dtype=np.int32)
+    for d, column in enumerate(columns):
         codes[:, d] = column
     _check_range(codes, cardinalities, names)
     return header, codes
@@ -140,47 +137,20 @@ def peek_batch(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Header:
     Raises
     ------
     SizeError, VersionError, ShapeError, RangeError, MessageError
-        As `decode_batch`, except that codes are not looked at.
+        As `decode_batch`, except that names and codes are not looked at.
     """
-    return _read(data, limits)[0]
+    return _open(data, limits)[0]
 
 
-def _read(data: bytes, limits: Limits) -> tuple[Header, list[tuple[str, _Codes]]]:
-    raw = decompress(data, limits=limits)
-    check_plain_stream(raw)
-    try:
-        with na.ArrayStream.from_readable(raw) as stream:
-            schema = stream.schema
-            metadata = dict(schema.metadata)
-            if METADATA_KEY.encode() not in metadata:
-                raise MessageError(f"batch: no {METADATA_KEY!r} in the schema metadata")
-            header = decode_header(bytes(metadata[METADATA_KEY.encode()]), limits=limits)
-            if header.kind != "batch":
-                raise ShapeError(f"batch: header of kind {header.kind!r}")
-            fields = list(schema.fields)
-            for field in fields:
-                if field.type not in (na.Type.UINT8, na.Type.UINT16):
-                    raise ShapeError(f"batch: column {field.name!r} is neither uint8 nor uint16")
-            array = stream.read_all()
-            _check_size(len(array), len(fields), limits)
-            columns = [
-                (str(field.name), _column(array.child(d), str(field.name), len(array)))
-                for d, field in enumerate(fields)
-            ]
-    except (RuntimeError, ValueError, OSError, KeyError, UnicodeDecodeError) as error:
-        # What nanoarrow raises for damaged metadata; MessageError itself is none of these.
-        raise MessageError(f"batch: not an Arrow stream: {error}") from error
-    return header, columns
-
-
-def _column(array: na.Array, name: str, rows: int) -> _Codes:
-    validity, values = array.buffers
-    if len(validity):
-        raise ShapeError(f"batch: column {name!r} has nulls; missing is a code of its own")
-    column = np.asarray(values)
-    if array.offset or len(column) < rows:
-        raise ShapeError(f"batch: column {name!r} has {len(column)} codes, not {rows}")
-    return column[:rows]
+def _open(data: bytes, limits: Limits) -> tuple[Header, ArrowStream]:
+    stream = ArrowStream(decompress(data, limits=limits), columns=limits.columns)
+    metadata = stream.metadata(METADATA_KEY, most=limits.header_bytes)
+    if metadata is None:
+        raise MessageError(f"batch: no {METADATA_KEY!r} in the schema metadata")
+    header = decode_header(metadata, limits=limits)
+    if header.kind != "batch":
+        raise ShapeError(f"batch: header of kind {header.kind!r}")
+    return header, stream
 
 
 def _check_columns(names: Sequence[str], cardinalities: Sequence[int]) -> None:
@@ -215,7 +185,7 @@ def _check_range(
             )
 
 
-def _pieces(stream: memoryview, columns: Sequence[_Codes]) -> list[memoryview]:
+def _pieces(stream: memoryview, columns: Sequence[Codes]) -> list[memoryview]:
     # The body ends with the columns, each padded to 8 bytes, before the 8-byte end mark.
     sizes = [-(-column.nbytes // 8) * 8 for column in columns]
     at = len(stream) - 8 - sum(sizes)
