@@ -1,6 +1,6 @@
 """Rows per second of every engine: codes only, one thread, 14 columns.
 
-Run: OMP_NUM_THREADS=1 python tools/bench/engines.py [--columns 14] [--cardinality 18] [--hidden 128]
+Run: OMP_NUM_THREADS=1 python tools/bench/engines.py [--columns 14] [--hidden 128]
 
 Each figure is the best of several calls, because other work on the machine only ever slows one
 down; the median stands beside it.
