@@ -2,8 +2,8 @@
  *
  * cffi reads the lines between the two markers, so only plain C declarations may stand there.
  * Every function checks its sizes and returns ER_OK or one of the negative codes below; on an
- * error nothing that the caller owns has been changed. Nothing here keeps global state, exits or
- * prints. Buffers must not overlap. Strides count elements, not bytes.
+ * error nothing that the caller owns has been changed, unless said. Nothing here keeps global
+ * state, exits or prints. Buffers must not overlap. Strides count elements, not bytes.
  */
 #ifndef EDGE_RUNTIME_KERNEL_H
 #define EDGE_RUNTIME_KERNEL_H
@@ -50,7 +50,8 @@ int er_decode_i64(int64_t *out, uint64_t n, const int32_t *codes, int64_t code_s
                   const float *u, int64_t u_stride, const double *knots, uint64_t bins,
                   uint64_t knots_per_bin);
 
-/* ---- counts ---- counts is [cardinality], or [ka][kb]; it is overwritten. */
+/* ---- counts ---- counts is [cardinality], or [ka][kb]; it is overwritten, and worthless after
+ * ER_RANGE. */
 int er_count_codes(int64_t *counts, uint64_t cardinality, const int32_t *codes, uint64_t n,
                    int64_t stride);
 int er_count_pairs(int64_t *counts, uint64_t ka, uint64_t kb, const int32_t *a, int64_t a_stride,

@@ -142,7 +142,7 @@ def _minus_log_uniform(x: NDArray[np.uint32]) -> NDArray[np.float32]:
 def _normal_pairs(
     x0: NDArray[np.uint32], x1: NDArray[np.uint32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    half, one = np.float32(0.5), np.float32(1.0)
+    half = np.float32(0.5)
     radius = np.sqrt(np.float32(2.0) * _minus_log_uniform(x0))
     position = (x1 & np.uint32(0x3FFFFFFF)).astype(np.int32) - np.int32(0x20000000)
     angle = (position.astype(np.float32) + half) * np.float32(1.46291807926715968e-9)
@@ -150,7 +150,8 @@ def _normal_pairs(
     sine = _horner(z, -1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
     sine = (sine * z) * angle + angle
     cosine = _horner(z, 2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-    cosine = ((cosine * z) * z - z * half) + one
+    halved: NDArray[np.float32] = z * half
+    cosine = ((cosine * z) * z - halved) + np.ones_like(z)
     quadrant = x1 >> np.uint32(30)
     x = np.choose(quadrant, [cosine, -sine, -cosine, sine])
     y = np.choose(quadrant, [sine, cosine, -sine, -cosine])

@@ -52,20 +52,21 @@ def vectors_fixture() -> Callable[[str], Iterator[Words]]:
 @pytest.fixture
 def run_c_program(tmp_path: Path) -> Callable[..., str]:
     """Build the C test program with the given flags, run it, and return what it printed."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
+    native_compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
 
-    def run(*flags: str) -> str:
+    def run(
+        *flags: str, compiler: str | None = native_compiler, emulator: str | None = None
+    ) -> str:
+        if compiler is None:
+            pytest.skip("no C compiler")
         program = tmp_path / "vectors"
         sources = [*(ROOT / "native/test").glob("*.c"), *(ROOT / "native/src").glob("*.c")]
         command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
         command += [*flags, "-o", str(program), *map(str, sources), "-lm"]
         built = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert built.returncode == 0, built.stderr
-        done = subprocess.run(
-            [program, KAT], capture_output=True, text=True, timeout=60, check=False
-        )
+        call = [str(program), str(KAT)] if emulator is None else [emulator, str(program), str(KAT)]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -263,3 +263,26 @@ NOISE = kernel.PrivacyNoise(SEED)
 def test_refusals(call: Callable[[], object]) -> None:
     with pytest.raises(KernelError):
         call()
+
+
+def fed(words: list[int]) -> reference.ReferenceNoise:
+    """A reference stream whose next words are given: rare branches by hand."""
+    noise = reference.ReferenceNoise(SEED)
+    noise._words = iter(words)
+    return noise
+
+
+def test_the_reference_decides_ties_by_the_digits_that_follow() -> None:
+    assert [fed([0, word]).bernoulli(2.0**-40) for word in (0, 2**24 - 1, 2**24)] == [1, 1, 0]
+    # 1/3 = .0101...: 32 equal digits, then a smaller, an equal and a larger word
+    third = 0x55555555
+    assert fed([third, third - 1]).rational(1, 3) == 1
+    assert fed([third, third + 1]).rational(1, 3) == 0
+    assert fed([third, third, 0]).rational(1, 3) == 1
+    assert fed([2**32 - 1, 7]).rational(5, 5) == 1
+    reach, entries = reference.base_table()
+    for index in (0, 5, reach, 2 * reach - 1):
+        for step, want in ((-1, index), (0, index + 1), (1, index + 1)):
+            draw = entries[index] + step
+            words = [draw >> 32 * w & 0xFFFFFFFF for w in reversed(range(8))]
+            assert fed(words).base() == want - reach
