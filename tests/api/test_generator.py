@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklego.datasets import load_arrests
 
+import edge_runtime
 from edge_runtime import Generator, Schema, __version__
 from edge_runtime.errors import BundleError, SamplingError, SchemaError
 
@@ -130,8 +131,6 @@ def test_numeric_columns_come_back_in_bounds_and_type() -> None:
 
 
 def test_the_package_names_its_surface() -> None:
-    import edge_runtime
-
     for name in edge_runtime.__all__:
         assert getattr(edge_runtime, name) is not None
     assert __version__.count(".") == 2

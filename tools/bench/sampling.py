@@ -1,0 +1,162 @@
+"""Rows per second from a generator into a Parquet file on one core, beside SDV's synthesizers.
+
+    python tools/bench/sampling.py --rows 200000 --repeats 5
+
+Every measured run is a process of its own, pinned to one core and allowed one thread: it loads
+the generator, draws the rows, writes them to Parquet and ends. ``sampling`` is the time between
+the first draw and the closed file; ``process`` is the whole life of the process with imports and
+loading. The runs of all systems are interleaved, so that a change of the machine's speed meets
+each of them. All systems learn from the same rows (the flights table of the demo); how well they
+learn does not change how fast they draw, so the peers train for few epochs unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_PEERS = ("GaussianCopula", "TVAE")
+
+
+def table(rows: int):
+    """Return the first `rows` shuffled flights with the columns of the demo's schema."""
+    from edge_runtime.fleet.flights import flights_schema, read_flights
+
+    frame = read_flights().sample(rows, random_state=0).reset_index(drop=True)
+    return frame[list(flights_schema().names)]
+
+
+def train(folder: Path, rows: int, epochs: int, with_peers: bool) -> list[str]:
+    """Train every system on the same rows; returns the names of those that can be measured."""
+    from edge_runtime import Generator
+    from edge_runtime.fleet.flights import flights_schema
+
+    frame = table(rows)
+    Generator.fit(frame, flights_schema(), epochs=epochs).save(folder / "edge-runtime")
+    if not with_peers:
+        return ["edge-runtime"]
+    import torch
+    from sdv.metadata import Metadata
+    from sdv.single_table import GaussianCopulaSynthesizer, TVAESynthesizer
+
+    torch.manual_seed(0)
+    metadata = Metadata.detect_from_dataframe(frame, table_name="flights")
+    for name, maker in (
+        ("GaussianCopula", lambda: GaussianCopulaSynthesizer(metadata)),
+        ("TVAE", lambda: TVAESynthesizer(metadata, epochs=epochs, enable_gpu=False)),
+    ):
+        synthesizer = maker()
+        synthesizer.fit(frame)
+        synthesizer.save(str(folder / name))
+    return ["edge-runtime", *_PEERS]
+
+
+def draw(system: str, path: Path, rows: int, out: Path) -> dict[str, float]:
+    """Load, draw, write; in this process."""
+    if system == "edge-runtime":
+        import pyarrow.parquet as pq
+
+        from edge_runtime import Generator
+
+        generator = Generator.load(path)
+        start = time.perf_counter()
+        writer = None
+        for block in generator.sample_blocks(rows, seed=1):
+            arrow = block.to_arrow()
+            writer = writer or pq.ParquetWriter(out, arrow.schema)
+            writer.write_table(arrow)
+        writer.close()
+    else:
+        from sdv.utils import load_synthesizer
+
+        synthesizer = load_synthesizer(str(path))
+        start = time.perf_counter()
+        synthesizer.sample(rows).to_parquet(out)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"sampling_s": seconds, "peak_mb": peak}
+
+
+def measure(system: str, path: Path, rows: int, out: Path, core: int) -> dict[str, float]:
+    """Run `draw` in a process of its own."""
+    command = [sys.executable, __file__, "--draw", system, str(path), str(rows), str(out)]
+    start = time.perf_counter()
+    done = subprocess.run(
+        command,
+        env={**os.environ, **_ONE_THREAD},
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    figures = json.loads(done.stdout.splitlines()[-1])
+    figures["process_s"] = time.perf_counter() - start
+    return figures
+
+
+def report(runs: dict[str, list[dict[str, float]]], rows: int) -> str:
+    """Return the table, medians with the spread of the sampling rate."""
+    lines = [
+        "| system | rows/s, sampling into Parquet (min to max) | whole process, s | peak RSS, MB |",
+        "| --- | --- | --- | --- |",
+    ]
+    for system, figures in runs.items():
+        rates = sorted(rows / figure["sampling_s"] for figure in figures)
+        lines.append(
+            f"| {system} | {statistics.median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f}) "
+            f"| {statistics.median(f['process_s'] for f in figures):.2f} "
+            f"| {statistics.median(f['peak_mb'] for f in figures):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000, help="rows per run")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--train-rows", type=int, default=20_000)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
+    parser.add_argument("--draw", nargs=4, metavar=("SYSTEM", "PATH", "ROWS", "OUT"))
+    options = parser.parse_args()
+    if options.draw:
+        system, path, rows, out = options.draw
+        print(json.dumps(draw(system, Path(path), int(rows), Path(out))))
+        return
+    peers = find_spec("sdv") is not None
+    if not peers:
+        print("SDV is not installed (pip install 'edge-runtime[bench]'): no peers in this table")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        systems = train(folder, options.train_rows, options.epochs, peers)
+        runs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
+        for _ in range(options.repeats):
+            for system in systems:
+                runs[system].append(
+                    measure(
+                        system, folder / system, options.rows, folder / "out.parquet", options.core
+                    )
+                )
+    packages = ("edge-runtime", "onnxruntime", "numpy", "pyarrow", *(("sdv", "torch") * peers))
+    print(
+        f"flights, {options.rows:,} rows a run, {options.repeats} interleaved runs, one core of "
+        f"{platform.machine()}; " + ", ".join(f"{name} {version(name)}" for name in packages)
+    )
+    print(report(runs, options.rows))
+
+
+if __name__ == "__main__":
+    main()
