@@ -12,10 +12,11 @@ from edge_runtime.schema.census import (
 from edge_runtime.schema.codec import Codec, Encoded
 from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
 from edge_runtime.schema.infer import infer_schema
-from edge_runtime.schema.reading import iter_tables, read_table, write_table
+from edge_runtime.schema.reading import iter_tables, read_table
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import MISSING_TOKENS
+from edge_runtime.schema.writing import TableWriter, write_table
 
 __all__ = [
     "MISSING_TOKENS",
@@ -25,6 +26,7 @@ __all__ = [
     "Encoded",
     "Schema",
     "Table",
+    "TableWriter",
     "census_cells",
     "census_counts",
     "clean_census",

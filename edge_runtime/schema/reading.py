@@ -1,23 +1,20 @@
-"""Reading tables by a schema and writing them back."""
+"""Reading tables by a schema."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import DataError, MissingExtraError
-from edge_runtime.schema.columns import Column, format_timestamp
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.sources import RawChunk, Source, raw_chunks, source_name
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import MISSING_TOKENS, Place, typed_column
+from edge_runtime.schema.writing import listed
 
-__all__ = ["iter_tables", "read_table", "write_table"]
+__all__ = ["iter_tables", "read_table"]
 
 
 def read_table(
@@ -94,7 +91,7 @@ def iter_tables(
         At least one, possibly empty.
     """
     if isinstance(source, Table):
-        source = {name: _listed(source, name) for name in source.schema.names}
+        source = {name: listed(source, name) for name in source.schema.names}
     name = file or source_name(source)
     start = first_row + skip_rows
     stop = None if max_rows is None else start + max_rows
@@ -127,62 +124,3 @@ def _typed(
             missing_tokens=tokens,
         )
     return Table(schema=schema, columns=columns, missing=missing, file=file, first_row=low)
-
-
-def write_table(table: Table, path: str | Path) -> None:
-    """Write a table as .csv or .parquet; missing values become empty fields or nulls.
-
-    Parameters
-    ----------
-    table : Table
-        The rows.
-    path : str or Path
-        Its ending chooses the format; an existing file is replaced.
-
-    Raises
-    ------
-    DataError
-        The ending is neither.
-    MissingExtraError
-        Parquet without pyarrow.
-    """
-    path = Path(path)
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet as pq  # noqa: PLC0415 - not part of the base install
-        except ImportError as error:
-            raise MissingExtraError("pyarrow", "aggregator") from error
-        pq.write_table(table.to_arrow(), path, compression="zstd")
-    elif path.suffix == ".csv":
-        _write_csv(table, path)
-    else:
-        raise DataError("is of no known kind", file=str(path), hint="expected .csv or .parquet")
-
-
-def _write_csv(table: Table, path: Path) -> None:
-    listed = [_listed(table, name, missing="") for name in table.schema.names]
-    with path.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(text)
-        writer.writerow(table.schema.names)
-        writer.writerows(zip(*listed, strict=True))
-
-
-def _listed(table: Table, name: str, missing: str | None = None) -> list[object]:
-    column = table.schema.columns[table.schema.index(name)]
-    return [
-        missing if gone else _text(column, value)
-        for value, gone in zip(
-            table.columns[name].tolist(), table.missing[name].tolist(), strict=True
-        )
-    ]
-
-
-def _text(column: Column, value: Any) -> object:
-    """Return a typed value as CSV shows it; numbers as they are: that writes them exactly."""
-    if column.kind == "boolean":
-        return "true" if value else "false"
-    if column.kind == "timestamp":
-        return format_timestamp(value)
-    if column.kind == "number" and column.decimals is not None:
-        return f"{value:.{column.decimals}f}"
-    return value

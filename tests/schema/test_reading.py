@@ -20,7 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.errors import DataError, MissingExtraError, SchemaError
-from edge_runtime.schema import Column, Schema, Table, iter_tables, read_table, write_table
+from edge_runtime.schema import (
+    Column,
+    Schema,
+    Table,
+    TableWriter,
+    iter_tables,
+    read_table,
+    write_table,
+)
 
 
 def same(a: Table, b: Table) -> bool:
@@ -321,3 +329,37 @@ def test_a_device_reads_sixty_thousand_rows_quickly(csv_file: Path, schema: Sche
     table = read_table(csv_file, schema)
     assert table.rows == 60_000
     assert time.process_time() - started < 4  # 0.7 s measured on one x86 core
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_blocks_into_one_file(ending: str, csv_file: Path, schema: Schema, tmp_path: Path) -> None:
+    table = read_table(csv_file, schema)
+    path = tmp_path / f"blocks.{ending}"
+    with TableWriter(path) as writer:
+        for block in (slice(0, 0), slice(0, 120), slice(120, 300)):
+            writer.write(table.take(block))
+        assert not path.exists()  # nobody reads half a file
+    assert writer.rows == 300
+    assert same(read_table(path, schema), table)
+    before = path.read_bytes()
+
+    def interrupted() -> None:
+        with TableWriter(path) as writer:
+            writer.write(table)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == sorted([path, csv_file])
+    text = io.StringIO()
+    with TableWriter(text) as writer:
+        writer.write(table)
+    assert same(read_table(io.StringIO(text.getvalue()), schema), table)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_what_cannot_be_written(ending: str, csv_file: Path, schema: Schema) -> None:
+    table = read_table(csv_file, schema)
+    with pytest.raises(DataError, match="cannot be written"):
+        write_table(table, csv_file / f"x.{ending}")
