@@ -7,7 +7,7 @@ import math
 import msgspec
 
 from edge_runtime.errors import TrainingError
-from edge_runtime.kernel import effective_noise_multiplier
+from edge_runtime.kernel import TRAINING_MAX_LOG_DISTANCE, effective_noise_multiplier
 from edge_runtime.privacy import ORDERS, rdp_subsampled_gaussian, smallest_noise
 from edge_runtime.privacy.accountant import F64
 from edge_runtime.training.settings import TrainSettings
@@ -18,16 +18,13 @@ __all__ = ["batch_cap", "calibrate_settings", "release_cost", "sampling_rate"]
 #: The sampler rounds the probability to a multiple of 2^-64.
 _SAMPLING_ROUNDING = 2.0**-50
 
-#: Max-log distance of one draw of the wide sampler from the discrete Gaussian, see
-#: docs/kernel-noise.md.
-_SAMPLER_DISTANCE = 2.0**-57
-
 
 def batch_cap(expected_batch: int) -> int:
     """Rows in one step whose float32 summation error is charged.
 
-    A Poisson sample of mean b exceeds 2 b + 64 with probability below exp(-0.38 b - 16)
-    (Chernoff's bound, its least favourable b between 1 and 10,000 included).
+    A Poisson sample of mean b exceeds 2 b + 64 rows with probability below e^-80 for every b up to
+    20,000, and below e^-49 should the released row count be a quarter too low (Chernoff's bound,
+    k - b - k log(k / b) in the exponent).
     """
     return 2 * expected_batch + 64
 
@@ -72,7 +69,7 @@ def release_cost(settings: TrainSettings, rows_public: float, parameters: int) -
         # Each entry passes through at most these float32 additions: one chunk's and the chunks'.
         summed_in_float32=CLIPPED_CHUNK + math.ceil(rows / CLIPPED_CHUNK),
     )
-    sampler = (2.0 * ORDERS - 1.0) / (ORDERS - 1.0) * _SAMPLER_DISTANCE * parameters
+    sampler = (2.0 * ORDERS - 1.0) / (ORDERS - 1.0) * TRAINING_MAX_LOG_DISTANCE * parameters
     return rdp_subsampled_gaussian(q, multiplier, settings.steps) + settings.steps * sampler
 
 
