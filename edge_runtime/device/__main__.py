@@ -8,6 +8,7 @@ import os
 import sys
 
 from edge_runtime.device.config import load_config
+from edge_runtime.device.memory import share_one_heap
 from edge_runtime.errors import EdgeRuntimeError
 
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Before numpy is imported: its thread pools cost memory at import and gain nothing here.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(config.engine.threads))
+        share_one_heap()
         from edge_runtime.device.agent import Agent  # noqa: PLC0415 - after the lines above
 
         Agent(config).run(signals=True)

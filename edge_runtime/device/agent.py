@@ -13,12 +13,12 @@ import logging
 import queue
 import signal
 import time
-from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from edge_runtime import __version__
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.outbox import Outbox, SendWindow
@@ -100,7 +100,7 @@ class Agent:
                 private=limit is not None,
                 epsilon_limit=limit,
                 delta=config.privacy.delta,
-                software=_software(),
+                software=f"edge-runtime {__version__}",
             ),
             on_change=lambda: self._events.put(_StateChanged()),
         )
@@ -329,10 +329,3 @@ def _lock(config: DeviceConfig) -> BinaryIO:
             "device.state_dir of its own"
         ) from error
     return file
-
-
-def _software() -> str:
-    try:
-        return f"edge-runtime {version('edge-runtime')}"
-    except PackageNotFoundError:
-        return "edge-runtime"

@@ -75,7 +75,9 @@ class PlanBook:
 
     def _mark(self, plan_id: str, status: PlanStatus, reason: str) -> None:
         self._store.connection.execute(
-            "UPDATE plans SET status = ?, reason = ? WHERE id = ?", (status, reason, plan_id)
+            "UPDATE plans SET status = ?1, reason = ?2 "
+            "WHERE id = ?3 AND (status != ?1 OR reason != ?2)",
+            (status, reason, plan_id),
         )
 
     def reconsider_declined(self) -> None:

@@ -116,7 +116,7 @@ class CsvSource:
         *,
         path: Path,
         follow: bool = True,
-        piece_bytes: int = 256 << 10,
+        piece_bytes: int = 64 << 10,
         max_record_bytes: int = 4 << 20,
     ) -> None:
         if piece_bytes < 1 or max_record_bytes < 1:

@@ -57,7 +57,7 @@ class CodeSet(NamedTuple):
 
     #: int32 [rows, columns], C-contiguous
     codes: npt.NDArray[np.int32]
-    #: part numbers that were read; together with the codec digest they name the rows
+    #: the last part that was read; with the codec's digest it names the rows
     last_part: int
 
 
@@ -217,19 +217,26 @@ class Store:
         up_to_part : int, optional
             Ignore parts that came later: a resumed training sees the rows it began with.
         """
-        last = 0
-        pieces: list[npt.NDArray[np.int32]] = []
-        for part, rows, itemsize, packed in self.connection.execute(
+        condition = (codec_digest, up_to_part if up_to_part is not None else (1 << 62))
+        (rows,) = self.connection.execute(
+            "SELECT COALESCE(SUM(rows), 0) FROM codes WHERE codec_digest = ? AND part <= ?",
+            condition,
+        ).fetchone()
+        codes = np.zeros((rows, 0), dtype=np.int32)
+        filled = last = 0
+        for part, count, itemsize, packed in self.connection.execute(
             "SELECT part, rows, itemsize, packed FROM codes WHERE codec_digest = ? AND part <= ? "
             "ORDER BY part",
-            (codec_digest, up_to_part if up_to_part is not None else (1 << 62)),
+            condition,
         ):
+            piece = np.frombuffer(packed, dtype=np.dtype(f"<u{itemsize}")).reshape(count, -1)
+            if not codes.shape[1]:
+                # All rows at once: pieces joined later would need the memory twice.
+                codes = np.empty((rows, piece.shape[1]), dtype=np.int32)
+            codes[filled : filled + count] = piece
+            filled += count
             last = part
-            flat = np.frombuffer(packed, dtype=np.dtype(f"<u{itemsize}"))
-            pieces.append(flat.reshape(rows, -1).astype(np.int32))
-        if not pieces:
-            return CodeSet(np.zeros((0, 0), dtype=np.int32), 0)
-        return CodeSet(np.ascontiguousarray(np.concatenate(pieces)), last)
+        return CodeSet(codes, last)
 
     def drop_codes(self, *, keep_digest: str | None = None) -> None:
         """Delete the codes of all codecs, or of all but one; the source can be read again."""

@@ -15,6 +15,7 @@ from edge_runtime.device.anchor import Released, release_anchor
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.clamp import clamp_columns
 from edge_runtime.device.intake import Intake
+from edge_runtime.device.memory import give_back
 from edge_runtime.errors import PlanError, TrainingError
 from edge_runtime.generator import Bundle, Weights, open_engine, sample_codes
 from edge_runtime.kernel import PrivacyNoise
@@ -66,11 +67,15 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
             return Outcome("stopped")
 
     paid = bench.ledger.find(_key(plan))
-    part = None if paid is None else int(paid.details["last_part"])
-    codes, last_part = intake.codes(codec, up_to_part=part)
-    if plan.anchor is not None:
-        bench.plans.mark(plan.id, "running")
-        release_anchor(bench, plan, plan.anchor, codes=codes, codec=codec, schema=schema)
+    last_part = 0
+    if paid is None or plan.anchor is not None:
+        codes, last_part = intake.codes(codec)
+        if plan.anchor is not None:
+            bench.plans.mark(plan.id, "running")
+            release_anchor(bench, plan, plan.anchor, codes=codes, codec=codec, schema=schema)
+        # Read again for training: what is not needed now is not held.
+        del codes
+    give_back()
     released = Released(bench=bench, schema=schema, codec=codec)
     if paid is None:
         rows_public = released.rows()
@@ -93,7 +98,7 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
         paid = _spend(bench, plan, plan.train, bundle, rows_public=rows_public, last_part=last_part)
     bench.show_spent()
     if not paid.released:
-        weights = _train(bench, plan, bundle, codes, paid)
+        weights = _train(bench, plan, bundle, intake, paid)
         if weights is None:
             return Outcome("stopped")
         _release_rows(
@@ -154,9 +159,10 @@ def _train(
     bench: Bench,
     plan: Plan,
     bundle: Bundle,
-    codes: npt.NDArray[np.int32],
+    intake: Intake,
     entry: Entry,
 ) -> Weights | None:
+    codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
     settings = msgspec.convert(entry.details["settings"], TrainSettings)
     checkpoint = _checkpoint(bench, plan)
     if entry.rdp is None:
@@ -221,6 +227,7 @@ def _release_rows(
     entry: Entry,
 ) -> None:
     """Sample from the trained network and enqueue the rows, settled with the ledger at once."""
+    give_back()
     bench.reporter.set(status="sampling", progress=0.0)
     schema = bundle.schema
     rows = _rows(bench, request, float(entry.details["rows_public"]), len(schema.columns))
@@ -241,7 +248,8 @@ def _release_rows(
         engine=bench.config.engine.name,
         threads=bench.config.engine.threads,
     )
-    pieces: list[npt.NDArray[np.int32]] = []
+    # Narrow while they wait: one transaction takes them all.
+    pieces: list[npt.NDArray[np.uint16]] = []
     try:
         for start in starts:
             size = min(BATCH_ROWS, rows - start)
@@ -252,7 +260,7 @@ def _release_rows(
                     key=key,
                     offset=start,
                     clamp=_slice(clamp, start, size),
-                )
+                ).astype(np.uint16)
             )
             bench.reporter.set(progress=(start + size) / rows)
     finally:
@@ -277,7 +285,10 @@ def _release_rows(
                 id=header.id,
                 kind="batch",
                 payload=encode_batch(
-                    header, codes, cardinalities=bundle.codec.cardinalities, names=schema.names
+                    header,
+                    codes.astype(np.int32),
+                    cardinalities=bundle.codec.cardinalities,
+                    names=schema.names,
                 ),
                 rows=codes.shape[0],
             )
