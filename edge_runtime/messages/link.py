@@ -124,7 +124,7 @@ class Link:
         self._live: Connection | None = None  # the current one, once the broker has accepted it
         self._pending: list[PublishHandle] = []
         self._retained: dict[str, tuple[bytes, PublishHandle]] = {}
-        self._problem = f"no connection to {self._place} was attempted yet"
+        self._problem = f"the broker at {self._place} has not answered yet"
         self._thread = threading.Thread(target=self._run, name=f"link {client_id}", daemon=True)
 
     def start(self) -> Link:
@@ -337,11 +337,7 @@ class Link:
             topics = self._requests.pop(mid, [])
         for topic, reason in zip(topics, reasons, strict=False):
             if reason.value >= _REFUSED:
-                _LOG.error(
-                    "the broker at %s refuses the subscription to %s: check its access rules",
-                    self._place,
-                    topic,
-                )
+                _LOG.error("the broker at %s refuses subscriptions to %s", self._place, topic)
         if not self.connected.is_set():
             self._ready()
 

@@ -58,6 +58,33 @@ def test_messages_arrive_in_order_and_the_handle_confirms(broker: Broker, until:
         assert not any(retained for _, _, retained in inbox.all)
 
 
+def test_answers_from_the_handler_while_others_publish(broker: Broker, until: Until) -> None:
+    """What the aggregator does with its acknowledgements, from the network thread itself."""
+    acks = Inbox()
+    server = make_link(
+        broker, "server", topics=["up"],
+        on_message=lambda _topic, payload, _retained: server.publish("down", payload) and None,
+    )  # fmt: skip
+    with server, make_link(broker, "client", topics=["down"], on_message=acks) as client:
+        server.wait_connected(10)
+        client.wait_connected(10)
+
+        def publish(thread: int) -> None:
+            for i in range(150):
+                client.publish("up", f"{thread} {i}".encode())
+                server.publish("state", str(i).encode(), retain=True)
+
+        threads = [threading.Thread(target=publish, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        until(lambda: len(acks.all) >= 450)
+        assert {p for _, p, _ in acks.all} == {
+            f"{n} {i}".encode() for n in range(3) for i in range(150)
+        }
+
+
 def test_large_retained_message_reaches_a_later_subscriber(broker: Broker, until: Until) -> None:
     bundle = np.random.default_rng(1).bytes(6 << 20)
     inbox = Inbox()
