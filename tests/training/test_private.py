@@ -197,7 +197,7 @@ def test_the_cost_charges_float32_sums_and_the_samplers_distance(layout, monkeyp
     cost = release_cost(settings, 200_000.0, layout.parameters)
     assert slack > 0.05
     assert np.all(cost > bound)
-    assert np.all(cost < bound * 1.1)
+    assert np.all(cost < bound * 1.2)  # steepest near order 9
     monkeypatch.setattr(cost_module, "TRAINING_MAX_LOG_DISTANCE", 1e-9)
     more = release_cost(settings, 200_000.0, layout.parameters) - cost
     expected = 12 * layout.parameters * 1e-9 * (2 * ORDERS - 1) / (ORDERS - 1)
