@@ -5,7 +5,7 @@ A complete file, with the defaults of everything that may be left out::
     [device]
     id = "board-17"                 # [a-z0-9][a-z0-9_-]{0,62}
     fleet = "demo"
-    state_dir = "state"             # relative paths start at this file's directory
+    state_dir = "state"             # the store and cached bundles; one agent at a time
     log_level = "info"              # debug, info, warning, error
 
     [broker]
@@ -20,7 +20,7 @@ A complete file, with the defaults of everything that may be left out::
     kind = "csv"
     path = "rows.csv"
     follow = true                   # the file may grow; an unfinished last line is left for later
-    poll_s = 5.0
+    poll_s = 5.0                    # a source that could not be read is tried again after this time
 
     [privacy]
     epsilon = 8.0                   # the most a row may ever cost, or "none": WITHOUT PRIVACY

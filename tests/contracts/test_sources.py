@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.device.config import SourceConfig
 from edge_runtime.device.source import SOURCES, Piece, Position, Source, open_source
-from edge_runtime.errors import DataError
+from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.schema import Column, Schema
 
 SCHEMA = Schema(
@@ -240,3 +240,27 @@ def test_a_wrong_value_is_named_but_not_in_public(kind: str, tmp_path: Path) -> 
     assert "'size'" in caught.value.public
     assert "4711" not in caught.value.public
     assert f"row {len(ROWS) + 1}" not in caught.value.public
+
+
+def test_text_of_another_encoding_is_a_typed_error(kind: str, tmp_path: Path) -> None:
+    maker, source = make(kind, tmp_path)
+    maker.write(ROWS)
+    maker.finish("Füße,3\n".encode("latin-1"))
+    with pytest.raises(DataError, match="UTF-8") as caught:
+        source.read(SCHEMA, None)
+    assert "F" not in caught.value.public.replace("UTF", "")
+
+
+def test_a_record_without_end_is_refused(kind: str, tmp_path: Path) -> None:
+    maker, source = make(kind, tmp_path)
+    maker.write(ROWS)
+    maker.finish(b'"' + b"x," * 4000)
+    maker.append([("a", 1)] * 100)
+    source._piece_bytes, source._max_record_bytes = 64, 1024  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="unclosed quote"):
+        list(pieces(source))
+
+
+def test_positive_sizes_only() -> None:
+    with pytest.raises(ConfigError):
+        SOURCES["csv"](path=Path("x"), piece_bytes=0)

@@ -169,7 +169,7 @@ class Device:
             state_dir = "state"
             [broker]
             port = {self.port}
-            ack_timeout_s = 2.0
+            ack_timeout_s = 1.0
             [source]
             path = "rows.csv"
             poll_s = 0.2

@@ -36,6 +36,14 @@ def test_the_documented_file_is_the_default(tmp_path: Path) -> None:
     assert msgspec.structs.replace(shown, id="a-1", fleet="f") == small
 
 
+def test_the_guide_shows_the_same_file(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "device.md").read_text()
+    shown = guide.split("```toml\n", 1)[1].split("```", 1)[0]
+    assert (
+        shown.strip() == textwrap.dedent((config_module.__doc__ or "").split("::\n", 1)[1]).strip()
+    )
+
+
 def test_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     file = write(tmp_path, SMALL)

@@ -227,7 +227,6 @@ def test_a_training_plan_gives_rows_and_anchor_within_the_ceiling(
     codes = np.concatenate([codes for _, codes in batches])
     rows = shop.kit.ROWS
     assert abs(len(codes) - 3 * rows) < 3 * 60
-    assert len(codes) != 3 * rows or len(codes) % rows  # noisy, not exact
     # Clamped to the noisy histogram of the condition, which is close to the real one.
     real = bundle.codec.encode(read_table(device.source, schema)).codes
     assert np.mean(codes[:, 0] == 1) == pytest.approx(np.mean(real[:, 0] == 1), abs=0.03)
