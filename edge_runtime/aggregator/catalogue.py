@@ -9,20 +9,19 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
+from edge_runtime.aggregator.records import (
+    BundleRecord,
+    DeviceTotals,
+    MessageRecord,
+    RoundRecord,
+)
 from edge_runtime.errors import AggregatorError
 
-__all__ = [
-    "BundleRecord",
-    "Catalogue",
-    "DeviceTotals",
-    "MessageRecord",
-    "RoundRecord",
-    "utc_now",
-]
+__all__ = ["Catalogue", "utc_now"]
 
 _VERSION = "1"
 
@@ -92,71 +91,6 @@ _devices = sa.Table(
     sa.Column("state", sa.JSON, nullable=False),
     sa.Column("seen_at", sa.String(40), nullable=False),
 )
-
-
-class MessageRecord(NamedTuple):
-    """One message that was answered.
-
-    `kind` is "batch", "census", "anchor" or, where no header could be read, "unreadable" (then
-    `id` is the SHA-256 of the bytes); `status` is "accepted", "quarantined" or "refused"; `path`
-    is relative to the data directory; `epsilon` is the device's statement, None without privacy.
-    """
-
-    id: str
-    device: str
-    sequence: int
-    sha256: str
-    kind: str
-    status: str
-    reason: str
-    round: int
-    plan_id: str
-    part: int
-    parts: int
-    depth: int
-    rows: int
-    bytes: int
-    path: str
-    epsilon: float | None
-    received_at: str
-
-
-class DeviceTotals(NamedTuple):
-    """What was accepted from one device; `quarantined` also counts refused messages."""
-
-    batches: int
-    rows: int
-    quarantined: int
-    bytes: int
-    epsilon: float | None
-    last_round: int
-
-
-class RoundRecord(NamedTuple):
-    """One round: `status` is "open", "fusing" or "closed"; round 0 is the census."""
-
-    round: int
-    kind: str
-    plan_id: str
-    plan: str
-    status: str
-    started_unix_s: float
-    ended_unix_s: float | None
-    reason: str
-
-
-class BundleRecord(NamedTuple):
-    """One generator: `status` is "published" or "rejected"."""
-
-    digest: str
-    round: int
-    depth: int
-    parent: str | None
-    status: str
-    reason: str
-    metrics: dict[str, Any]
-    path: str
-    created_at: str
 
 
 def utc_now() -> str:

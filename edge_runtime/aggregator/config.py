@@ -129,10 +129,10 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class TrainPlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[train]: how a device trains; the noise follows from the budget."""
 
-    steps: int = 400
-    expected_batch: int = 256
+    steps: int = 300
+    expected_batch: int = 512
     clip_norm: float = 1.0
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-2
     averaging: float = 0.0
 
 
@@ -180,7 +180,7 @@ class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     hidden: int = 128
     epochs: int = 15
     batch: int = 512
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     patience: int = 3
     validation_share: float = 0.1
     max_rows: int = 200_000

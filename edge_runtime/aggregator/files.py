@@ -1,11 +1,15 @@
-"""Writing a file so that it is either whole and on the disk, or not there."""
+"""Files that are either whole and on the disk or not there, and a directory of one process."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
-__all__ = ["write_durably"]
+from edge_runtime.errors import AggregatorError
+
+__all__ = ["hold_directory", "write_durably"]
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -33,3 +37,25 @@ def write_durably(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def hold_directory(data_dir: Path) -> IO[bytes]:
+    """Hold a data directory until the file returned is closed.
+
+    Two aggregators on one pool would each miss the other's rows.
+
+    Raises
+    ------
+    AggregatorError
+        If another process holds it.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    file = (data_dir / "lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise AggregatorError(
+            f"{data_dir} is in use by another aggregator; stop it first, or use another directory"
+        ) from error
+    return file

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from edge_runtime.aggregator.catalogue import Catalogue, MessageRecord, utc_now
+from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.pool import Pool
 from edge_runtime.aggregator.quarantine import Quarantine
+from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import MessageError
 from edge_runtime.messages import (
     Ack,

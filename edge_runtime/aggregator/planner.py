@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from edge_runtime.aggregator.budget import Schedule, make_schedule
-from edge_runtime.aggregator.catalogue import Catalogue, RoundRecord
+from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.records import RoundRecord
 from edge_runtime.messages import (
     AnchorRequest,
     DeviceState,

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edge_runtime.aggregator.catalogue import MessageRecord
 from edge_runtime.aggregator.files import write_durably
+from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import AggregatorError
 
 if TYPE_CHECKING:

@@ -7,20 +7,18 @@ planner runs on the caller's.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import queue
 import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import IO
 
 import msgspec
 import sqlalchemy.exc
 
 from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.files import hold_directory
 from edge_runtime.aggregator.fusion import (
     Outcome,
     census_anchor,
@@ -31,12 +29,12 @@ from edge_runtime.aggregator.inbox import Inbox, Incoming
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.release import write_release
+from edge_runtime.aggregator.showing import make_status
 from edge_runtime.aggregator.workspace import create_workspace
-from edge_runtime.errors import AggregatorError, EdgeRuntimeError, MessageError
+from edge_runtime.errors import EdgeRuntimeError, MessageError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
     AggregatorStatus,
-    DeviceProgress,
     DeviceState,
     Link,
     Topics,
@@ -73,7 +71,7 @@ class Service:
 
     def __init__(self, config: AggregatorConfig) -> None:
         self._config = config
-        self._lock_file = _lock(config.data_dir)
+        self._lock_file = hold_directory(config.data_dir)
         self._workspace = create_workspace(config)
         self._catalogue = self._workspace.catalogue
         self._topics = Topics(config.fleet.name)
@@ -145,20 +143,22 @@ class Service:
         inbox = threading.Thread(target=self._serve_inbox, name="inbox", daemon=True)
         inbox.start()
         self._link.start()
+        farewell = None
         try:
             while not self._stop.wait(_TICK_S):
-                if self._failure is not None:
-                    raise self._failure
                 self._tick()
-        except EdgeRuntimeError as error:
-            self._show(Step("done", "failed", 0, 0.0, str(error)[:500]), force=True)
+        except BaseException as error:
+            # People who look at the retained status see why, and not only that it is gone.
+            reason = str(error)[:500] or type(error).__name__
+            self._show(Step("wait", "failed", 0, 0.0, reason), force=True)
+            farewell = self._shown
             raise
         finally:
             self._stop.set()
             self._executor.shutdown(wait=True, cancel_futures=True)
             inbox.join()
             self._save_states()
-            self._link.close(farewell=self._shown if self._failure else None)
+            self._link.close(farewell=farewell)
             self._workspace.close()
             self._lock_file.close()
 
@@ -202,7 +202,8 @@ class Service:
                 acks = self._inbox.accept(messages)
             except (OSError, sqlalchemy.exc.OperationalError) as error:
                 # A full disk or a database that is away: nothing was acknowledged.
-                _LOG.error("%d messages could not be stored: %s", len(messages), error)
+                reason = str(error).splitlines()[0]
+                _LOG.error("%d messages could not be stored: %s", len(messages), reason)
                 self._stop.wait(_RETRY_S)
                 continue
             except BaseException as error:  # noqa: BLE001 - handed over to the caller of run
@@ -240,6 +241,8 @@ class Service:
                 self._link.publish(topic, b"", retain=True)
 
     def _tick(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         with self._states_lock:
             states = dict(self._states)
         step = self._planner.step(
@@ -367,37 +370,15 @@ class Service:
             return
         self._shown_at = time.monotonic()
         self._save_states()
-        totals, per_device = self._catalogue.totals(), self._catalogue.device_totals()
         with self._states_lock:
             states = dict(self._states)
-        devices = {}
-        for device in sorted(states.keys() | per_device.keys()):
-            total = per_device.get(device)
-            devices[device] = DeviceProgress(
-                status=states[device].status if device in states else "unknown",
-                round=total.last_round if total else 0,
-                batches=total.batches if total else 0,
-                rows=total.rows if total else 0,
-                quarantined=total.quarantined if total else 0,
-                bytes=total.bytes if total else 0,
-                epsilon=total.epsilon if total else None,
-            )
-        made = self._catalogue.bundles(status=None)
-        private = self._config.privacy.limit is not None
         shown = encode_status(
-            AggregatorStatus(
-                phase=step.phase,
-                round=step.number,
-                rounds=self._config.rounds.count,
-                devices=devices,
-                batches=totals["batches"],
-                rows=totals["rows"],
-                quarantined=totals["quarantined"],
+            make_status(
+                step=step,
+                catalogue=self._catalogue,
+                config=self._config,
+                states=states,
                 bundle_digest=self._bundle.digest if self._bundle else "",
-                progress=step.progress,
-                private=private,
-                metrics=made[-1].metrics if made else {},
-                reason=step.reason if private else f"WITHOUT PRIVACY. {step.reason}",
             )
         )
         if shown != self._shown or force:
@@ -409,20 +390,6 @@ class Service:
             changed = {d: msgspec.to_builtins(self._states[d]) for d in self._changed}
             self._changed.clear()
         self._catalogue.save_devices(changed)
-
-
-def _lock(data_dir: Path) -> IO[bytes]:
-    """Hold the data directory: two aggregators on one pool would each miss the other's rows."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    file = (data_dir / "lock").open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise AggregatorError(
-            f"{data_dir} is in use by another aggregator; stop it first, or use another directory"
-        ) from error
-    return file
 
 
 def run(config: AggregatorConfig) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import DeviceCounts
-from edge_runtime.aggregator.catalogue import MessageRecord
+from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import AggregatorError, MessageError
 from edge_runtime.messages import decode_summary
 from edge_runtime.schema import Census, Schema, census_cells

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from edge_runtime.aggregator.anchor import Anchor, DeviceCounts, merge_anchors
-from edge_runtime.aggregator.catalogue import BundleRecord, Catalogue, utc_now
+from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
 from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.pool import Pool, PoolRows
+from edge_runtime.aggregator.records import BundleRecord
 from edge_runtime.aggregator.statement import privacy_facts
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses
 from edge_runtime.errors import AggregatorError

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.aggregator.catalogue import RoundRecord
 from edge_runtime.aggregator.config import AggregatorConfig, load_config
 from edge_runtime.aggregator.fusion import first_generator
 from edge_runtime.aggregator.inbox import Inbox, Incoming
 from edge_runtime.aggregator.planner import Planner
 from edge_runtime.aggregator.quarantine import Quarantine
+from edge_runtime.aggregator.records import RoundRecord
 from edge_runtime.aggregator.workspace import Workspace, create_workspace
 from edge_runtime.generator import Bundle
 from edge_runtime.kernel import count_codes, count_pairs
@@ -42,9 +42,7 @@ def make_schema() -> Schema:
             Column(name="late", kind="boolean", condition=True),
             Column(name="hour", kind="integer", low=0.0, high=23.0),
             Column(name="origin", kind="category", values=("EWR", "JFK", "LGA"), other=True),
-            Column(
-                name="delay", kind="number", low=0.0, high=100.0, decimals=1, nullable=True
-            ),
+            Column(name="delay", kind="number", low=0.0, high=100.0, decimals=1, nullable=True),
         ),
     )
 
@@ -133,14 +131,10 @@ class Device:
             "plan_id": plan.id,
             "round": plan.round,
             "depth": bundle.lineage.depth + 1 if bundle and kind == "batch" else 0,
-            "privacy": PrivacyStatement(
-                mechanism="test", epsilon=self.epsilon, delta=self.delta
-            ),
+            "privacy": PrivacyStatement(mechanism="test", epsilon=self.epsilon, delta=self.delta),
             "extra": {} if kind == "batch" else {"sigma": self.sigma},
         }
-        return msgspec.convert(
-            msgspec.to_builtins(Header(**{**fields, **changes})), Header
-        )
+        return msgspec.convert(msgspec.to_builtins(Header(**{**fields, **changes})), Header)
 
     def _noisy(self, counts: np.ndarray) -> np.ndarray:
         noise = np.rint(self.rng.normal(0, self.sigma, counts.shape)) if self.sigma else 0
@@ -163,9 +157,7 @@ class Device:
             )
         return encode_summary(self.header("anchor", plan, bundle, **changes), tensors)
 
-    def batch(
-        self, plan: Plan, bundle: Bundle, codes: np.ndarray, **changes: Any
-    ) -> bytes:
+    def batch(self, plan: Plan, bundle: Bundle, codes: np.ndarray, **changes: Any) -> bytes:
         return encode_batch(
             self.header("batch", plan, bundle, **changes),
             codes,

@@ -63,8 +63,7 @@ def test_total_variation_and_its_error_match_what_noise_does() -> None:
     assert found < 3 * exact.sampling_error(len(codes))
     assert exact.sampling_error(len(codes)) < 3 * found
     noisy = [
-        Table((0,), truth + rng.normal(0, 20, 4), 400.0).total_variation(codes)
-        for _ in range(300)
+        Table((0,), truth + rng.normal(0, 20, 4), 400.0).total_variation(codes) for _ in range(300)
     ]
     # The expected distance is bounded by the stated error, and not a tenth of it.
     stated = Table((0,), truth, 400.0).error

@@ -23,9 +23,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, schema: Schema) -> None:
 
 
 def test_no_privacy_is_spelled_out(tmp_path: Path, schema: Schema) -> None:
-    assert load_config(
-        write_config(tmp_path, schema, privacy={"epsilon": "none"})
-    ).privacy.limit is None
+    assert (
+        load_config(write_config(tmp_path, schema, privacy={"epsilon": "none"})).privacy.limit
+        is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import Ack, Plan, PrivacyStatement
+from edge_runtime.schema import Codec
 
 from .conftest import Kit, make_inbox, make_kit, sha256
 
@@ -147,8 +148,6 @@ def test_codes_out_of_range_are_refused(kit: Kit) -> None:
     payload = device.batch(plan, bundle, codes)
     narrow = make_inbox(kit.workspace)
     other = kit.devices["b"].table.take(np.arange(40))
-    from edge_runtime.schema import Codec
-
     small = Codec.fit(other, kit.workspace.schema, max_bins=2)
     narrow.use_codec(small)
     wrong = device.batch(plan, bundle, codes, codec_digest=small.digest)
@@ -160,9 +159,7 @@ def test_codes_out_of_range_are_refused(kit: Kit) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"garbage", b"\x28\xb5\x2f\xfd" + b"\0" * 40])
 @pytest.mark.parametrize("kind", ["batch", "summary"])
-def test_unreadable_bytes_are_refused_by_their_digest(
-    kit: Kit, payload: bytes, kind: str
-) -> None:
+def test_unreadable_bytes_are_refused_by_their_digest(kit: Kit, payload: bytes, kind: str) -> None:
     acks = _send(kit, "a", kind, payload, payload)
     assert [a.status for a in acks] == ["refused", "refused"]
     assert acks[0].sha256 == sha256(payload)
@@ -239,8 +236,13 @@ def test_a_row_keeps_its_lot(kit: Kit) -> None:
     first = kit.workspace.pool_rows()
     _send(kit, "a", "batch", *kit.devices["a"].batches(plan, bundle, 100, seed=9))
     second = kit.workspace.pool_rows()
-    old = {(d, tuple(c), lot) for d, c, lot in zip(first.device, first.codes, first.lot)}
-    new = {(d, tuple(c), lot) for d, c, lot in zip(second.device, second.codes, second.lot)}
+    old = {
+        (d, tuple(c), lot) for d, c, lot in zip(first.device, first.codes, first.lot, strict=True)
+    }
+    new = {
+        (d, tuple(c), lot)
+        for d, c, lot in zip(second.device, second.codes, second.lot, strict=True)
+    }
     assert old <= new
     assert 0.05 < (second.lot < 0.1).mean() < 0.15
 

@@ -8,7 +8,7 @@ import pytest
 
 from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.planner import Planner, Step
-from edge_runtime.messages import DeviceState
+from edge_runtime.messages import DeviceState, decode_plan, encode_plan
 
 from .conftest import Kit, make_kit
 
@@ -160,7 +160,5 @@ def test_without_privacy_the_plans_say_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_every_plan_of_the_schedule_is_a_valid_message(kit: Kit, number: int) -> None:
-    from edge_runtime.messages import decode_plan, encode_plan
-
     plan = kit.planner.make_plan(number, "a" * 64)
     assert decode_plan(encode_plan(plan)) == plan

@@ -1,0 +1,66 @@
+"""The aggregator's retained status, as people and observers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge_runtime.aggregator.catalogue import Catalogue
+from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.planner import Step
+from edge_runtime.messages import AggregatorStatus, DeviceProgress, DeviceState
+
+__all__ = ["make_status"]
+
+
+def make_status(
+    *,
+    step: Step,
+    catalogue: Catalogue,
+    config: AggregatorConfig,
+    states: Mapping[str, DeviceState],
+    bundle_digest: str,
+) -> AggregatorStatus:
+    """Put a status together.
+
+    Parameters
+    ----------
+    step : Step
+        Where the planner is.
+    catalogue : Catalogue
+        What was accepted.
+    config : AggregatorConfig
+        What is planned, and whether it is private.
+    states : mapping of str to DeviceState
+        The devices' own last words.
+    bundle_digest : str
+        The generator in force, or empty.
+    """
+    totals, per_device = catalogue.totals(), catalogue.device_totals()
+    devices = {}
+    for device in sorted(states.keys() | per_device.keys()):
+        total = per_device.get(device)
+        devices[device] = DeviceProgress(
+            status=states[device].status if device in states else "unknown",
+            round=total.last_round if total else 0,
+            batches=total.batches if total else 0,
+            rows=total.rows if total else 0,
+            quarantined=total.quarantined if total else 0,
+            bytes=total.bytes if total else 0,
+            epsilon=total.epsilon if total else None,
+        )
+    made = catalogue.bundles(status=None)
+    private = config.privacy.limit is not None
+    return AggregatorStatus(
+        phase=step.phase,
+        round=step.number,
+        rounds=config.rounds.count,
+        devices=devices,
+        batches=totals["batches"],
+        rows=totals["rows"],
+        quarantined=totals["quarantined"],
+        bundle_digest=bundle_digest,
+        progress=step.progress,
+        private=private,
+        metrics=made[-1].metrics if made else {},
+        reason=step.reason if private else f"WITHOUT PRIVACY. {step.reason}",
+    )

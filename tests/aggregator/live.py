@@ -1,0 +1,197 @@
+"""Devices on a real link, as the protocol describes them: they send until acknowledged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge_runtime.generator import Bundle
+from edge_runtime.messages import (
+    Ack,
+    AggregatorStatus,
+    DeviceState,
+    Link,
+    Plan,
+    Topics,
+    decode_ack,
+    decode_plan,
+    decode_status,
+    encode_state,
+)
+
+from .conftest import FLEET, Device
+
+RESEND_S = 0.5
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 40.0) -> Any:
+    """Wait until a condition holds and give back what it returned."""
+    ends = time.monotonic() + timeout_s
+    while time.monotonic() < ends:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"after {timeout_s} s: {what}")
+
+
+class LiveDevice:
+    """A device that answers every plan with counts and rows made by `Device`."""
+
+    def __init__(self, device: Device, port: int, *, rows: int = 600, parts: int = 3) -> None:
+        self.device, self.rows, self.parts = device, rows, parts
+        self.topics = Topics(FLEET)
+        self.lock = threading.Lock()
+        self.outbox: dict[str, tuple[str, bytes, float]] = {}
+        self.acks: list[Ack] = []
+        self.sent_rows = 0
+        self.sent_payloads = 0
+        self.hold = threading.Event()  # set: messages are made, not sent
+        self.bundles: dict[str, Bundle] = {}
+        self.plans: dict[str, Plan] = {}
+        self.done: set[str] = set()
+        self.schemas: list[bytes] = []
+        self.statuses: list[AggregatorStatus] = []
+        self.current = ""
+        offline = DeviceState(device=device.name, status="offline")
+        self.link = Link(
+            host="127.0.0.1",
+            port=port,
+            client_id=f"live-{device.name}",
+            topics=[
+                self.topics.ack(device.name),
+                self.topics.plan,
+                self.topics.schema,
+                self.topics.status,
+                self.topics.all_bundles,
+            ],
+            will=(self.topics.state(device.name), encode_state(offline)),
+            on_message=self._on_message,
+            retry_min_s=0.1,
+            retry_max_s=0.5,
+        ).start()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def state(self, status: str, plan_id: str = "") -> None:
+        with self.lock:
+            waiting = len(self.outbox)
+        state = DeviceState(device=self.device.name, status=status, plan_id=plan_id, outbox=waiting)
+        self.link.publish(self.topics.state(self.device.name), encode_state(state), retain=True)
+
+    def put(self, kind: str, payload: bytes) -> None:
+        with self.lock:
+            self.outbox[hashlib.sha256(payload).hexdigest()] = (kind, payload, 0.0)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.link.close()
+
+    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        address = self.topics.parse(topic)
+        with self.lock:
+            if address.kind == "ack":
+                ack = decode_ack(payload)
+                self.acks.append(ack)
+                self.outbox.pop(ack.sha256, None)
+            elif not payload:
+                pass  # a retained message was cleared
+            elif address.kind == "plan":
+                plan = decode_plan(payload)
+                self.plans[plan.id] = plan
+            elif address.kind == "bundle":
+                self.bundles[address.rest] = Bundle.from_bytes(payload)
+            elif address.kind == "schema":
+                self.schemas.append(payload)
+            elif address.kind == "status":
+                self.statuses.append(decode_status(payload))
+
+    def _work(self) -> None:
+        self.state("online")
+        while not self._stop.wait(0.05):
+            with self.lock:
+                plans = [p for p in self.plans.values() if p.id not in self.done]
+            for plan in plans:
+                self._answer(plan)
+            now = time.monotonic()
+            with self.lock:
+                due = [
+                    (sha, kind, payload)
+                    for sha, (kind, payload, at) in self.outbox.items()
+                    if now - at > RESEND_S
+                ]
+            if self.hold.is_set():
+                continue
+            for sha, kind, payload in due:
+                topic = getattr(self.topics, kind)(self.device.name)
+                self.link.publish(topic, payload)
+                self.sent_payloads += 1
+                with self.lock:
+                    if sha in self.outbox:
+                        self.outbox[sha] = (kind, payload, now)
+            with self.lock:
+                empty = not self.outbox and bool(self.done)
+                last = max(self.done, key=lambda i: self.plans[i].round) if empty else ""
+            if empty and last != self.current:
+                self.current = last
+                self.state("idle", last)
+
+    def _answer(self, plan: Plan) -> None:
+        if plan.kind == "census":
+            self.put("summary", self.device.census(plan))
+        else:
+            with self.lock:
+                bundle = self.bundles.get(plan.bundle_digest or "")
+            if bundle is None:
+                return
+            for data in self.device.batches(
+                plan, bundle, self.rows, parts=self.parts, seed=plan.round
+            ):
+                self.put("batch", data)
+            self.put("summary", self.device.anchor(plan, bundle))
+            self.sent_rows += self.rows
+        self.done.add(plan.id)
+
+
+class AggregatorProcess:
+    """The real `python -m edge_runtime.aggregator`."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.log = config.with_suffix(".log")
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "edge_runtime.aggregator", "--config", str(self.config)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(20)
+
+    def restart(self) -> None:
+        self.process = self._start()
+
+    def stop(self) -> int:
+        """End it as an operator would; its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(20)
+
+    def text(self) -> str:
+        return self.log.read_text()
