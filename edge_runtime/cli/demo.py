@@ -12,31 +12,24 @@ __all__ = ["demo"]
 _MAX_ROUNDS = 20
 
 
-class _Epsilon(click.ParamType):
-    """A positive number, or ``none`` for a run without privacy."""
-
-    name = "number|none"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | str:
-        text = str(value).strip().lower()
-        if text == "none":
-            return text
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not (math.isfinite(number) and number > 0):
-            self.fail(f"{value!r} is neither a positive number nor 'none'", param, ctx)
-        return number
+def _epsilon(_context: click.Context, _option: click.Parameter, value: str) -> float | None:
+    """Read a positive number, or ``none`` for a run without privacy."""
+    if value.strip().lower() == "none":
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise click.BadParameter(f"{value!r} is neither a positive number nor 'none'")
+    return number
 
 
 @click.command(
     epilog="Example: edge-runtime demo --epsilon 4 --devices 6 --out my-first-fleet",
 )
 @click.option(
-    "--epsilon", type=_Epsilon(), default="8", show_default=True,
+    "--epsilon", callback=_epsilon, metavar="NUMBER|none", default="8", show_default=True,
     help="Privacy budget of a row over the whole run; 'none' runs WITHOUT PRIVACY.",
 )  # fmt: skip
 @click.option(
@@ -57,7 +50,7 @@ class _Epsilon(click.ParamType):
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report's figures as JSON.")
 def demo(
-    epsilon: float | str, rounds: int, devices: int | None, seed: int, out: Path, as_json: bool
+    *, epsilon: float | None, rounds: int, devices: int | None, seed: int, out: Path, as_json: bool
 ) -> None:
     """Run a whole fleet on real data and judge what it learnt.
 
@@ -68,9 +61,8 @@ def demo(
     """
     from edge_runtime.fleet.outcome import run_and_show  # noqa: PLC0415 - heavy, for this verb only
 
-    limit = None if isinstance(epsilon, str) else epsilon
     code = run_and_show(
-        out=out, epsilon=limit, rounds=rounds, devices=devices, seed=seed, as_json=as_json
+        out=out, epsilon=epsilon, rounds=rounds, devices=devices, seed=seed, as_json=as_json
     )
     if code:
         raise SystemExit(code)

@@ -18,7 +18,7 @@ def _number(value: float) -> str:
 
 
 def _nice(value: float) -> str:
-    """A number in as few characters as a tick label needs."""
+    """Return a number in as few characters as a tick label needs."""
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-2):
         return f"{value:.1e}"
     return f"{value:,.2f}".rstrip("0").rstrip(".")
@@ -28,110 +28,96 @@ def bars(
     real: Sequence[float],
     synthetic: Sequence[float],
     *,
-    labels: Sequence[str] | None = None,
-    edges: Sequence[float] | None = None,
+    names: Sequence[str],
+    ticks: Sequence[tuple[float, str]] | None = None,
     title: str,
-    unit: str = "",
 ) -> str:
-    """Draw real shares as filled steps and synthetic shares as an outline over them.
+    """Draw real and synthetic shares over each other.
 
     Parameters
     ----------
     real, synthetic : sequence of float
         Shares, one per bar.
-    labels : sequence of str, optional
-        Of categories; otherwise `edges` (one more than bars) are shown at both ends.
+    names : sequence of str
+        What each bar stands for: a category, or a range of numbers.
+    ticks : sequence of (float, str), optional
+        Places (0 to 1) and texts below a column of numbers, whose synthetic shares are drawn as
+        an outline. Without them the bars are categories, drawn apart and named below.
     title : str
         For screen readers.
     """
-    width, height, foot = 300.0, 108.0, 18.0
-    count = max(1, len(real))
+    width, height = 300.0, 108.0
+    step = width / max(1, len(real))
     top = max([*real, *synthetic, 1e-12])
-    step = width / count
-    named = labels is not None
-    gap = min(3.0, step * 0.18) if named else 0.0
+    apart = min(3.0, step * 0.18) if ticks is None else 0.0
     parts: list[str] = []
+    outline = f"M0 {height}"
     for i, (a, b) in enumerate(zip(real, synthetic, strict=True)):
-        x, w = i * step, step - gap
-        what = escape(str(labels[i]) if labels is not None else _range(edges, i, unit))
+        x, w = i * step, step - apart
         ha, hb = a / top * height, b / top * height
+        outline += f"L{x:.1f} {height - hb:.1f}L{x + step:.1f} {height - hb:.1f}"
+        inner = (
+            f'<rect class="syn" x="{x + 0.25 * w:.1f}" y="{height - hb:.1f}" '
+            f'width="{0.5 * w:.1f}" height="{hb:.1f}"/>'
+        )
         parts.append(
-            f'<g class="bar"><title>{what}: real {a:.1%}, synthetic {b:.1%}</title>'
+            f'<g class="bar"><title>{escape(names[i])}: real {a:.1%}, synthetic {b:.1%}</title>'
             f'<rect class="hit" x="{x:.1f}" y="0" width="{step:.1f}" height="{height}"/>'
             f'<rect class="real" x="{x:.1f}" y="{height - ha:.1f}" width="{w:.1f}" '
-            f'height="{ha:.1f}"/>'
-            + (
-                f'<rect class="syn" x="{x + 0.25 * w:.1f}" y="{height - hb:.1f}" '
-                f'width="{0.5 * w:.1f}" height="{hb:.1f}"/>'
-                if named
-                else ""
-            )
-            + "</g>"
+            f'height="{ha:.1f}"/>{inner if ticks is None else ""}</g>'
         )
-    if not named:
-        path = f"M0 {height}"
-        for i, b in enumerate(synthetic):
-            y = height - b / top * height
-            path += f"L{i * step:.1f} {y:.1f}L{(i + 1) * step:.1f} {y:.1f}"
-        parts.append(f'<path class="synline" d="{path}L{width} {height}"/>')
-    parts.append(_bar_labels(labels, edges, step=step, gap=gap, width=width, base=height + 13))
+    if ticks is None:
+        foot = _name_bars(parts, names, step=step, apart=apart, top=height)
+    else:
+        foot = 18.0
+        parts.append(f'<path class="synline" d="{outline}L{width} {height}"/>')
+        for place, text in ticks:
+            anchor = "start" if place < 0.1 else "end" if place > 0.9 else "middle"
+            parts.append(
+                f'<text class="tick" x="{place * width:.1f}" y="{height + 13}" '
+                f'text-anchor="{anchor}">{escape(text)}</text>'
+            )
     parts.append(f'<line class="axis" x1="0" x2="{width}" y1="{height}" y2="{height}"/>')
     return _svg(width, height + foot, title, parts)
 
 
-def _range(edges: Sequence[float] | None, i: int, unit: str) -> str:
-    if edges is None:
-        return str(i)
-    return f"{_nice(edges[i])} to {_nice(edges[i + 1])} {unit}".strip()
+def _name_bars(
+    parts: list[str], names: Sequence[str], *, step: float, apart: float, top: float
+) -> float:
+    """Write names below bars, upright where there is room and turned where there is not."""
+    wide = max(len(name) for name in names) * 5.8 <= step
+    # Turned names need 9 units each: of more than 33 bars only every second is named, and so on.
+    every = 1 if wide else math.ceil(9 / step)
+    for i in range(0, len(names), every):
+        x, text = (i + 0.5) * step - apart / 2, escape(names[i][:9])
+        if wide:
+            place = f'x="{x:.1f}" y="{top + 13:.1f}" text-anchor="middle"'
+        else:
+            turned = f"translate({x + 3:.1f} {top + 5:.1f}) rotate(-90)"
+            place = f'text-anchor="end" transform="{turned}"'
+        parts.append(f'<text class="{"tick" if wide else "tiny"}" {place}>{text}</text>')
+    return 18.0 if wide else 8.0 + 4.8 * max(len(name[:9]) for name in names)
 
 
-def _bar_labels(
-    labels: Sequence[str] | None,
-    edges: Sequence[float] | None,
-    *,
-    step: float,
-    gap: float,
-    width: float,
-    base: float,
-) -> str:
-    if labels is not None:
-        # A label needs about 5.5 units a character; too narrow bars are named on hover only.
-        room = max(1, int(step / 5.5))
-        every = 1 if room >= 3 else math.ceil(18 / step)
-        return "".join(
-            f'<text class="tick" x="{(i + 0.5) * step - gap / 2:.1f}" y="{base}" '
-            f'text-anchor="middle">{escape(str(label)[: max(room, 3)])}</text>'
-            for i, label in enumerate(labels)
-            if i % every == 0
-        )
-    if edges is None or len(edges) < 2:
-        return ""
-    middle = edges[len(edges) // 2]
-    return (
-        f'<text class="tick" x="0" y="{base}">{_nice(edges[0])}</text>'
-        f'<text class="tick" x="{width * (len(edges) // 2) / (len(edges) - 1):.1f}" y="{base}" '
-        f'text-anchor="middle">{_nice(middle)}</text>'
-        f'<text class="tick" x="{width}" y="{base}" text-anchor="end">{_nice(edges[-1])}</text>'
-    )
+#: score and colour (red, green, blue): red, amber, light teal, teal
+_STOPS = (
+    (0.6, (190, 18, 60)),
+    (0.85, (245, 179, 66)),
+    (0.95, (94, 190, 158)),
+    (1.0, (13, 116, 110)),
+)
 
 
 def score_colour(score: float | None) -> str:
     """Return a colour from red (.6 or less) over amber (.85) to teal (1) for a score."""
-    if score is None or math.isnan(score):
+    if score is None:
         return "var(--line)"
-    stops = (
-        (0.6, (190, 18, 60)),
-        (0.85, (245, 179, 66)),
-        (0.95, (94, 190, 158)),
-        (1.0, (13, 116, 110)),
-    )
-    value = min(1.0, max(stops[0][0], score))
-    for (low, start), (high, end) in zip(stops, stops[1:], strict=False):
-        if value <= high:
-            t = (value - low) / (high - low)
-            r, g, b = (round(s + t * (e - s)) for s, e in zip(start, end, strict=True))
-            return f"rgb({r},{g},{b})"
-    return "rgb(13,116,110)"
+    value = min(_STOPS[-1][0], max(_STOPS[0][0], score))
+    above = next(i for i, (stop, _) in enumerate(_STOPS) if i and value <= stop)
+    (floor, start), (ceiling, end) = _STOPS[above - 1], _STOPS[above]
+    share = (value - floor) / (ceiling - floor)
+    red, green, blue = (round(s + share * (e - s)) for s, e in zip(start, end, strict=True))
+    return f"rgb({red},{green},{blue})"
 
 
 def heat_map(
@@ -157,8 +143,8 @@ def heat_map(
                 f"<g><title>{escape(names[col])} and {escape(names[row])}: {long}</title>"
                 f'<rect x="{left + col * cell:.1f}" y="{y:.1f}" width="{cell - 1.5}" '
                 f'height="{cell - 1.5}" rx="3" fill="{score_colour(score)}"/>'
-                f'<text class="{"cellw" if dark else "cell"}" x="{left + (col + 0.5) * cell - 0.7:.1f}" '
-                f'y="{y + cell / 2 + 3:.1f}" text-anchor="middle">{shown}</text></g>'
+                f'<text class="{"cellw" if dark else "cell"}" y="{y + cell / 2 + 3:.1f}" '
+                f'x="{left + (col + 0.5) * cell - 0.7:.1f}" text-anchor="middle">{shown}</text></g>'
             )
     for col in range(len(names) - 1):
         x, y = left + (col + 0.6) * cell, size + 10
@@ -186,17 +172,18 @@ def scale_points(
     low, high : float
         Ends of the scale.
     """
-    width, left, line = 760.0, 230.0, 46.0
+    width, left, line = 860.0, 320.0, 46.0
     room = width - left - 70
     height = line * len(rows) + 22
     parts: list[str] = []
     ticks = 5
     for i in range(ticks + 1):
-        value = low + (high - low) * i / ticks
+        tick = low + (high - low) * i / ticks
         x = left + room * i / ticks
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - 20}"/>')
         parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{height - 5}" text-anchor="middle">{value:.2f}</text>'
+            f'<text class="tick" x="{x:.1f}" y="{height - 5}" text-anchor="middle">'
+            f"{tick:.2f}</text>"
         )
     for i, (name, value, kind, note) in enumerate(rows):
         y = i * line
@@ -249,10 +236,10 @@ def lines(
         parts.append(f'<path class="line" d="{path}"/>')
     for x, y, name, value in spots:
         parts.append(
-            f"<g><title>{escape(name)}: {value:.{digits}f}</title>"
+            f"<g><title>{escape(name)}: {value:,.{digits}f}</title>"
             f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
-            f'<text class="value" x="{x:.1f}" y="{y + 19:.1f}" text-anchor="middle">'
-            f"{value:.{digits}f}</text>"
+            f'<text class="value" x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle">'
+            f"{value:,.{digits}f}</text>"
             f'<text class="tick" x="{x:.1f}" y="{height + 17}" text-anchor="middle">'
             f"{escape(name)}</text></g>"
         )

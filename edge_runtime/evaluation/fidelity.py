@@ -78,17 +78,7 @@ def measure_fidelity(
     rows = min(real.rows, other.rows, max_rows)
     if rows == 0:
         raise EvaluationError("a table without rows cannot be compared")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside the package's own imports
-            from sdmetrics.column_pairs import (  # noqa: PLC0415 - aggregator extra
-                ContingencySimilarity,
-                CorrelationSimilarity,
-            )
-            from sdmetrics.single_column import KSComplement, TVComplement  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError("sdmetrics", "aggregator") from error
-
+    metrics = _Metrics()
     a = real.sample(rows, seed=seed)
     b = other.sample(rows, seed=seed + 1)
     numbers_a, numbers_b = a.to_pandas(), b.to_pandas()
@@ -96,20 +86,18 @@ def measure_fidelity(
     columns: dict[str, float] = {}
     pairs: list[PairScore] = []
     with warnings.catch_warnings():
-        # constant columns: their correlation is undefined, and the pair is then left out
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # SDMetrics' own deprecations
         for name in a.schema.names:
-            metric = KSComplement if name in a.numbers else TVComplement
-            columns[name] = float(metric.compute(numbers_a[name], numbers_b[name]))
+            if name in a.numbers:
+                columns[name] = metrics.number(numbers_a[name], numbers_b[name])
+            else:
+                columns[name] = metrics.category(numbers_a[name], numbers_b[name])
         for one, two in itertools.combinations(a.schema.names, 2):
             names = [one, two]
             if one in a.numbers and two in a.numbers:
-                kind, table_a, table_b = "correlation", numbers_a, numbers_b
-                metric = CorrelationSimilarity
+                kind, score = "correlation", metrics.correlation(numbers_a[names], numbers_b[names])
             else:
-                kind, table_a, table_b = "contingency", binned_a, binned_b
-                metric = ContingencySimilarity
-            score = float(metric.compute(table_a[names], table_b[names]))
+                kind, score = "contingency", metrics.contingency(binned_a[names], binned_b[names])
             pairs.append(PairScore(a=one, b=two, metric=kind, score=score))
     return Fidelity(
         shapes=_mean(list(columns.values())),
@@ -118,6 +106,47 @@ def measure_fidelity(
         pair_scores=tuple(pairs),
         rows=rows,
     )
+
+
+class _Metrics:
+    """SDMetrics' four metrics, defined where they are not: on constant and empty columns."""
+
+    def __init__(self) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecations inside the package's own imports
+                from sdmetrics import column_pairs, single_column  # noqa: PLC0415
+        except ImportError as error:
+            raise MissingExtraError("sdmetrics", "aggregator") from error
+        self._pairs, self._columns = column_pairs, single_column
+
+    def number(self, real: pandas.Series, other: pandas.Series) -> float:
+        """Return the KS complement of the known values; 0 when only one table has any."""
+        known = real.notna().any(), other.notna().any()
+        if not all(known):
+            return 0.0 if any(known) else 1.0
+        return float(self._columns.KSComplement.compute(real, other))
+
+    def category(self, real: pandas.Series, other: pandas.Series) -> float:
+        """Return the total-variation complement; missing is a category."""
+        return float(self._columns.TVComplement.compute(real, other))
+
+    def correlation(self, real: pandas.DataFrame, other: pandas.DataFrame) -> float:
+        """Return the correlation similarity; NaN when the real columns have no correlation.
+
+        A constant column in the other table has lost the relation, so its correlation counts as
+        0: leaving the pair out would reward a generator for collapsing.
+        """
+        real, other = real.dropna(), other.dropna()
+        if len(real) < 2 or (real.nunique() < 2).any():
+            return float("nan")
+        if len(other) < 2 or (other.nunique() < 2).any():
+            return 1.0 - abs(float(real.corr().iloc[0, 1])) / 2.0
+        return float(self._pairs.CorrelationSimilarity.compute(real, other))
+
+    def contingency(self, real: pandas.DataFrame, other: pandas.DataFrame) -> float:
+        """Return the contingency similarity of two tables of codes."""
+        return float(self._pairs.ContingencySimilarity.compute(real, other))
 
 
 def _mean(scores: list[float]) -> float:

@@ -84,9 +84,8 @@ class Frame:
     @property
     def rows(self) -> int:
         """Number of rows."""
-        for values in (*self.numbers.values(), *self.codes.values()):
-            return len(values)
-        return 0
+        columns: list[npt.NDArray[Any]] = [*self.numbers.values(), *self.codes.values()]
+        return len(columns[0])
 
     def take(self, rows: npt.NDArray[Any]) -> Frame:
         """Return the rows with these indices (or where this mask is set)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from edge_runtime.evaluation.fidelity import Fidelity
 from edge_runtime.evaluation.frames import Frame
 from edge_runtime.schema import Column
+from edge_runtime.schema.columns import format_timestamp
 
 __all__ = ["column_figures"]
 
@@ -24,8 +26,8 @@ def column_figures(
 ) -> list[dict[str, Any]]:
     """Return per column: score, ceiling, shares of missing values, and the bars of a plot.
 
-    Bars are shares of the rows that have a value; `labels` name categories or the lower edges of
-    bins (with `edges`, one more than bars).
+    Bars are shares of the rows that have a value; `bars` names them, `ticks` are places (0 to 1)
+    and texts below a column of numbers.
     """
     figures: list[dict[str, Any]] = []
     for column in real.schema.columns:
@@ -62,12 +64,12 @@ def _category_bars(real: Frame, synthetic: Frame, name: str) -> dict[str, Any]:
         names.append(f"{len(rest)} more")
         for bar, share in zip(bars, shares, strict=True):
             bar.append(float(share[rest].sum()))
-    return {"labels": names, "real": bars[0], "synthetic": bars[1]}
+    return {"bars": names, "real": bars[0], "synthetic": bars[1]}
 
 
 def _shares(codes: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.float64]:
     counts = np.bincount(codes[codes >= 0], minlength=size).astype(np.float64)
-    return counts / max(1.0, counts.sum())
+    return np.asarray(counts / max(1.0, counts.sum()))
 
 
 def _number_bars(
@@ -81,7 +83,8 @@ def _number_bars(
         counts = np.histogram(inside, bins=edges)[0].astype(np.float64)
         bars.append(list(map(float, counts / max(1.0, counts.sum()))))
     figure: dict[str, Any] = {
-        "edges": list(map(float, edges)),
+        "bars": [_bar_name(column, low, high) for low, high in itertools.pairwise(edges)],
+        "ticks": [(float(place), _text(column, edge)) for place, edge in _ticks(column, edges)],
         "real": bars[0],
         "synthetic": bars[1],
         "moments": {
@@ -109,3 +112,29 @@ def _edges(column: Column, values: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
     if high <= low:
         high = low + 1.0
     return np.linspace(low, high, _MAX_BARS + 1)
+
+
+def _ticks(column: Column, edges: npt.NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Return the places and values of three ticks: both ends and the middle edge."""
+    middle = len(edges) // 2
+    last = edges[-1] - 1 if column.kind == "integer" else edges[-1]
+    return [(0.0, edges[0]), (middle / (len(edges) - 1), edges[middle]), (1.0, last)]
+
+
+def _bar_name(column: Column, low: float, high: float) -> str:
+    if column.kind != "integer":
+        name = f"{_text(column, low)} to {_text(column, high)}"
+    elif high - low <= 1:
+        name = _text(column, low)
+    else:
+        name = f"{_text(column, low)} to {_text(column, high - 1)}"
+    return f"{name} {column.unit}".strip()
+
+
+def _text(column: Column, value: float) -> str:
+    """Return a value in as few characters as a tick needs."""
+    if column.kind == "timestamp":
+        return format_timestamp(int(value))[:16].replace("T", " ")
+    if value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-2):
+        return f"{value:.1e}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".")

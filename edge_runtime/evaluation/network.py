@@ -1,4 +1,4 @@
-"""The small network that every utility figure is measured with: d inputs, one hidden layer, outputs.
+"""The small network that every utility figure is measured with: one hidden layer.
 
 It is written out in numpy so that the same code serves three uses: trained on one table (real or
 synthetic), trained on one device's rows, and averaged over devices (FedAvg), where the weights
@@ -97,7 +97,6 @@ class Mlp:
         learning_rate: float,
         seed: int,
         moments: Moments | None = None,
-        weight_decay: float = 0.0,
     ) -> None:
         """Run Adam over shuffled minibatches, in place.
 
@@ -113,8 +112,6 @@ class Mlp:
             Of the shuffles.
         moments : Moments, optional
             Carried over from an earlier call; fresh ones are used when None.
-        weight_decay : float
-            Decoupled decay of the two weight matrices (Loshchilov and Hutter 2019).
         """
         state = moments if moments is not None else Moments.zeros(self.weights)
         rng = np.random.default_rng(seed)
@@ -124,7 +121,7 @@ class Mlp:
             for start in range(0, len(x), batch):
                 rows = order[start : start + batch]
                 gradient = self._gradient(x[rows], target[rows])
-                state.step(self.weights, gradient, learning_rate, weight_decay)
+                state.step(self.weights, gradient, learning_rate)
 
     def _gradient(self, x: F32, y: npt.NDArray[np.generic]) -> list[F32]:
         w1, b1, w2, b2 = self.weights
@@ -157,22 +154,16 @@ class Moments:
         """Return moments of zero for these weights."""
         return cls([np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights])
 
-    def step(
-        self, weights: list[F32], gradient: list[F32], learning_rate: float, weight_decay: float
-    ) -> None:
+    def step(self, weights: list[F32], gradient: list[F32], learning_rate: float) -> None:
         """Apply one Adam step to `weights`, in place."""
         self.steps += 1
         correct1 = 1.0 - _BETA1**self.steps
         correct2 = np.float32(np.sqrt(1.0 - _BETA2**self.steps))
         rate = np.float32(learning_rate / correct1)
         for w, g, m, v in zip(weights, gradient, self.first, self.second, strict=True):
-            m *= np.float32(_BETA1)
-            m += np.float32(1 - _BETA1) * g
-            v *= np.float32(_BETA2)
-            v += np.float32(1 - _BETA2) * g * g
-            if weight_decay and w.ndim == 2:
-                w *= np.float32(1.0 - learning_rate * weight_decay)
-            w -= rate * m / (np.sqrt(v) / correct2 + np.float32(_TINY))
+            np.add(m * np.float32(_BETA1), np.float32(1 - _BETA1) * g, out=m)
+            np.add(v * np.float32(_BETA2), np.float32(1 - _BETA2) * g * g, out=v)
+            np.subtract(w, rate * m / (np.sqrt(v) / correct2 + np.float32(_TINY)), out=w)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +186,6 @@ def fit_early(
     seed: int,
     patience: int = 2,
     validation_share: float = 0.1,
-    weight_decay: float = 0.0,
 ) -> Fit:
     """Train with early stopping on a share of the given rows, and return the best network.
 
@@ -220,7 +210,6 @@ def fit_early(
             learning_rate=learning_rate,
             seed=seed * 1000 + epoch,
             moments=moments,
-            weight_decay=weight_decay,
         )
         loss = network.loss(x_check, y_check)
         if loss < best_loss:

@@ -63,7 +63,8 @@ def _loud(figures: dict[str, Any]) -> str:
 def _card(label: str, figure: str, beside: str, *, bad: bool = False) -> str:
     return (
         f'<div class="card{" bad" if bad else ""}"><div class="label">{escape(label)}</div>'
-        f'<div class="figure">{escape(figure)}</div><div class="beside">{escape(beside)}</div></div>'
+        f'<div class="figure">{escape(figure)}</div>'
+        f'<div class="beside">{escape(beside)}</div></div>'
     )
 
 
@@ -164,10 +165,9 @@ def _columns(figures: dict[str, Any]) -> str:
         drawing = charts.bars(
             column["real"],
             column["synthetic"],
-            labels=column.get("labels"),
-            edges=column.get("edges"),
+            names=column["bars"],
+            ticks=column.get("ticks"),
             title=f"{column['name']}: real and synthetic shares",
-            unit=column["unit"],
         )
         kind = column["unit"] or column["kind"]
         if column["condition"]:

@@ -44,7 +44,7 @@ class Report:
         return Report({**self.figures, "fleet": fleet})
 
     def utility(self, kind: str) -> float | None:
-        """Return the utility figure of this kind: ``real``, ``local``, ``federated``, ``release``."""
+        """Return the utility of this kind: ``real``, ``local``, ``federated``, ``release``."""
         for score in self.figures.get("utility", {}).get("scores", ()):
             if score.get("kind") == kind:
                 return float(score["value"]) if score["value"] is not None else None

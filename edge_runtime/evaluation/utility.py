@@ -32,7 +32,7 @@ class TrainingChoice:
     """
 
     hidden: int = 64
-    learning_rate: float = 0.003
+    learning_rate: float = 0.01
     batch: int = 1024
     max_epochs: int = 30
     patience: int = 3

@@ -124,6 +124,7 @@ def _federated(
             "learning_rate": FEDAVG_CHOICE.learning_rate,
             "epochs": FEDAVG_CHOICE.epochs,
             "batch": FEDAVG_CHOICE.batch,
+            "final_rate": FEDAVG_CHOICE.final_rate,
         },
         "seconds": time.perf_counter() - start,
     }

@@ -109,7 +109,8 @@ def run_demo(options: DemoOptions, *, console: Console | None = None) -> DemoRes
         data = _prepare(options, work, shown)
         fleet = _Fleet(options.settings, work, data)
         snapshot = fleet.run(shown, memory)
-        report = _judge(options, work, data, fleet, snapshot, shown)
+        shown.print("comparing the release with real rows ...")
+        report = _judge(fleet, snapshot)
         seconds = time.monotonic() - started
         report = report.with_fleet(
             {
@@ -250,18 +251,11 @@ class _Fleet:
             )
 
 
-def _judge(
-    options: DemoOptions,
-    work: WorkDir,
-    data: FlightsData,
-    fleet: _Fleet,
-    snapshot: Snapshot,
-    console: Console,
-) -> Report:
+def _judge(fleet: _Fleet, snapshot: Snapshot) -> Report:
     """Compare the release with real rows; the first moment at which rows of devices meet."""
     import pandas as pd  # noqa: PLC0415 - belongs to the aggregator extra
 
-    console.print("comparing the release with real rows ...")
+    work, data = fleet.work, fleet.data
     told: dict[str, Any] = json.loads((work / "release" / "release.json").read_text())
     baselines: list[dict[str, Any]] = json.loads(fleet.baselines_path.read_text())
     fleet_part, privacy = fleet_figures(
@@ -278,11 +272,11 @@ def _judge(
         privacy=privacy,
         baselines=baselines,
         title="Flights from New York: what a fleet of carriers learnt",
-        seed=options.settings.seed,
+        seed=fleet.settings.seed,
     )
     made_with = {
         "broker": fleet.broker_name,
-        "seed": options.settings.seed,
+        "seed": fleet.settings.seed,
         "bundle": str(told.get("bundle_digest", ""))[:16],
         "schema": data.schema.digest[:16],
     }
@@ -296,7 +290,7 @@ def _terminated_as_interrupt() -> Iterator[None]:
         yield
         return
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = {

@@ -41,9 +41,9 @@ class FedAvgChoice:
 
     rounds: int = 50
     epochs: int = 1
-    batch: int = 256
-    learning_rate: float = 0.003
-    final_rate: float = 1.0
+    batch: int = 64
+    learning_rate: float = 0.01
+    final_rate: float = 0.05
     hidden: int = 64
 
 
@@ -124,8 +124,8 @@ def federated_average(
                 learning_rate=rate,
                 seed=(seed * 1_000 + number) * 1_000 + position,
             )
-            for sum_, weights in zip(total, local.weights, strict=True):
-                sum_ += np.float32(share) * weights
+            for mean, weights in zip(total, local.weights, strict=True):
+                np.add(mean, np.float32(share) * weights, out=mean)
         network = Mlp(network.task, total)
         if validation is None:
             best, best_round = network, number

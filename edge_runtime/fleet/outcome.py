@@ -159,14 +159,14 @@ def _show(console: Console, result: DemoResult) -> None:
     console.print(table)
     console.print()
     private = result.report.private
-    loud = "" if private else f"  [bold white on red] {_LOUD} [/]"
+    stamp = "" if private else f"  [bold white on red] {_LOUD} [/]"
     for what, path in (
         ("release", result.release),
         ("generator", result.bundle),
         ("report", result.html),
         ("figures", result.json),
     ):
-        console.print(f"{what:<10} {_short(path)}{loud}", highlight=False, soft_wrap=True)
+        console.print(f"{what:<10} {_short(path)}{stamp}", highlight=False, soft_wrap=True)
     command = (
         f"edge-runtime sample {shlex.quote(str(_short(result.bundle)))} --rows 1000 --out rows.csv"
     )

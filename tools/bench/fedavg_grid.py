@@ -26,6 +26,7 @@ from edge_runtime.fleet.fedavg import FedAvgChoice, federated_average
 from edge_runtime.fleet.flights import INPUTS, TARGET, prepare_flights
 
 RATES = (0.001, 0.003, 0.01)
+FEDAVG_RATES = (0.003, 0.01, 0.03)
 FEDAVG_EPOCHS = (1, 2)
 FEDAVG_BATCHES = (64, 256, 1024)
 CENTRAL_BATCHES = (256, 1024, 4096)
@@ -109,7 +110,7 @@ def _fedavg_grid(
             flush=True,
         )
 
-    for rate, epochs, batch in itertools.product(RATES, FEDAVG_EPOCHS, FEDAVG_BATCHES):
+    for rate, epochs, batch in itertools.product(FEDAVG_RATES, FEDAVG_EPOCHS, FEDAVG_BATCHES):
         run(
             FedAvgChoice(
                 rounds=options.rounds, learning_rate=rate, epochs=epochs, batch=batch, final_rate=1
