@@ -256,8 +256,9 @@ class Codec:
         missing: dict[str, NDArray[np.bool_]] = {}
         for index, column in enumerate(self.schema.columns):
             own = codes[:, index]
-            if column.nullable:
-                missing[column.name] = own == self.cardinalities[index] - 1
+            # code K of a column that cannot be missing does not exist, so nothing equals it
+            last = self.cardinalities[index] - column.nullable
+            missing[column.name] = own == last
             if column.numeric:
                 columns[column.name] = self.bins[column.name].decode(
                     own,

@@ -148,14 +148,26 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         bytes
             UTF-8; equal schemas give equal bytes.
         """
-        document = {
+        return msgspec.json.encode(self._document(), order="deterministic")
+
+    def to_text(self) -> str:
+        """Return the same JSON indented and in reading order, for people to edit.
+
+        Returns
+        -------
+        str
+            Ends without a newline; `from_json` reads it.
+        """
+        return msgspec.json.format(msgspec.json.encode(self._document()), indent=2).decode()
+
+    def _document(self) -> dict[str, Any]:
+        return {
             "format": _FORMAT,
             "version": _VERSION,
             "name": self.name,
             "privacy_unit": self.privacy_unit,
             "columns": [_to_entry(column) for column in self.columns],
         }
-        return msgspec.json.encode(document, order="deterministic")
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Schema:
@@ -191,14 +203,14 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the schema as indented JSON, for people to edit.
+        """Write the schema as `to_text` shows it.
 
         Parameters
         ----------
         path : str or Path
             The file; replaced when it exists.
         """
-        Path(path).write_bytes(msgspec.json.format(self.to_json(), indent=2) + b"\n")
+        Path(path).write_text(self.to_text() + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Schema:

@@ -1,0 +1,116 @@
+"""`edge-runtime aggregator`: serving a fleet, and what has come of it."""
+
+# ruff: noqa: PLC0415 - a verb imports what it needs only, so that --help stays fast
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_runtime.cli.console import WITHOUT_PRIVACY, facts, print_json, privacy_text, say, table
+from edge_runtime.cli.options import existing, json_option
+
+__all__ = ["aggregator", "data_dir_of"]
+
+
+def data_dir_of(path: Path) -> Path:
+    """Return the data directory that a person means: itself, or the one that a config names."""
+    if path.is_dir():
+        return path
+    from edge_runtime.aggregator import load_config
+
+    return load_config(path).data_dir
+
+
+@click.group(epilog="\b\nExample:\n  edge-runtime aggregator status aggregator.toml")
+def aggregator() -> None:
+    """Run a fleet's aggregator, or see how far it is."""
+
+
+@aggregator.command(
+    name="run",
+    epilog="\b\nExample:\n  edge-runtime aggregator run --config aggregator.toml",
+)
+@click.option("--config", type=existing(), required=True, help="The fleet's aggregator.toml.")
+def run_aggregator(*, config: Path) -> None:
+    """Serve a fleet until stopped (Ctrl-C, SIGTERM); start it again to carry on."""
+    from edge_runtime.aggregator import load_config, run
+
+    settings = load_config(config)
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s"
+    )
+    run(settings)
+
+
+@aggregator.command(epilog="\b\nExample:\n  edge-runtime aggregator status aggregator.toml --json")
+@click.argument("where", type=existing(either=True))
+@json_option
+def status(*, where: Path, as_json: bool) -> None:
+    """Show rounds, devices and the generator in force.
+
+    WHERE is aggregator.toml or its data directory. No broker is needed, and a running aggregator
+    is not disturbed.
+    """
+    from edge_runtime.aggregator import status as collect
+
+    found = collect(data_dir_of(where))
+    if as_json:
+        print_json(found)
+        return
+    bundle, totals = found["bundle"], found["totals"]
+    facts(
+        {
+            "fleet": found["fleet"],
+            "phase": f"{found['phase']}, round {found['round']} of {found['planned']}",
+            "privacy": privacy_text(found["privacy"]) if found["private"] else WITHOUT_PRIVACY,
+            "accepted": f"{totals['rows']:,} synthetic rows in {totals['batches']:,} batches, "
+            f"{totals['summaries']:,} summaries, {totals['bytes'] / 1e6:,.1f} MB",
+            "quarantined": f"{totals['quarantined']:,}",
+            "generator": f"{bundle['digest'][:12]} of round {bundle['round']}"
+            if bundle
+            else "none yet",
+        }
+    )
+    if found["rounds"]:
+        say("")
+        table(
+            ("#round", "kind", "state", "started", "#seconds", "outcome"),
+            [_round(entry) for entry in found["rounds"]],
+        )
+    if found["devices"]:
+        say("")
+        table(
+            ("device", "state", "#rows", "#kB up", "#epsilon", "seen", "reason"),
+            [_device(name, entry) for name, entry in found["devices"].items()],
+        )
+
+
+def _round(entry: dict[str, Any]) -> tuple[str, ...]:
+    started, ended = entry["started_unix_s"], entry["ended_unix_s"]
+    return (
+        str(entry["round"]),
+        entry["kind"],
+        entry["status"],
+        datetime.fromtimestamp(started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        f"{ended - started:,.0f}" if ended else "",
+        entry["reason"] or "",
+    )
+
+
+def _device(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    accepted = entry.get("accepted") or {}
+    epsilon = entry.get("epsilon_spent")
+    return (
+        name,
+        entry["status"],
+        f"{accepted.get('rows', 0):,}",
+        f"{entry.get('bytes_up', 0) / 1e3:,.0f}",
+        "none" if epsilon is None else f"{epsilon:.3g}",
+        str(entry.get("seen_at", "")),
+        entry.get("reason", ""),
+    )

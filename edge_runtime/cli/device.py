@@ -1,0 +1,33 @@
+"""`edge-runtime device`: the agent on a board."""
+
+# ruff: noqa: PLC0415 - the agent sets its threads up before numpy may be imported
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edge_runtime.cli.options import existing
+
+__all__ = ["device"]
+
+
+@click.group(epilog="\b\nExample:\n  edge-runtime device run --config device.toml")
+def device() -> None:
+    """Run a device of a fleet."""
+
+
+@device.command(
+    name="run",
+    epilog="\b\nExample:\n  edge-runtime device run --config device.toml",
+)
+@click.option("--config", type=existing(), required=True, help="The device's device.toml.")
+def run_device(*, config: Path) -> int:
+    """Learn from local rows and publish private synthetic ones until stopped (Ctrl-C, SIGTERM).
+
+    The same as `python -m edge_runtime.device`, which a board without this command line runs.
+    """
+    from edge_runtime.device.__main__ import main
+
+    return main(["--config", str(config)])
