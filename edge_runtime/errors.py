@@ -130,6 +130,7 @@ class DataError(EdgeRuntimeError):
 
     @property
     def public(self) -> str:
+        """The message without row and value."""
         return self._public
 
 

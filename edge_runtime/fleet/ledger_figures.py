@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.aggregator import Catalogue, status
-from edge_runtime.aggregator.catalogue import MessageRecord
 from edge_runtime.aggregator.config import default_catalogue_url
+from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.fleet.flights import FlightsData
 from edge_runtime.fleet.observer import Snapshot
 
