@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.aggregator.anchor import Anchor, Table
-from edge_runtime.aggregator.config import GuardSettings
+from edge_runtime.aggregator.config import FusionSettings, GuardSettings
 from edge_runtime.aggregator.fusion import (
     Outcome,
     census_anchor,
@@ -20,10 +20,12 @@ from edge_runtime.aggregator.fusion import (
 )
 from edge_runtime.aggregator.guard import judge
 from edge_runtime.aggregator.inbox import Incoming
-from edge_runtime.aggregator.strategies import STRATEGIES, find_strategy
+from edge_runtime.aggregator.strategies import STRATEGIES, Material, find_strategy
+from edge_runtime.aggregator.strategies.pool import affordable_steps
 from edge_runtime.aggregator.summaries import read_anchors
 from edge_runtime.errors import AggregatorError, ConfigError
 from edge_runtime.generator import Bundle, open_engine, sample_codes
+from edge_runtime.training import make_step
 
 from .conftest import Kit, make_kit
 
@@ -245,3 +247,36 @@ def test_strategies_are_found_by_name() -> None:
         assert find_strategy(name).name == name
     with pytest.raises(ConfigError, match="pool"):
         find_strategy("magic")
+
+
+def test_steps_are_chosen_to_fit_the_time(kit: Kit) -> None:
+    bundle = kit.census_round()
+    codes = np.tile(bundle.codec.encode(kit.devices["a"].table).codes, (40, 1))
+    material = Material(
+        layout=bundle.layout,
+        weights=bundle.weights,
+        codes=codes,
+        row_weights=np.ones(len(codes), np.float32),
+        held_out=codes[:100],
+        anchor=None,
+        seed=0,
+    )
+    step = make_step(bundle.layout)
+
+    def steps(seconds: float, epochs: int) -> int:
+        settings = FusionSettings(batch=512, epochs=epochs, max_seconds=seconds)
+        return affordable_steps(material, settings, step)
+
+    assert steps(1e6, 2) == 2 * -(-len(codes) // 512)
+    assert 1 < steps(2.0, 10_000) < 10_000 * 235
+    assert steps(1e-9, 5) == 1
+
+
+def test_training_keeps_to_its_seconds_with_a_finished_schedule(tmp_path: Path) -> None:
+    kit = make_kit(tmp_path, fusion={"epochs": 100_000, "patience": 100_000, "max_seconds": 1.5})
+    _, bundle = kit.filled(rows=2000)
+    began = time.monotonic()
+    outcome = _fuse(kit, bundle, seconds=60.0)
+    assert time.monotonic() - began < 15
+    assert outcome.bundle.metrics["fusion.steps"] > 10
+    assert outcome.verdict.nll < outcome.verdict.current_nll
