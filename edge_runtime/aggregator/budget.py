@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.privacy import ORDERS, to_epsilon
+from edge_runtime.privacy import ORDERS, rdp_gaussian, to_epsilon
 
 __all__ = ["Schedule", "make_schedule"]
 
@@ -63,8 +63,11 @@ def make_schedule(
     total = _rho_of(epsilon, delta)
     census = total * census_share
     each = (total - census) / rounds
-    after = [to_epsilon(ORDERS * (census + each * r), delta) for r in range(rounds)]
-    return Schedule((*after, epsilon), math.sqrt(census_sensitivity_squared / (2 * census)))
+    sigma = math.sqrt(census_sensitivity_squared / (2 * census))
+    # By the accountant that devices use, which rounds up: they compare to the last digit.
+    first = to_epsilon(rdp_gaussian(sigma / math.sqrt(census_sensitivity_squared)), delta)
+    later = [to_epsilon(ORDERS * (census + each * r), delta) for r in range(1, rounds)]
+    return Schedule((first, *later, epsilon), sigma)
 
 
 def _rho_of(epsilon: float, delta: float) -> float:

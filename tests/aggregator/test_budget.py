@@ -35,8 +35,11 @@ def test_the_schedule_rises_to_exactly_the_budget(
     assert after[-1] == epsilon
     assert schedule.census_sigma is not None
     cost = rdp_gaussian(schedule.census_sigma / columns**0.5)
-    assert to_epsilon(cost, delta) <= after[0] * (1 + 1e-9)
-    assert to_epsilon(cost, delta) >= after[0] * (1 - 1e-6)
+    assert to_epsilon(cost, delta) == after[0]
+    # The census takes exactly its share of rho.
+    rho = columns / (2 * schedule.census_sigma**2)
+    assert to_epsilon(ORDERS * rho / share, delta) <= epsilon * (1 + 1e-6)
+    assert to_epsilon(ORDERS * rho / share, delta) >= epsilon * (1 - 1e-6)
 
 
 def test_without_privacy_there_is_no_ceiling_and_no_noise() -> None:
