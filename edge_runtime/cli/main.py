@@ -25,7 +25,21 @@ __all__ = ["edge_runtime", "run"]
 _INTERRUPTED = 130
 
 
+class _Verbs(click.Group):
+    """The group; a reader that has seen enough (``| head``) is no error."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Python would complain once more when it flushes at exit: let it flush into nothing.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+
+
 @click.group(
+    cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nExample:\n  edge-runtime fit rows.csv --out rows.bundle",
 )
@@ -63,11 +77,6 @@ def run(arguments: list[str]) -> int:
     except EdgeRuntimeError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever reads our output has seen enough (| head). Python would complain once more when
-        # it flushes at exit, so standard output is pointed at nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}", err=True)
