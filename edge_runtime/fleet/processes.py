@@ -107,7 +107,14 @@ class Processes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except BaseException:
+            # A second Ctrl-C while they were being asked politely: no more waiting.
+            for child in self.children:
+                child.signal(signal.SIGKILL)
+                child.process.wait()
+            raise
 
     def start(self, command: Sequence[str], *, name: str, log: Path, nice: int = 0) -> Child:
         """Start a command; its output goes to `log`.
