@@ -10,21 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import CodecError, RangeError, SchemaError, ShapeError
+from edge_runtime.schema import codec_file
 from edge_runtime.schema.census import Census, clean_census, label_codes
-from edge_runtime.schema.columns import Column
 from edge_runtime.schema.grid import grid_of
 from edge_runtime.schema.numeric import NumericBins, bins_from_cells, bins_from_rows
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
-from edge_runtime.schema.values import MISSING_TOKENS, Place, typed_column
+from edge_runtime.schema.values import Place, typed_column
 
 __all__ = ["Codec", "Encoded"]
-
-_FORMAT = "edge-runtime-codec"
-_VERSION = 1
-
-#: most bins or slots that a codec from outside may ask memory for
-_SIZE_LIMIT = 1 << 16
 
 #: streams of one key are spread so far apart that the columns of a table fit in between
 _COLUMNS_PER_STREAM = 1 << 16
@@ -164,11 +158,9 @@ class Codec:
             The census is of another schema.
         """
         counts = []
+        cleaned = clean_census(self.schema, census)
         for column, cells, codes in zip(
-            self.schema.columns,
-            clean_census(self.schema, census),
-            self.cardinalities,
-            strict=True,
+            self.schema.columns, cleaned, self.cardinalities, strict=True
         ):
             if not column.numeric:
                 counts.append(cells)
@@ -280,9 +272,9 @@ class Codec:
             )
         if not len(codes):
             return
-        worst = (codes.max(axis=0) >= np.array(self.cardinalities)) | (codes.min(axis=0) < 0)
-        if worst.any():
-            index = int(np.argmax(worst))
+        beyond = (codes.max(axis=0) >= np.array(self.cardinalities)) | (codes.min(axis=0) < 0)
+        if beyond.any():
+            index = int(np.argmax(beyond))
             raise RangeError(
                 f"column {self.schema.names[index]!r} has codes {codes[:, index].min()} .. "
                 f"{codes[:, index].max()}, allowed are 0 .. {self.cardinalities[index] - 1}"
@@ -340,8 +332,7 @@ class Codec:
         column = self.schema.columns[column_index]
         if column.other and value == column.labels[-1]:
             return len(column.labels) - 1
-        place = Place("<condition>", 1)
-        values, missing = typed_column(column, [value], place=place, missing_tokens=MISSING_TOKENS)
+        values, missing = typed_column(column, [value], place=Place("<condition>", 1))
         if column.numeric:
             codes, clamped = self.bins[column.name].encode(values.astype(np.float64), missing)
             if clamped:
@@ -351,7 +342,7 @@ class Codec:
                 )
             return int(codes[0])
         single = Schema(name="condition", columns=(column,))
-        table = Table(schema=single, columns={column.name: values}, file="<condition>")
+        table = Table(schema=single, columns={column.name: values})
         return int(label_codes(column, table)[0][0])
 
     def to_json(self) -> bytes:
@@ -363,10 +354,10 @@ class Codec:
             UTF-8; equal codecs give equal bytes.
         """
         document = {
-            "format": _FORMAT,
-            "version": _VERSION,
+            "format": codec_file.FORMAT,
+            "version": codec_file.VERSION,
             "schema": msgspec.Raw(self.schema.to_json()),
-            "bins": {name: _to_entry(bins) for name, bins in self.bins.items()},
+            "bins": {name: codec_file.bins_to_entry(bins) for name, bins in self.bins.items()},
         }
         return msgspec.json.encode(document, order="deterministic")
 
@@ -389,76 +380,21 @@ class Codec:
             The JSON is not a valid codec of this version.
         """
         try:
-            document = msgspec.json.decode(data, type=_Document)
+            document = msgspec.json.decode(data, type=codec_file.CodecDocument)
             schema = Schema.from_json(bytes(document.schema))
         except (msgspec.MsgspecError, UnicodeError, SchemaError) as error:
             raise CodecError(f"not a codec: {error}") from error
-        if document.format != _FORMAT or document.version != _VERSION:
+        if document.format != codec_file.FORMAT or document.version != codec_file.VERSION:
             raise CodecError(
                 f"codec format {document.format!r} version {document.version} is not "
-                f"{_FORMAT!r} version {_VERSION}, which this release reads"
+                f"{codec_file.FORMAT!r} version {codec_file.VERSION}, which this release reads"
             )
         declared = {column.name: column for column in schema.columns if column.numeric}
         if set(document.bins) != set(declared):
             raise CodecError(
                 f"bins for {sorted(document.bins)}, numeric columns are {sorted(declared)}"
             )
-        bins = {name: _from_entry(declared[name], e) for name, e in document.bins.items()}
+        bins = {
+            name: codec_file.bins_from_entry(declared[name], e) for name, e in document.bins.items()
+        }
         return cls(schema=schema, bins=bins)
-
-
-class _Bins(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One column's bins as JSON: points run-length coded as [value, times, value, times, ...]."""
-
-    cuts: list[float]
-    points: list[list[float]] | None = None
-    knots: list[list[float]] | None = None
-
-
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    format: str
-    version: int
-    schema: msgspec.Raw
-    bins: dict[str, _Bins]
-
-
-def _to_entry(bins: NumericBins) -> _Bins:
-    if bins.points is not None:
-        return _Bins(cuts=bins.cuts.tolist(), points=[_runs(row) for row in bins.points])
-    knots = None if bins.knots is None else bins.knots.tolist()
-    return _Bins(cuts=bins.cuts.tolist(), knots=knots)
-
-
-def _runs(row: NDArray[np.float64]) -> list[float]:
-    starts = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]]))
-    times = np.diff(np.append(starts, len(row)))
-    return np.stack([row[starts], times], axis=1).ravel().tolist()
-
-
-def _from_entry(column: Column, entry: _Bins) -> NumericBins:
-    cuts = np.array(entry.cuts, np.float64)
-    body = entry.points if entry.knots is None else entry.knots
-    if body is None or len(body) > _SIZE_LIMIT or len(cuts) + 1 != len(body):
-        raise CodecError(f"column {column.name!r}: {len(cuts)} cuts do not fit its bins")
-    if entry.points is not None and entry.knots is None:
-        return NumericBins(column, cuts=cuts, points=_expanded(column, entry.points))
-    if entry.points is not None or len({len(row) for row in body}) != 1:
-        raise CodecError(f"column {column.name!r}: knots of different lengths, or points beside")
-    return NumericBins(column, cuts=cuts, knots=np.array(body, np.float64))
-
-
-def _expanded(column: Column, rows: list[list[float]]) -> NDArray[np.float64]:
-    points = []
-    slots = None
-    for row in rows:
-        values, times = np.array(row[0::2], np.float64), np.array(row[1::2], np.float64)
-        fits = len(values) == len(times) and len(times) > 0
-        if not fits or (times < 1).any() or (times != np.rint(times)).any():
-            raise CodecError(f"column {column.name!r}: points are not pairs of value and times")
-        total = int(times.sum()) if times.sum() <= _SIZE_LIMIT else 0
-        # a power of two, so that a place among them is exact in float32
-        if total != (slots or total) or total < 1 or total & (total - 1):
-            raise CodecError(f"column {column.name!r}: bins with {times.sum():g} points")
-        slots = total
-        points.append(np.repeat(values, times.astype(np.int64)))
-    return np.stack(points)

@@ -22,7 +22,7 @@ from edge_runtime.errors import DataError, MissingExtraError
 __all__ = ["CHUNK_ROWS", "ArrowStream", "RawChunk", "Source", "raw_chunks", "source_name"]
 
 #: rows held in memory at a time while a file is read
-CHUNK_ROWS = 8192
+CHUNK_ROWS = 2048
 
 
 @runtime_checkable
@@ -230,7 +230,7 @@ def _from_parquet(
             wanted = header if names is None else list(names)
             _positions(header, wanted, file)
             row = first_row
-            for batch in parquet.iter_batches(batch_size=CHUNK_ROWS * 8, columns=wanted):
+            for batch in parquet.iter_batches(batch_size=CHUNK_ROWS * 32, columns=wanted):
                 yield _from_record_batch(batch, wanted, row)
                 row += batch.num_rows
             if row == first_row:

@@ -1,0 +1,80 @@
+"""The codec's file: JSON with the schema and each numeric column's cuts and bins."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import CodecError
+from edge_runtime.schema.columns import Column
+from edge_runtime.schema.numeric import NumericBins
+
+__all__ = ["FORMAT", "VERSION", "BinsEntry", "CodecDocument", "bins_from_entry", "bins_to_entry"]
+
+FORMAT = "edge-runtime-codec"
+VERSION = 1
+
+#: most bins or slots that a codec from outside may ask memory for
+_SIZE_LIMIT = 1 << 16
+
+
+class BinsEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One column's bins as JSON: points run-length coded as [value, times, value, times, ...]."""
+
+    cuts: list[float]
+    points: list[list[float]] | None = None
+    knots: list[list[float]] | None = None
+
+
+class CodecDocument(msgspec.Struct, forbid_unknown_fields=True):
+    """The whole file."""
+
+    format: str
+    version: int
+    schema: msgspec.Raw
+    bins: dict[str, BinsEntry]
+
+
+def bins_to_entry(bins: NumericBins) -> BinsEntry:
+    """Turn bins into their JSON object."""
+    if bins.points is not None:
+        return BinsEntry(cuts=bins.cuts.tolist(), points=[_runs(row) for row in bins.points])
+    knots = None if bins.knots is None else bins.knots.tolist()
+    return BinsEntry(cuts=bins.cuts.tolist(), knots=knots)
+
+
+def _runs(row: NDArray[np.float64]) -> list[float]:
+    starts = np.flatnonzero(np.concatenate([[True], row[1:] != row[:-1]]))
+    times = np.diff(np.append(starts, len(row)))
+    return np.stack([row[starts], times], axis=1).ravel().tolist()
+
+
+def bins_from_entry(column: Column, entry: BinsEntry) -> NumericBins:
+    """Read bins; a `CodecError` says what does not fit."""
+    cuts = np.array(entry.cuts, np.float64)
+    body = entry.points if entry.knots is None else entry.knots
+    if body is None or len(body) > _SIZE_LIMIT or len(cuts) + 1 != len(body):
+        raise CodecError(f"column {column.name!r}: {len(cuts)} cuts do not fit its bins")
+    if entry.points is not None and entry.knots is None:
+        return NumericBins(column, cuts=cuts, points=_expanded(column, entry.points))
+    if entry.points is not None or len({len(row) for row in body}) != 1:
+        raise CodecError(f"column {column.name!r}: knots of different lengths, or points beside")
+    return NumericBins(column, cuts=cuts, knots=np.array(body, np.float64))
+
+
+def _expanded(column: Column, rows: list[list[float]]) -> NDArray[np.float64]:
+    points = []
+    slots = None
+    for row in rows:
+        values, times = np.array(row[0::2], np.float64), np.array(row[1::2], np.float64)
+        fits = len(values) == len(times) and len(times) > 0
+        if not fits or (times < 1).any() or (times != np.rint(times)).any():
+            raise CodecError(f"column {column.name!r}: points are not pairs of value and times")
+        total = int(times.sum()) if times.sum() <= _SIZE_LIMIT else 0
+        # a power of two, so that a place among them is exact in float32
+        if total != (slots or total) or total < 1 or total & (total - 1):
+            raise CodecError(f"column {column.name!r}: bins with {times.sum():g} points")
+        slots = total
+        points.append(np.repeat(values, times.astype(np.int64)))
+    return np.stack(points)
