@@ -35,6 +35,7 @@ _COLOURS = {
     "declined": "red",
     "offline": "red",
 }
+_TROUBLE = ("declined", "offline")
 #: without a terminal, at most one line a phase change and one every so often
 _LINE_EVERY_S = 10.0
 
@@ -88,8 +89,8 @@ class FleetView:
     def _picture(self, snapshot: Snapshot, memory_bytes: int, note: str) -> Group:
         table = Table(box=None, padding=(0, 1), pad_edge=False)
         for heading, justify in (
-            ("device", "left"), ("", "left"), ("state", "left"), ("progress", "left"),
-            ("synthetic rows", "right"), ("kB up", "right"), ("epsilon", "right"),
+            ("device", "left"), ("", "left"), ("state", "left"), ("", "left"),
+            ("synthetic", "right"), ("kB up", "right"), ("epsilon", "right"),
         ):  # fmt: skip
             table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         progress = snapshot.aggregator.devices if snapshot.aggregator is not None else {}
@@ -98,6 +99,9 @@ class FleetView:
             accepted = progress[device].rows if device in progress else 0
             table.add_row(*self._row(device, name, state, accepted))
         parts: list[Text | Table] = [self._head(snapshot, memory_bytes), Text(""), table]
+        for device, state in snapshot.devices.items():
+            if state.status in _TROUBLE and state.reason:
+                parts.append(Text(f"{device}: {state.reason}", style="red"))
         if note:
             parts.append(Text(f"\n{note}", style="dim"))
         return Group(*parts)
@@ -112,13 +116,13 @@ class FleetView:
             epsilon = f"{state.epsilon_spent:.2f}"
         working = state.status in ("measuring", "training", "sampling", "sending")
         bar: ProgressBar | str = (
-            ProgressBar(total=1.0, completed=state.progress, width=18) if working else ""
+            ProgressBar(total=1.0, completed=state.progress, width=14) if working else ""
         )
         return (
             Text(device, style="bold"),
             name,
             Text(state.status, style=_COLOURS.get(state.status, "")),
-            bar if working else Text(state.reason[:40], style="dim"),
+            bar,
             f"{accepted:,}",
             f"{state.bytes_up / 1e3:,.1f}",
             epsilon,
