@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -52,13 +51,13 @@ def train(folder: Path, rows: int, epochs: int, with_peers: bool) -> list[str]:
     from sdv.single_table import GaussianCopulaSynthesizer, TVAESynthesizer
 
     torch.manual_seed(0)
-    metadata = Metadata.detect_from_dataframe(frame, table_name="flights")
+    metadata = Metadata.detect_from_dataframes({"flights": frame})
     for name, maker in (
         ("GaussianCopula", lambda: GaussianCopulaSynthesizer(metadata)),
         ("TVAE", lambda: TVAESynthesizer(metadata, epochs=epochs, enable_gpu=False)),
     ):
         synthesizer = maker()
-        synthesizer.fit(frame)
+        synthesizer.fit({"flights": frame})
         synthesizer.save(str(folder / name))
     return ["edge-runtime", *_PEERS]
 
@@ -83,20 +82,27 @@ def draw(system: str, path: Path, rows: int, out: Path) -> dict[str, float]:
 
         synthesizer = load_synthesizer(str(path))
         start = time.perf_counter()
-        synthesizer.sample(rows).to_parquet(out)
+        synthesizer.sample(rows)["flights"].to_parquet(out)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"sampling_s": seconds, "peak_mb": peak}
+    return {"sampling_s": seconds, "peak_mb": _peak_mb()}
+
+
+def _peak_mb() -> float:
+    # Not ru_maxrss: a child inherits that of the process it was forked from.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("this kernel does not tell a process its peak memory (VmHWM)")
 
 
 def measure(system: str, path: Path, rows: int, out: Path, core: int) -> dict[str, float]:
     """Run `draw` in a process of its own."""
-    command = [sys.executable, __file__, "--draw", system, str(path), str(rows), str(out)]
+    command = [sys.executable, __file__, "--core", str(core)]
+    command += ["--draw", system, str(path), str(rows), str(out)]
     start = time.perf_counter()
     done = subprocess.run(
         command,
         env={**os.environ, **_ONE_THREAD},
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         stdout=subprocess.PIPE,
         check=True,
         text=True,
@@ -133,6 +139,7 @@ def main() -> None:
     parser.add_argument("--draw", nargs=4, metavar=("SYSTEM", "PATH", "ROWS", "OUT"))
     options = parser.parse_args()
     if options.draw:
+        os.sched_setaffinity(0, {options.core})
         system, path, rows, out = options.draw
         print(json.dumps(draw(system, Path(path), int(rows), Path(out))))
         return
