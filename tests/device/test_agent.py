@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import json
 import random
@@ -45,6 +47,17 @@ def run_census(stand_in: Any, kit: SimpleNamespace, schema: Schema) -> None:
     stand_in.publish_schema(schema)
     plan = stand_in.publish_plan(kit.census_plan(schema, epsilon=1.0))
     stand_in.wait_state("idle", plan=plan)
+
+
+def look(device: Any, seen: set[bytes]) -> set[bytes]:
+    """Add the checkpoint that is now saved, if one is, to those seen before."""
+    path = device.state_dir / "device.sqlite"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        seen.update(hashlib.sha256(row[0]).digest() for row in database.execute(_CHECKPOINTS))
+    return seen
+
+
+_CHECKPOINTS = "SELECT data FROM checkpoints"
 
 
 def without_digests(text: str) -> str:
@@ -128,10 +141,14 @@ def test_killed_at_any_moment_it_pays_once_and_loses_nothing(
     process = device.start()
     run_census(stand_in, kit, schema)
     stand_in.publish_bundle(bundle)
-    plan = stand_in.publish_plan(kit.train_plan(bundle, steps=900))
+    plan = stand_in.publish_plan(kit.train_plan(bundle, steps=2400))
     rng = random.Random(7)
-    for _ in range(5):
-        time.sleep(rng.uniform(0.3, 1.1))  # a moment of any kind is the point
+    seen: set[bytes] = set()
+    for number in range(5):
+        # Once before anything can have been saved, then after some more saved checkpoints: where
+        # between two of them the kill falls is left to chance.
+        wanted = len(seen) + (rng.randint(1, 4) if number else 0)
+        kit.wait_for("checkpoints", lambda n=wanted: len(look(device, seen)) >= n, timeout_s=60.0)
         process.kill()
         process.wait()
         process = device.start()

@@ -127,7 +127,7 @@ class Fleet:
                 schema = {{ path = "schema.json" }}
                 privacy = {{ epsilon = {EPSILON}, delta = 1e-5 }}
                 rounds = {{ count = {ROUNDS}, quorum = {len(self.rows)}, deadline_s = 200 }}
-                train = {{ steps = 150, expected_batch = 96, learning_rate = 1e-2 }}
+                train = {{ steps = 800, expected_batch = 96, learning_rate = 1e-2 }}
                 rows = {{ share = 1.0, minimum = 100, maximum = 4000 }}
                 fusion = {{ hidden = 64, epochs = 10, max_seconds = 20 }}
                 """,
@@ -192,7 +192,7 @@ def _is_training(device: str) -> Callable[[str, bytes], bool]:
         if not topic.endswith(f"/up/{device}/state") or not payload:
             return False
         state = json.loads(payload)
-        return state["status"] == "training" and 0.2 < state["progress"] < 0.9
+        return state["status"] == "training" and 0 < state["progress"] < 1
 
     return check
 
