@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge_runtime.errors import EngineError, MissingExtraError
 from edge_runtime.generator.bundle import Bundle
+from edge_runtime.generator.kernel_engine import KernelEngine
 from edge_runtime.generator.layout import F32, I32, Layout, Weights
 from edge_runtime.generator.numpy_engine import NumpyEngine
 from edge_runtime.generator.onnx_engine import OnnxEngine
@@ -64,6 +65,10 @@ class Engine(Protocol):
         ...
 
 
+def _kernel(_graph: bytes, tensors: Tensors, layout: Layout, threads: int) -> Engine:
+    return KernelEngine(tensors, layout=layout, threads=threads)
+
+
 def _onnx(graph: bytes, tensors: Tensors, layout: Layout, threads: int) -> Engine:
     return OnnxEngine(graph, tensors, layout=layout, threads=threads)
 
@@ -75,6 +80,7 @@ def _numpy(_graph: bytes, tensors: Tensors, layout: Layout, _threads: int) -> En
 #: Engines by name, fastest first: what `auto` tries in turn, the module each one needs, and the
 #: extra that brings it.
 ENGINES: Mapping[str, tuple[str | None, str, Callable[[bytes, Tensors, Layout, int], Engine]]] = {
+    "kernel": (None, "", _kernel),
     "onnx": ("onnxruntime", "onnx", _onnx),
     "numpy": (None, "", _numpy),
 }

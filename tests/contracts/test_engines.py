@@ -275,8 +275,8 @@ def test_without_onnxruntime_auto_still_runs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         engine_module, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
     )
-    assert available_engines() == ("numpy",)
-    assert open_engine(BUNDLE).name == "numpy"
+    assert available_engines() == ("kernel", "numpy")
+    assert open_engine(BUNDLE).name == "kernel"
     with pytest.raises(MissingExtraError, match=r"edge-runtime\[onnx\]") as caught:
         open_engine(BUNDLE, engine="onnx")
     assert isinstance(caught.value, EdgeRuntimeError)
