@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,16 +75,88 @@ class KernelEngine:
         network = self.network
         if noise.ndim != 2 or noise.dtype != np.float32:
             check_noise(noise, self.layout)
-        parts = min(self._threads, len(noise) // _ROWS_PER_THREAD)
+        codes = np.empty(noise.shape, np.int32)
+
+        def part(first: int, end: int) -> None:
+            network.codes(noise[first:end], codes[first:end])
+
         try:
-            if self._pool is None or parts < 2:
-                return network.codes(noise)
-            pieces = np.array_split(noise, parts)
-            return np.concatenate(list(self._pool.map(network.codes, pieces)))
+            self._spread(part, len(noise))
         except KernelError:
             # The kernel checks as it reads; which column it was is found here.
             check_noise(noise, self.layout)
             raise
+        return codes
+
+    def draw(
+        self, rows: int, *, key: bytes, stream: int, offset: int, forced: I32 | None = None
+    ) -> I32:
+        """Draw noise and rows in one go; see `edge_runtime.kernel.Network.draw`.
+
+        Raises
+        ------
+        EngineError
+            If the engine is closed.
+        KernelError
+            If anything does not fit.
+        """
+        network = self.network
+        codes = np.empty((rows, self.layout.columns), np.int32)
+
+        def part(first: int, end: int) -> None:
+            network.draw(
+                end - first,
+                key=key,
+                stream=stream,
+                offset=offset + first,
+                forced=None if forced is None else forced[:, first:end],
+                codes=codes[first:end],
+            )
+
+        self._spread(part, rows)
+        return codes
+
+    def draw_into(
+        self,
+        outputs: Sequence[kernel.Output],
+        rows: int,
+        *,
+        key: bytes,
+        stream: int,
+        decode_stream: int,
+        offset: int,
+        forced: I32 | None = None,
+    ) -> None:
+        """Draw noise and rows and decode them, in one go.
+
+        Parameters and errors are those of `edge_runtime.kernel.Network.draw`, and an `EngineError`
+        if the engine is closed.
+        """
+        network = self.network
+
+        def part(first: int, end: int) -> None:
+            network.draw(
+                end - first,
+                key=key,
+                stream=stream,
+                decode_stream=decode_stream,
+                offset=offset + first,
+                forced=None if forced is None else forced[:, first:end],
+                outputs=[output.part(first, end) for output in outputs],
+            )
+
+        self._spread(part, rows)
+
+    def _spread(self, part: Callable[[int, int], None], rows: int) -> None:
+        """Call `part` for ranges of rows that together are all, on as many threads as pay."""
+        count = min(self._threads, rows // _ROWS_PER_THREAD)
+        if self._pool is None or count < 2:
+            part(0, rows)
+            return
+        # Borders at whole parts of the kernel's, so that no two threads draw the same noise.
+        step = -(-rows // (count * _ROWS_PER_THREAD)) * _ROWS_PER_THREAD
+        starts = range(0, rows, step)
+        list(self._pool.map(part, starts, [min(rows, start + step) for start in starts]))
 
     def close(self) -> None:
         """Free the network."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,10 +82,18 @@ class Output:
     out: NDArray[Any] | None = None
     missing: NDArray[np.bool_] | None = None
 
+    def part(self, first: int, end: int) -> Output:
+        """Return the same for a range of the rows."""
+        return replace(
+            self,
+            out=None if self.out is None else self.out[first:end],
+            missing=None if self.missing is None else self.missing[first:end],
+        )
+
 
 def network_isas() -> tuple[str, ...]:
     """Return the instruction sets of the network's loops that run here, fastest first."""
-    names = []
+    names: list[str] = []
     while (name := lib.er_generator_isa(len(names))) != ffi.NULL:
         names.append(str(ffi.string(name).decode()))
     return tuple(names)
@@ -146,7 +154,11 @@ class Network:
         self.cardinalities = tuple(cardinalities)
         self.isa = network_isa() if isa is None else isa
         v = sum(self.cardinalities)
-        shapes = {"w1": (v, hidden), "w2": (hidden, hidden), "w3": (hidden, v)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "w1": (v, hidden),
+            "w2": (hidden, hidden),
+            "w3": (hidden, v),
+        }
         shapes |= dict.fromkeys(("b3", "scale3"), (v,))
         raw = ffi.new("er_tensors *", {"logits": v})
         kept = []
@@ -167,28 +179,28 @@ class Network:
         check(code, "network")
         self._raw: Any = ffi.gc(made[0], lib.er_generator_free)
 
-    def codes(self, noise: NDArray[np.float32]) -> NDArray[np.int32]:
+    def codes(self, noise: NDArray[np.float32], out: NDArray[np.int32]) -> None:
         """Turn noise into codes.
 
         Parameters
         ----------
         noise : float32 [rows, columns]
-            C-contiguous. In [0, 1), or 1 + code to force a code.
+            In [0, 1), or 1 + code to force a code.
+        out : int32 [rows, columns]
+            C-contiguous; unchanged on an error.
 
         Raises
         ------
         KernelError
-            If the noise is anything else.
+            If either array is anything else.
         """
         if noise.dtype != np.float32 or noise.shape[1:] != (len(self.cardinalities),):
             raise KernelError(f"network: noise is {noise.dtype} of shape {noise.shape}")
         noise = np.ascontiguousarray(noise)
-        codes = np.empty(noise.shape, np.int32)
+        self._check_codes(out, len(noise))
         check(
-            lib.er_generator_codes(self._raw, pointer(codes), pointer(noise), len(noise)),
-            "network",
+            lib.er_generator_codes(self._raw, pointer(out), pointer(noise), len(noise)), "network"
         )
-        return codes
 
     def draw(
         self,
@@ -198,9 +210,10 @@ class Network:
         stream: int = 0,
         offset: int = 0,
         forced: NDArray[np.int32] | None = None,
+        codes: NDArray[np.int32] | None = None,
         outputs: Sequence[Output] | None = None,
         decode_stream: int = 0,
-    ) -> NDArray[np.int32] | None:
+    ) -> None:
         """Draw noise, sample, and decode, a part that stays in cache at a time.
 
         Parameters
@@ -212,18 +225,16 @@ class Network:
             Row i takes the uniform numbers from ``(offset + i) * columns`` on of the stream.
         forced : int32 [k, rows], optional
             Codes of the k leading columns.
+        codes : int32 [rows, columns], optional
+            C-contiguous, filled.
         outputs : sequence of Output, optional
-            One per column, filled in place. The position inside a bin of row i and column c is
+            One per column, filled. The position inside a bin of row i and column c is
             number ``offset + i`` of stream ``decode_stream + c``.
-
-        Returns
-        -------
-        int32 [rows, columns], or None with `outputs`
 
         Raises
         ------
         KernelError
-            If anything does not fit.
+            If anything does not fit; what is filled is then worthless.
         """
         key = key_bytes(key, "network")
         for what, value, limit in (
@@ -242,21 +253,23 @@ class Network:
                 raise KernelError(f"network: forced codes are {forced.dtype} {forced.shape}")
             forced = np.ascontiguousarray(forced)
             raw.forced, raw.forced_columns = pointer(forced), len(forced)
-        if outputs is None:
-            codes = np.empty((rows, len(self.cardinalities)), np.int32)
-            check(
-                lib.er_generator_rows(self._raw, raw, pointer(codes), ffi.NULL, 0), "network"
-            )
-            return codes
-        filled, _kept = _filled(outputs, rows)
-        check(
-            lib.er_generator_rows(self._raw, raw, ffi.NULL, filled, len(outputs)), "network"
-        )
-        return None
+        table = ffi.NULL
+        if codes is not None:
+            self._check_codes(codes, rows)
+            table = pointer(codes)
+        filled, _kept = (ffi.NULL, None) if outputs is None else _filled(outputs, rows)
+        count = 0 if outputs is None else len(outputs)
+        check(lib.er_generator_rows(self._raw, raw, table, filled, count), "network")
+
+    def _check_codes(self, codes: NDArray[np.int32], rows: int) -> None:
+        shape = (rows, len(self.cardinalities))
+        fits = codes.dtype == np.int32 and codes.shape == shape
+        if not (fits and codes.flags.c_contiguous and codes.flags.writeable):
+            raise KernelError(f"network: codes are {codes.dtype} {codes.shape}, expected {shape}")
 
 
 def _filled(outputs: Sequence[Output], rows: int) -> tuple[Any, list[NDArray[Any]]]:
-    """Outputs as C sees them, and the tables to keep alive."""
+    """Return outputs as C sees them, and the tables to keep alive."""
     raw = ffi.new("er_output[]", len(outputs))
     kept = []
     for item, output in zip(raw, outputs, strict=True):
