@@ -131,7 +131,7 @@ def generator() -> str:
         )
     ):
         key = bytes((index + i) % 256 for i in range(32))
-        tensors = network_reference.test_tensors(sizes, hidden, key)
+        tensors = network_reference.vector_tensors(sizes, hidden, key)
         columns = len(sizes)
         noise = reference.uniform(key, 0, 0, rows * columns).reshape(rows, columns)
         noise[::3, 0] = sizes[0]  # a third of the rows is forced to the first column's last code

@@ -20,7 +20,7 @@ from edge_runtime.generator.kernel_engine import KernelEngine
 from edge_runtime.generator.layout import F32, I32, Layout, Weights
 from edge_runtime.generator.numpy_engine import NumpyEngine
 from edge_runtime.generator.onnx_engine import OnnxEngine
-from edge_runtime.generator.quantize import quantize
+from edge_runtime.generator.quantize import check_quantised, quantize
 
 __all__ = ["ENGINES", "Engine", "available_engines", "open_engine"]
 
@@ -105,7 +105,7 @@ def open_engine(
     weights : Weights, optional
         Locally trained weights to run instead of the bundle's own; they are quantised here.
     engine : str
-        A name of `ENGINES`, or ``"auto"`` for the fastest that is installed.
+        A name of `ENGINES`, or ``"auto"`` for the fastest that is installed and can run the bundle.
     threads : int
         Threads inside the engine.
 
@@ -118,13 +118,14 @@ def open_engine(
     """
     if threads < 1:
         raise EngineError(f"an engine needs at least one thread, not {threads}")
+    quantised = bundle.quantised if weights is None else quantize(weights, bundle.layout)
     if engine == "auto":
-        engine = available_engines()[0]
+        check_quantised(quantised.tensors, bundle.layout)
+        fits = KernelEngine.supports(quantised.tensors)
+        engine = next(name for name in available_engines() if fits or name != "kernel")
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}; known: auto, {', '.join(ENGINES)}")
     module, extra, build = ENGINES[engine]
     if module is not None and find_spec(module) is None:
         raise MissingExtraError(module, extra)
-    layout = bundle.layout
-    quantised = bundle.quantised if weights is None else quantize(weights, layout)
-    return build(bundle.graph, quantised.tensors, layout, threads)
+    return build(bundle.graph, quantised.tensors, bundle.layout, threads)

@@ -19,6 +19,9 @@ __all__ = ["KernelEngine"]
 #: Fewer rows than this are not worth handing to another thread.
 _ROWS_PER_THREAD = 1024
 
+#: SCALE_LIMIT of native/src/generator.c
+_SCALE_LIMIT = 2.0**60
+
 
 class KernelEngine:
     """Draw rows with the C kernel; docs/engines.md says how.
@@ -56,6 +59,19 @@ class KernelEngine:
             raise EngineError(f"the kernel refused the generator: {error}") from error
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    @staticmethod
+    def supports(tensors: Mapping[str, npt.NDArray[np.generic]]) -> bool:
+        """Whether the kernel can run these tensors, which fit their layout.
+
+        It refuses scales beyond any that a trained network has, so that none of its sums can be
+        infinite or NaN, which processors do not order alike.
+        """
+        floats = ("rescale1", "shift1", "rescale2", "skip2", "scale3")
+        return all(
+            float(np.abs(np.asarray(tensors[name], np.float64)).max()) < _SCALE_LIMIT
+            for name in floats
+        )
 
     @property
     def network(self) -> kernel.Network:

@@ -30,6 +30,9 @@ _FIELDS = (
 _TYPES = {"i1": ("int8_t *", np.int8), "i4": ("int32_t *", np.int32), "f4": ("float *", np.float32)}
 _LIMIT = 1 << 40
 
+_VARIABLE = "EDGE_RUNTIME_NETWORK_ISA"
+_FAMILY_VARIABLE = "EDGE_RUNTIME_ISA"
+
 #: What the names that force the other loops of the kernel mean here: the widest loops that every
 #: processor of the family has, without the options that only some of them have.
 _FAMILIES = {
@@ -38,8 +41,10 @@ _FAMILIES = {
     "x86-64-v4": "avx512",
     "aarch64": "neon",
     "arm": "portable",
-    "other": "portable",
 }
+
+_NAMES: Mapping[str, str] = {}
+_FORCED = ((_VARIABLE, _NAMES), (_FAMILY_VARIABLE, _FAMILIES))
 
 _KINDS = {
     "nothing": lib.ER_OUT_NOTHING,
@@ -102,9 +107,9 @@ def network_isas() -> tuple[str, ...]:
 def network_isa() -> str:
     """Return the instruction set that new networks use.
 
-    The fastest, unless the environment variable ``EDGE_RUNTIME_ISA`` forces one: a name of
-    `network_isas`, or a processor family (x86-64, x86-64-v3, x86-64-v4, aarch64), which leaves
-    out what only some processors of the family have.
+    The fastest, unless the environment says otherwise. ``EDGE_RUNTIME_NETWORK_ISA`` names one of
+    `network_isas`. ``EDGE_RUNTIME_ISA``, which forces the kernel's other loops, names a processor
+    family; what only some processors of the family have is then left out here.
 
     Raises
     ------
@@ -112,15 +117,17 @@ def network_isa() -> str:
         If this processor cannot run what is asked for.
     """
     names = network_isas()
-    wanted = os.environ.get("EDGE_RUNTIME_ISA", "")
-    if not wanted:
-        return names[0]
-    name = _FAMILIES.get(wanted, wanted)
-    if name not in names:
-        raise KernelError(
-            f"EDGE_RUNTIME_ISA={wanted} cannot run here; this processor has {', '.join(names)}"
-        )
-    return name
+    for variable, meaning in _FORCED:
+        wanted = os.environ.get(variable, "")
+        if wanted:
+            name = meaning.get(wanted, wanted if not meaning else "")
+            if name not in names:
+                raise KernelError(
+                    f"{variable}={wanted} cannot run here; possible are "
+                    f"{', '.join(k for k, v in meaning.items() if v in names) or ', '.join(names)}"
+                )
+            return name
+    return names[0]
 
 
 class Network:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.kernel import reference
 
-__all__ = ["codes", "exp2_down", "test_tensors"]
+__all__ = ["codes", "exp2_down", "vector_tensors"]
 
 F32 = np.float32
 
@@ -88,7 +88,7 @@ def codes(
     return out
 
 
-def test_tensors(
+def vector_tensors(
     cardinalities: Sequence[int], hidden: int, key: bytes
 ) -> dict[str, NDArray[np.generic]]:
     """Tensors made of the public stream, the same in Python and in native/test/generator.c.

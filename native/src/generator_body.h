@@ -48,6 +48,13 @@ static inline uint32_t activation(float x)
     return (uint32_t)(int32_t)x;
 }
 
+/* the lowest byte of a word holds its first unit, wherever memory has it */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define ER_SWAP 3
+#else
+#define ER_SWAP 0
+#endif
+
 /* Adds the rows of w1 that a column's codes name, to the units that see the column; then the words
  * of h1 from `word` on whose units are due. */
 #define ER_DEFINE_FIRST_LAYER(TYPE, ADD, FIRE)                                                    \
@@ -57,7 +64,7 @@ static inline uint32_t activation(float x)
         const uint64_t start = g->seen[column] / ER_WIDE * ER_WIDE;                               \
         const uint64_t end = (g->hidden + ER_WIDE - 1) / ER_WIDE * ER_WIDE;                       \
         const int8_t *table = g->w1 + g->offset[column] * g->stride;                              \
-        for (uint64_t row = 0; row < ER_NET_ROWS; row++) {                                            \
+        for (uint64_t row = 0; row < ER_NET_ROWS; row++) {                                        \
             const int8_t *restrict w = table + (uint64_t)codes[row] * g->stride;                  \
             TYPE *restrict sum = sums + row * g->stride;                                          \
             for (uint64_t u = start; u < end; u += ER_WIDE)                                       \
@@ -71,15 +78,18 @@ static inline uint32_t activation(float x)
         for (; word < end; word += 4) {                                                           \
             const float *restrict rescale = g->rescale1 + ER_UNITS * word;                        \
             const float *restrict shift = g->shift1 + ER_UNITS * word;                            \
-            for (uint64_t row = 0; row < ER_NET_ROWS; row++) {                                        \
+            uint8_t fired[ER_NET_ROWS][4 * ER_UNITS];                                             \
+            for (uint64_t row = 0; row < ER_NET_ROWS; row++) {                                    \
                 const TYPE *restrict sum = sums + row * g->stride + ER_UNITS * word;              \
-                uint8_t fired[4 * ER_UNITS];                                                      \
                 for (int i = 0; i < 4 * ER_UNITS; i++)                                            \
-                    fired[i] = (uint8_t)activation((float)sum[i] * rescale[i] + shift[i]);        \
+                    fired[row][i] = (uint8_t)activation((float)sum[i] * rescale[i] + shift[i]);   \
+            }                                                                                     \
+            /* apart from the loop above, which would else read sums across rows */               \
+            for (uint64_t row = 0; row < ER_NET_ROWS; row++) {                                    \
+                uint32_t due[4];                                                                  \
+                memcpy(due, fired[row], sizeof due);                                              \
                 for (int i = 0; i < 4; i++)                                                       \
-                    h1[(word + i) * ER_NET_ROWS + row] =                                              \
-                        (uint32_t)fired[4 * i] | (uint32_t)fired[4 * i + 1] << 8 |                \
-                        (uint32_t)fired[4 * i + 2] << 16 | (uint32_t)fired[4 * i + 3] << 24;      \
+                    h1[(word + i) * ER_NET_ROWS + row] = due[i];                                  \
             }                                                                                     \
         }                                                                                         \
     }
@@ -98,7 +108,7 @@ static void second_layer(const struct er_generator *g, struct er_scratch *s, uin
     const uint32_t *restrict below = s->h1 + word * ER_NET_ROWS;
     uint32_t *restrict h2 = s->h2 + word * ER_NET_ROWS;
 #define ER_SECOND(J, R, S)                                                                        \
-    activation(positive((float)product[J * ER_NET_ROWS + row] * R) +                                  \
+    activation(positive((float)product[J * ER_NET_ROWS + row] * R) +                              \
                (float)(int32_t)(below[row] >> 8 * J & 255u) * S + 0.5f)                           \
         << 8 * J
 #define positive(x) ((x) > 0.0f ? (x) : 0.0f)
