@@ -43,9 +43,6 @@ _FAMILIES = {
     "arm": "portable",
 }
 
-_NAMES: Mapping[str, str] = {}
-_FORCED = ((_VARIABLE, _NAMES), (_FAMILY_VARIABLE, _FAMILIES))
-
 _KINDS = {
     "nothing": lib.ER_OUT_NOTHING,
     "codes": lib.ER_OUT_CODES,
@@ -117,17 +114,20 @@ def network_isa() -> str:
         If this processor cannot run what is asked for.
     """
     names = network_isas()
-    for variable, meaning in _FORCED:
-        wanted = os.environ.get(variable, "")
-        if wanted:
-            name = meaning.get(wanted, wanted if not meaning else "")
-            if name not in names:
-                raise KernelError(
-                    f"{variable}={wanted} cannot run here; possible are "
-                    f"{', '.join(k for k, v in meaning.items() if v in names) or ', '.join(names)}"
-                )
-            return name
+    families = {family: name for family, name in _FAMILIES.items() if name in names}
+    if wanted := os.environ.get(_VARIABLE, ""):
+        return _known(_VARIABLE, wanted, {name: name for name in names})
+    if wanted := os.environ.get(_FAMILY_VARIABLE, ""):
+        return _known(_FAMILY_VARIABLE, wanted, families)
     return names[0]
+
+
+def _known(variable: str, wanted: str, possible: Mapping[str, str]) -> str:
+    if wanted not in possible:
+        raise KernelError(
+            f"{variable}={wanted} cannot run here; this processor has {', '.join(possible)}"
+        )
+    return possible[wanted]
 
 
 class Network:

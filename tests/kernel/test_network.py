@@ -1,4 +1,4 @@
-"""The generator's loops: each instruction set against the reference, drawing, decoding, refusals."""
+"""The generator's loops against the reference: each instruction set, draws, decoding, refusals."""
 
 from __future__ import annotations
 
