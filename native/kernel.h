@@ -95,7 +95,6 @@ const char *er_generator_isa(uint64_t index);
 int er_generator_new(er_generator **out, const char *isa, const int32_t *cardinalities,
                      uint64_t columns, uint64_t hidden, const er_tensors *tensors);
 void er_generator_free(er_generator *g);
-const char *er_generator_isa_of(const er_generator *g);
 /* codes and noise are [rows][columns]; noise in [0, 1), or 1 + code to force a code: ER_VALUE
  * otherwise. */
 int er_generator_codes(const er_generator *g, int32_t *codes, const float *noise, uint64_t rows);

@@ -52,11 +52,6 @@ static const er_network *choose(const char *isa)
     return NULL;
 }
 
-const char *er_generator_isa_of(const er_generator *g)
-{
-    return g == NULL ? NULL : g->network->name;
-}
-
 void er_generator_free(er_generator *g)
 {
     if (g == NULL)
