@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime.errors import SamplingError, SchemaError
 from edge_runtime.generator import (
@@ -27,6 +28,7 @@ from edge_runtime.generator import (
     initial_weights,
     open_engine,
     sample_codes,
+    sample_table,
 )
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.privacy import (
@@ -229,15 +231,36 @@ class Generator:
             self._engine = open_engine(self.bundle, engine=self._engine_name, threads=self._threads)
         key = hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest()
         clamp, reject = self._conditions(where or {})
-        done = drawn = 0
-        while done < rows or drawn == 0:
-            block = min(BLOCK_ROWS, rows - done) if not reject else BLOCK_ROWS // 8
-            codes = sample_codes(
+        if reject:
+            yield from self._rejecting(rows, clamp, reject, where or {}, key=key)
+            return
+        for start in range(0, max(rows, 1), BLOCK_ROWS):
+            block = min(BLOCK_ROWS, rows - start)
+            yield sample_table(
                 self._engine,
+                self.bundle.codec,
                 block,
                 key=key,
-                offset=drawn,
-                clamp={column: np.full(block, code, np.int32) for column, code in clamp.items()},
+                offset=start,
+                clamp=_repeated(clamp, block),
+            )
+
+    def _rejecting(
+        self,
+        rows: int,
+        clamp: Mapping[int, int],
+        reject: Mapping[int, int],
+        where: Mapping[str, object],
+        *,
+        key: bytes,
+    ) -> Iterator[Table]:
+        """Draw until enough rows meet the wishes that cannot be clamped."""
+        assert self._engine is not None, "sample_blocks opens it"
+        done = drawn = 0
+        block = BLOCK_ROWS // 8
+        while done < rows or drawn == 0:
+            codes = sample_codes(
+                self._engine, block, key=key, offset=drawn, clamp=_repeated(clamp, block)
             )
             kept = np.ones(block, np.bool_)
             for column, code in reject.items():
@@ -249,10 +272,8 @@ class Generator:
                     np.ascontiguousarray(codes[chosen]), key=key, stream=1, offset=done
                 )
             done += len(chosen)
-            if rows == 0:
-                return
             if done < rows and drawn > MAX_DRAWS_PER_ROW * max(rows, 100):
-                wish = ", ".join(f"{name}={value!r}" for name, value in (where or {}).items())
+                wish = ", ".join(f"{name}={value!r}" for name, value in where.items())
                 raise SamplingError(
                     f"only {done} of {drawn} drawn rows meet {wish}, {rows} were asked for; "
                     "declare the column as a condition in the schema and fit again, or ask for "
@@ -276,6 +297,10 @@ class Generator:
                 break
             clamp[column] = wished.pop(column)
         return clamp, wished
+
+
+def _repeated(clamp: Mapping[int, int], rows: int) -> dict[int, NDArray[np.int32]]:
+    return {column: np.full(rows, code, np.int32) for column, code in clamp.items()}
 
 
 def _silent(_phase: str, _share: float) -> None:

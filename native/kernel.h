@@ -18,6 +18,8 @@
 #define ER_RANGE -3     /* a code lies outside its column */
 #define ER_VALUE -4     /* a number is not finite or outside what the function is defined for */
 #define ER_ORDER -5     /* the knots of a bin decrease */
+#define ER_MEMORY -6    /* no memory */
+#define ER_ISA -7       /* no such instruction set here */
 
 /* ER_KEY_BYTES: length of every key and seed. ER_SIGMA_INT: standard deviation, in grid steps, of
  * the noise that er_noise_training adds. ER_CATEGORIES_MAX: largest cardinality of a column. */
@@ -75,6 +77,54 @@ int er_noise_base(er_noise *noise, int64_t *out, uint64_t n);
  * mask is set (everywhere when mask is NULL), 0 elsewhere. */
 int er_noise_training(er_noise *noise, float *grad, uint64_t n, const uint8_t *mask,
                       double clip_norm, double noise_multiplier);
+
+/* ---- the generator: int8 network, noise to codes ---- docs/bundle.md defines every tensor; masked
+ * weights are ignored. The same codes on every instruction set. Any number of threads may use
+ * one generator at once. */
+typedef struct er_generator er_generator;
+typedef struct er_tensors {
+    uint64_t logits;                             /* V: the sum of the cardinalities */
+    const int8_t *w1, *w2, *w3;                  /* [V][H], [H][H], [H][V] */
+    const int32_t *b2, *b3;                      /* [H], [V]; at most 2^24 in size */
+    const float *rescale1, *shift1;              /* [H]; all floats finite, below 2^60 in size */
+    const float *rescale2, *skip2, *scale3;      /* [H], [H], [V]; not negative */
+} er_tensors;
+/* Names of the instruction sets that this processor can run, fastest first, NULL after the last. */
+const char *er_generator_isa(uint64_t index);
+/* isa NULL: the fastest. Everything is copied. columns and hidden <= 1024, V <= 65536. */
+int er_generator_new(er_generator **out, const char *isa, const int32_t *cardinalities,
+                     uint64_t columns, uint64_t hidden, const er_tensors *tensors);
+void er_generator_free(er_generator *g);
+/* codes and noise are [rows][columns]; noise in [0, 1), or 1 + code to force a code: ER_VALUE
+ * otherwise. */
+int er_generator_codes(const er_generator *g, int32_t *codes, const float *noise, uint64_t rows);
+
+/* Rows drawn from the public stream: row r has the uniform numbers from (offset + r) * columns on
+ * of `stream`, and column c is decoded with number offset + r of stream decode_stream + c. */
+typedef struct er_draw {
+    uint64_t rows, offset;          /* at most 2^40 each */
+    const uint8_t *key;
+    uint64_t key_bytes, stream, decode_stream;
+    const int32_t *forced;          /* [forced_columns][rows]: codes of the leading columns */
+    uint64_t forced_columns;
+} er_draw;
+#define ER_OUT_NOTHING 0    /* the column is not wanted */
+#define ER_OUT_CODES 1      /* int32: the codes themselves */
+#define ER_OUT_BYTES 2      /* int8: table[code] */
+#define ER_OUT_POINTS 3     /* eight bytes: table[code * slots + uniform slot]; a power of two */
+#define ER_OUT_LINEAR_F64 4 /* double: er_decode_f64 without rounding; table is knots, slots many */
+#define ER_OUT_LINEAR_I64 5 /* int64: er_decode_i64 */
+typedef struct er_output {
+    int kind;
+    void *out;                      /* [rows] */
+    uint8_t *missing;               /* [rows] or NULL: 1 where the code is the column's last */
+    const void *table;              /* [bins][slots] */
+    uint64_t bins, slots;
+} er_output;
+/* Codes [rows][columns], or one output per column, or both (NULL: not wanted). What is written is
+ * worthless after an error. */
+int er_generator_rows(const er_generator *g, const er_draw *draw, int32_t *codes,
+                      const er_output *outputs, uint64_t output_count);
 
 /* ---- for known-answer tests ---- one ChaCha block: rounds even, 2..20. */
 int er_chacha_block(uint32_t *out, const uint8_t *key, uint64_t key_bytes, uint64_t counter,

@@ -1,4 +1,4 @@
-"""Write the known-answer vectors tests/kernel/kat/{streams,noise,columns}.txt from the reference.
+"""Write the known-answer vectors tests/kernel/kat/{streams,noise,columns,generator}.txt.
 
     python tools/make_kernel_vectors.py [directory]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.kernel import reference
+from edge_runtime.kernel import network_reference, reference
 
 OUTPUT = Path(__file__).parents[1] / "tests" / "kernel" / "kat"
 HEADER = "# Written by tools/make_kernel_vectors.py; do not edit.\n"
@@ -113,10 +113,48 @@ def columns() -> str:
     return "\n".join(lines) + "\n"
 
 
+def generator() -> str:
+    """Vectors of the generator: sizes around every padding, tensors and noise by key."""
+    lines = ["# key hidden columns cardinalities rows, FNV-1a of all codes, codes of the last row"]
+    for index, (hidden, sizes, rows) in enumerate(
+        (
+            (1, [1], 3),
+            (1, [5, 2], 65),
+            (5, [7], 70),
+            (24, [2, 3, 17, 1, 4], 200),
+            (33, [9, 5, 40, 2, 8, 6], 64),
+            (64, [3, 18] * 7, 130),
+            (128, [18] * 14, 256),
+            (20, [2] * 40, 100),
+            (60, [2, 3] * 150, 66),  # more columns than 16-bit sums stand
+            (300, [30, 300, 5], 80),
+        )
+    ):
+        key = bytes((index + i) % 256 for i in range(32))
+        tensors = network_reference.vector_tensors(sizes, hidden, key)
+        columns = len(sizes)
+        noise = reference.uniform(key, 0, 0, rows * columns).reshape(rows, columns)
+        noise[::3, 0] = sizes[0]  # a third of the rows is forced to the first column's last code
+        codes = network_reference.codes(tensors, sizes, hidden, noise)
+        digest = 0xCBF29CE484222325
+        for code in codes.flat:
+            digest = ((digest ^ int(code)) * 0x100000001B3) % 2**64
+        lines.append(
+            f"{key.hex()} {hidden} {columns} {numbers(sizes)} {rows} {digest:016x} "
+            f"{numbers(codes[-1])}"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: list[str]) -> None:
     """Write the files into the directory given, or to their place in the source tree."""
     directory = Path(arguments[0]) if arguments else OUTPUT
-    for name, text in (("streams", streams()), ("noise", noise()), ("columns", columns())):
+    for name, text in (
+        ("streams", streams()),
+        ("noise", noise()),
+        ("columns", columns()),
+        ("generator", generator()),
+    ):
         (directory / f"{name}.txt").write_text(HEADER + text, encoding="utf-8")
 
 

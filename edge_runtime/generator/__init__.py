@@ -15,7 +15,7 @@ from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.quantize import Quantised, quantize
 from edge_runtime.generator.reference import logits, nll, sample
-from edge_runtime.generator.sampler import sample_codes
+from edge_runtime.generator.sampler import sample_codes, sample_table
 from edge_runtime.generator.weights import initial_weights
 
 __all__ = [
@@ -38,4 +38,5 @@ __all__ = [
     "quantize",
     "sample",
     "sample_codes",
+    "sample_table",
 ]

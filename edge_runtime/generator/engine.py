@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from edge_runtime.errors import EngineError, MissingExtraError
 from edge_runtime.generator.bundle import Bundle
+from edge_runtime.generator.kernel_engine import KernelEngine
 from edge_runtime.generator.layout import F32, I32, Layout, Weights
 from edge_runtime.generator.numpy_engine import NumpyEngine
 from edge_runtime.generator.onnx_engine import OnnxEngine
-from edge_runtime.generator.quantize import quantize
+from edge_runtime.generator.quantize import check_quantised, quantize
 
 __all__ = ["ENGINES", "Engine", "available_engines", "open_engine"]
 
@@ -64,6 +65,10 @@ class Engine(Protocol):
         ...
 
 
+def _kernel(_graph: bytes, tensors: Tensors, layout: Layout, threads: int) -> Engine:
+    return KernelEngine(tensors, layout=layout, threads=threads)
+
+
 def _onnx(graph: bytes, tensors: Tensors, layout: Layout, threads: int) -> Engine:
     return OnnxEngine(graph, tensors, layout=layout, threads=threads)
 
@@ -75,6 +80,7 @@ def _numpy(_graph: bytes, tensors: Tensors, layout: Layout, _threads: int) -> En
 #: Engines by name, fastest first: what `auto` tries in turn, the module each one needs, and the
 #: extra that brings it.
 ENGINES: Mapping[str, tuple[str | None, str, Callable[[bytes, Tensors, Layout, int], Engine]]] = {
+    "kernel": (None, "", _kernel),
     "onnx": ("onnxruntime", "onnx", _onnx),
     "numpy": (None, "", _numpy),
 }
@@ -99,7 +105,7 @@ def open_engine(
     weights : Weights, optional
         Locally trained weights to run instead of the bundle's own; they are quantised here.
     engine : str
-        A name of `ENGINES`, or ``"auto"`` for the fastest that is installed.
+        A name of `ENGINES`, or ``"auto"`` for the fastest that is installed and can run the bundle.
     threads : int
         Threads inside the engine.
 
@@ -112,13 +118,14 @@ def open_engine(
     """
     if threads < 1:
         raise EngineError(f"an engine needs at least one thread, not {threads}")
+    quantised = bundle.quantised if weights is None else quantize(weights, bundle.layout)
     if engine == "auto":
-        engine = available_engines()[0]
+        check_quantised(quantised.tensors, bundle.layout)
+        fits = KernelEngine.supports(quantised.tensors)
+        engine = next(name for name in available_engines() if fits or name != "kernel")
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}; known: auto, {', '.join(ENGINES)}")
     module, extra, build = ENGINES[engine]
     if module is not None and find_spec(module) is None:
         raise MissingExtraError(module, extra)
-    layout = bundle.layout
-    quantised = bundle.quantised if weights is None else quantize(weights, layout)
-    return build(bundle.graph, quantised.tensors, layout, threads)
+    return build(bundle.graph, quantised.tensors, bundle.layout, threads)

@@ -9,9 +9,11 @@ import numpy as np
 from edge_runtime import kernel
 from edge_runtime.errors import EngineError
 from edge_runtime.generator.engine import Engine
+from edge_runtime.generator.kernel_engine import KernelEngine
 from edge_runtime.generator.layout import I32
+from edge_runtime.schema import BlockDecoder, Codec, Table
 
-__all__ = ["sample_codes"]
+__all__ = ["sample_codes", "sample_table"]
 
 
 def sample_codes(
@@ -58,6 +60,8 @@ def sample_codes(
     if rows < 0 or offset < 0 or batch < 1:
         raise EngineError(f"cannot draw rows={rows} from offset={offset} in batches of {batch}")
     forced = _forced(clamp or {}, rows, layout.cardinalities)
+    if isinstance(engine, KernelEngine):
+        return engine.draw(rows, key=key, stream=stream, offset=offset, forced=_stacked(forced))
     codes = np.empty((rows, layout.columns), np.int32)
     noise = np.empty((min(batch, rows), layout.columns), np.float32)
     for start in range(0, rows, batch):
@@ -70,6 +74,58 @@ def sample_codes(
             part[:, column] = chosen[start : start + len(part)] + 1
         codes[start : start + len(part)] = engine.generate(part)
     return codes
+
+
+def sample_table(
+    engine: Engine,
+    codec: Codec,
+    rows: int,
+    *,
+    key: bytes,
+    offset: int = 0,
+    clamp: Mapping[int, I32] | None = None,
+) -> Table:
+    """Draw rows as values: `sample_codes` with stream 0, decoded with stream 1 of the same key.
+
+    The kernel engine does both in one go, with the same result.
+
+    Parameters
+    ----------
+    engine : Engine
+    codec : Codec
+        The one of the engine's bundle.
+    rows, key, offset, clamp
+        As `sample_codes`.
+
+    Raises
+    ------
+    EngineError
+        As `sample_codes`, or if the codec is of another layout.
+    """
+    if codec.cardinalities != engine.layout.cardinalities:
+        raise EngineError("the codec's cardinalities are not those of the engine's layout")
+    decoder = BlockDecoder(codec)
+    if not isinstance(engine, KernelEngine) or not decoder.possible:
+        codes = sample_codes(engine, rows, key=key, offset=offset, clamp=clamp)
+        return codec.decode(codes, key=key, stream=1, offset=offset)
+    if rows < 0 or offset < 0:
+        raise EngineError(f"cannot draw rows={rows} from offset={offset}")
+    forced = _forced(clamp or {}, rows, codec.cardinalities)
+    outputs = decoder.outputs(rows)
+    engine.draw_into(
+        outputs,
+        rows,
+        key=key,
+        stream=0,
+        decode_stream=decoder.stream(1),
+        offset=offset,
+        forced=_stacked(forced),
+    )
+    return decoder.table(outputs)
+
+
+def _stacked(forced: Mapping[int, I32]) -> I32 | None:
+    return np.stack([forced[column] for column in range(len(forced))]) if forced else None
 
 
 def _forced(clamp: Mapping[int, I32], rows: int, cardinalities: tuple[int, ...]) -> dict[int, I32]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from edge_runtime.kernel._call import ffi, lib
 from edge_runtime.kernel.columns import count_codes, count_pairs, decode_linear
+from edge_runtime.kernel.network import Network, Output, network_isa, network_isas
 from edge_runtime.kernel.noise import (
     TRAINING_MAX_LOG_DISTANCE,
     TRAINING_SIGMA_INT,
@@ -24,6 +25,8 @@ __all__ = [
     "TRAINING_MAX_LOG_DISTANCE",
     "TRAINING_SIGMA_INT",
     "TRAINING_STATISTICAL_DISTANCE",
+    "Network",
+    "Output",
     "PrivacyNoise",
     "count_codes",
     "count_pairs",
@@ -33,6 +36,8 @@ __all__ = [
     "fill_uniform",
     "isa",
     "lanes",
+    "network_isa",
+    "network_isas",
     "sigma_fraction",
 ]
 

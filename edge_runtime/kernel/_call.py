@@ -20,6 +20,8 @@ _MEANING = {
     lib.ER_RANGE: "a code lies outside its column; codes run from 0 to the cardinality - 1",
     lib.ER_VALUE: "a number is not finite or outside its domain",
     lib.ER_ORDER: "the knots of a bin decrease; sort each row of knots",
+    lib.ER_MEMORY: "there is no memory",
+    lib.ER_ISA: "this processor does not have that instruction set",
 }
 
 _POINTERS = {

@@ -10,7 +10,9 @@ from edge_runtime.schema.census import (
     merge_census,
 )
 from edge_runtime.schema.codec import Codec, Encoded
+from edge_runtime.schema.coded import Coded
 from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
+from edge_runtime.schema.decoding import BlockDecoder
 from edge_runtime.schema.infer import infer_schema
 from edge_runtime.schema.reading import iter_tables, read_table
 from edge_runtime.schema.schema import Schema
@@ -20,8 +22,10 @@ from edge_runtime.schema.writing import TableWriter, write_table
 
 __all__ = [
     "MISSING_TOKENS",
+    "BlockDecoder",
     "Census",
     "Codec",
+    "Coded",
     "Column",
     "Encoded",
     "Schema",

@@ -12,16 +12,22 @@ from numpy.typing import NDArray
 from edge_runtime.errors import CodecError, RangeError, SchemaError, ShapeError
 from edge_runtime.schema import codec_file
 from edge_runtime.schema.census import Census, clean_census, label_codes
+from edge_runtime.schema.coded import Coded
 from edge_runtime.schema.grid import grid_of
 from edge_runtime.schema.numeric import NumericBins, bins_from_cells, bins_from_rows
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import Place, typed_column
 
-__all__ = ["Codec", "Encoded"]
+__all__ = ["Codec", "Encoded", "decode_streams"]
 
 #: streams of one key are spread so far apart that the columns of a table fit in between
 _COLUMNS_PER_STREAM = 1 << 16
+
+
+def decode_streams(stream: int) -> int:
+    """Return the kernel's stream of the first column, see `Codec.decode`; the others follow."""
+    return (stream + 1) * _COLUMNS_PER_STREAM
 
 
 class Encoded(NamedTuple):
@@ -244,7 +250,7 @@ class Codec:
             A code beyond its column's.
         """
         self._check_codes(codes)
-        columns: dict[str, NDArray[Any]] = {}
+        columns: dict[str, NDArray[Any] | Coded] = {}
         missing: dict[str, NDArray[np.bool_]] = {}
         for index, column in enumerate(self.schema.columns):
             own = codes[:, index]
@@ -255,13 +261,13 @@ class Codec:
                 columns[column.name] = self.bins[column.name].decode(
                     own,
                     key=key,
-                    stream=(stream + 1) * _COLUMNS_PER_STREAM + index,
+                    stream=decode_streams(stream) + index,
                     offset=offset,
                 )
             elif column.kind == "boolean":
                 columns[column.name] = np.array([0, 1, -1], np.int8)[own]
             else:
-                columns[column.name] = np.array([*column.labels, None], object)[own]
+                columns[column.name] = Coded(np.ascontiguousarray(own), tuple(column.labels))
         return Table(schema=self.schema, columns=columns, missing=missing, file="<decoded>")
 
     def _check_codes(self, codes: NDArray[np.int32]) -> None:

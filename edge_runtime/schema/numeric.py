@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,18 +153,53 @@ class NumericBins:
             return values
         ranks = np.empty(rows, np.int64)
         kernel.decode_linear(codes, uniform, self.knots, ranks)
-        return self._from_ranks(ranks, codes)
+        return self.finished(ranks, codes == self.bins)
 
-    def _from_ranks(
-        self, ranks: NDArray[np.int64], codes: NDArray[np.int32]
+    @property
+    def decodes_in_blocks(self) -> bool:
+        """Whether the kernel can decode by `output`: points must be a power of two."""
+        slots = 1 if self.points is None else self.points.shape[1]
+        return slots & (slots - 1) == 0
+
+    def output(self, rows: int, missing: NDArray[np.bool_] | None) -> kernel.Output:
+        """Return what the kernel shall decode so many rows into; `finished` makes them values."""
+        if self._table is not None:
+            table = self._table.reshape(self.bins + 1, -1)
+            out = np.empty(rows, table.dtype)
+            return kernel.Output(kind="points", table=table, out=out, missing=missing)
+        if grid_of(self.column).continuous:
+            values = np.empty(rows, np.float64)
+            return kernel.Output(kind="linear_f64", table=self.knots, out=values, missing=missing)
+        ranks = np.empty(rows, np.int64)
+        return kernel.Output(kind="linear_i64", table=self.knots, out=ranks, missing=missing)
+
+    def finished(
+        self, decoded: NDArray[Any], missing: NDArray[np.bool_] | None
     ) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Values of what the kernel decoded: ranks of a discrete column become numbers.
+
+        Parameters
+        ----------
+        decoded : float64 or int64 ndarray
+            [rows]
+        missing : bool ndarray, optional
+            [rows]
+
+        Returns
+        -------
+        ndarray
+            As `decode`.
+        """
         grid = grid_of(self.column)
+        if self._table is not None or grid.continuous:
+            return decoded
+        ranks, gone = decoded, slice(0) if missing is None else missing
         if self.column.kind == "number":
             values = np.round(grid.low + ranks * grid.resolution, self.column.decimals or 0)
-            values[codes == self.bins] = np.nan
+            values[gone] = np.nan
             return values
         whole = int(grid.low) + ranks * int(grid.resolution)
-        whole[codes == self.bins] = 0
+        whole[gone] = 0
         return whole
 
     def label(self, code: int) -> str:

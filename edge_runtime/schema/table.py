@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import MissingExtraError, SchemaError
+from edge_runtime.schema.coded import Coded, Columns
 from edge_runtime.schema.schema import Schema
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ class Table:
     ----------
     schema : Schema
         Declares names, kinds and order.
-    columns : mapping of str to ndarray
+    columns : mapping of str to ndarray or Coded
         [rows] each: number float64 (NaN missing), integer int64, timestamp int64 (microseconds
-        since 1970-01-01 UTC), boolean int8 (0, 1, -1 missing), category object (str or None).
+        since 1970-01-01 UTC), boolean int8 (0, 1, -1 missing), category object (str or None), or
+        `Coded`, which becomes objects when they are asked for.
     missing : mapping of str to bool ndarray, optional
         [rows] each. Needed for integers and timestamps with missing values only: the other kinds
         carry the mark themselves.
@@ -54,7 +56,7 @@ class Table:
         self,
         *,
         schema: Schema,
-        columns: Mapping[str, NDArray[Any]],
+        columns: Mapping[str, NDArray[Any] | Coded],
         missing: Mapping[str, NDArray[np.bool_]] | None = None,
         file: str = "<table>",
         first_row: int = 1,
@@ -68,19 +70,23 @@ class Table:
         if len(set(lengths.values())) != 1:
             raise SchemaError(f"columns of different lengths: {lengths}")
         self.schema = schema
-        self.columns: dict[str, NDArray[Any]] = {}
+        self.columns = Columns({name: columns[name] for name in schema.names})
         self.missing: dict[str, NDArray[np.bool_]] = {}
         self.file = file
         self.first_row = first_row
         for column in schema.columns:
             values = columns[column.name]
+            given = None if missing is None else missing.get(column.name)
+            if isinstance(values, Coded) and column.kind == "category":
+                self.missing[column.name] = values.missing if given is None else given
+                continue
+            if isinstance(values, Coded):
+                raise SchemaError(f"column {column.name!r} ({column.kind}) is no category")
             if values.dtype != _DTYPES[column.kind] or values.ndim != 1:
                 raise SchemaError(
                     f"column {column.name!r} ({column.kind}) is {values.dtype} with "
                     f"{values.ndim} axes, expected one axis of {np.dtype(_DTYPES[column.kind])}"
                 )
-            self.columns[column.name] = values
-            given = None if missing is None else missing.get(column.name)
             self.missing[column.name] = _missing(column.kind, values) if given is None else given
 
     @property
@@ -111,7 +117,7 @@ class Table:
         """
         return Table(
             schema=self.schema,
-            columns={name: values[rows] for name, values in self.columns.items()},
+            columns={name: self.columns.held(name)[rows] for name in self.columns},
             missing={name: mask[rows] for name, mask in self.missing.items()},
             file=self.file,
             first_row=self.first_row,
@@ -144,7 +150,7 @@ class Table:
             return tables[0]
         return cls(
             schema=schema,
-            columns={n: np.concatenate([t.columns[n] for t in tables]) for n in schema.names},
+            columns={n: _joined([t.columns for t in tables], n) for n in schema.names},
             missing={n: np.concatenate([t.missing[n] for t in tables]) for n in schema.names},
             file=tables[0].file,
             first_row=tables[0].first_row,
@@ -178,8 +184,15 @@ class Table:
         }
         arrays = []
         for column in self.schema.columns:
-            values, missing = self.columns[column.name], self.missing[column.name]
+            missing = self.missing[column.name]
             mask = missing if missing.any() else None
+            held = self.columns.held(column.name)
+            if isinstance(held, Coded):
+                codes = pa.array(held.codes, mask=mask)
+                labels = pa.array(held.labels, pa.string())
+                arrays.append(labels.take(codes))
+                continue
+            values = held
             if column.kind == "boolean":
                 values = values == 1
             arrays.append(pa.array(values, type=types[column.kind], mask=mask))
@@ -225,6 +238,14 @@ class Table:
             else:
                 frame[column.name] = values
         return pd.DataFrame(frame)
+
+
+def _joined(parts: Sequence[Columns], name: str) -> NDArray[Any] | Coded:
+    held = [part.held(name) for part in parts]
+    coded = [part for part in held if isinstance(part, Coded)]
+    if len(coded) == len(held) and len({part.labels for part in coded}) == 1:
+        return Coded(np.concatenate([part.codes for part in coded]), coded[0].labels)
+    return np.concatenate([part[name] for part in parts])
 
 
 def _missing(kind: str, values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -8,4 +8,7 @@ void expect(int holds, const char *what, const char *where);
 /* rules.c: what no vector reaches. */
 void check_rules(void);
 
+/* generator.c: the network. */
+void check_generator(const char *directory);
+
 #endif

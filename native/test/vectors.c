@@ -325,6 +325,7 @@ int main(int argc, char **argv)
     run_file(argv[1], "noise.txt", noise_line);
     run_file(argv[1], "columns.txt", columns_line);
     check_rules();
+    check_generator(argv[1]);
     printf("%s, lanes up to %s: %d checks, %d failed\n", er_isa(), er_lanes_name(), checks,
            failures);
     return failures != 0;

@@ -270,13 +270,25 @@ def test_opening_is_strict() -> None:
     assert open_engine(BUNDLE).name == available_engines()[0]
 
 
+def test_auto_passes_over_an_engine_that_cannot_run_the_bundle() -> None:
+    tensors = dict(BUNDLE.quantised.tensors)
+    scale = np.array(tensors["scale3"])
+    scale[0] = 1e30
+    tensors["scale3"] = scale
+    odd = replace(BUNDLE, quantised=Quantised(tensors=tensors, worst_error=0.0))
+    assert open_engine(BUNDLE).name == "kernel"
+    assert open_engine(odd).name != "kernel"
+    with pytest.raises(EngineError, match="kernel refused"):
+        open_engine(odd, engine="kernel")
+
+
 def test_without_onnxruntime_auto_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = engine_module.find_spec
     monkeypatch.setattr(
         engine_module, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
     )
-    assert available_engines() == ("numpy",)
-    assert open_engine(BUNDLE).name == "numpy"
+    assert available_engines() == ("kernel", "numpy")
+    assert open_engine(BUNDLE).name == "kernel"
     with pytest.raises(MissingExtraError, match=r"edge-runtime\[onnx\]") as caught:
         open_engine(BUNDLE, engine="onnx")
     assert isinstance(caught.value, EdgeRuntimeError)

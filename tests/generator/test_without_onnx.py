@@ -41,7 +41,7 @@ print(hashlib.sha256(codes.tobytes()).hexdigest(), peak, ",".join(loaded) or "no
 """
 
 
-@pytest.mark.parametrize("engine", ["onnx", "numpy"])
+@pytest.mark.parametrize("engine", ["kernel", "onnx", "numpy"])
 def test_own_weights_run_without_the_onnx_package(
     bundle: Bundle, tmp_path: Path, engine: str
 ) -> None:
