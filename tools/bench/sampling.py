@@ -2,12 +2,13 @@
 
     python tools/bench/sampling.py --rows 200000 --repeats 5
 
-Every measured run is a process of its own, pinned to one core and allowed one thread: it loads
-the generator, draws the rows, writes them to Parquet and ends. ``sampling`` is the time between
-the first draw and the closed file; ``process`` is the whole life of the process with imports and
-loading. The runs of all systems are interleaved, so that a change of the machine's speed meets
-each of them. All systems learn from the same rows (the flights table of the demo); how well they
-learn does not change how fast they draw, so the peers train for few epochs unless told otherwise.
+Every measured run is a process of its own, pinned to one core and allowed one thread: it loads the
+generator, draws one row, then as many as asked for into a Parquet file (or into Arrow columns in
+memory: ``--into arrow``), and ends. ``first row`` is the time from the start of the process to
+that one row, ``whole process`` its whole life, imports and loading included. The runs of all
+systems are interleaved, so that a change of the machine's speed meets each of them. All systems
+learn from the same rows (the flights table of the demo); how well they learn does not change how
+fast they draw, so the peers train for few epochs unless told otherwise.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_PEERS = ("GaussianCopula", "TVAE")
+_PEERS = ("GaussianCopula", "CTGAN", "TVAE")
 
 
 def table(rows: int):
@@ -48,12 +54,13 @@ def train(folder: Path, rows: int, epochs: int, with_peers: bool) -> list[str]:
         return ["edge-runtime"]
     import torch
     from sdv.metadata import Metadata
-    from sdv.single_table import GaussianCopulaSynthesizer, TVAESynthesizer
+    from sdv.single_table import CTGANSynthesizer, GaussianCopulaSynthesizer, TVAESynthesizer
 
     torch.manual_seed(0)
     metadata = Metadata.detect_from_dataframes({"flights": frame})
     for name, maker in (
         ("GaussianCopula", lambda: GaussianCopulaSynthesizer(metadata)),
+        ("CTGAN", lambda: CTGANSynthesizer(metadata, epochs=epochs, enable_gpu=False)),
         ("TVAE", lambda: TVAESynthesizer(metadata, epochs=epochs, enable_gpu=False)),
     ):
         synthesizer = maker()
@@ -62,29 +69,38 @@ def train(folder: Path, rows: int, epochs: int, with_peers: bool) -> list[str]:
     return ["edge-runtime", *_PEERS]
 
 
-def draw(system: str, path: Path, rows: int, out: Path) -> dict[str, float]:
-    """Load, draw, write; in this process."""
-    if system == "edge-runtime":
-        import pyarrow.parquet as pq
+def draw(system: str, path: Path, rows: int, out: Path, into: str) -> dict[str, float]:
+    """Load, draw one row, draw and write all; in this process."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
+    if system == "edge-runtime":
         from edge_runtime import Generator
 
         generator = Generator.load(path)
-        start = time.perf_counter()
-        writer = None
-        for block in generator.sample_blocks(rows, seed=1):
-            arrow = block.to_arrow()
-            writer = writer or pq.ParquetWriter(out, arrow.schema)
-            writer.write_table(arrow)
-        writer.close()
+
+        def blocks(count: int) -> Iterator[pa.Table]:
+            return (block.to_arrow() for block in generator.sample_blocks(count, seed=1))
     else:
         from sdv.utils import load_synthesizer
 
         synthesizer = load_synthesizer(str(path))
-        start = time.perf_counter()
-        synthesizer.sample(rows)["flights"].to_parquet(out)
+
+        def blocks(count: int) -> Iterator[pa.Table]:
+            yield pa.Table.from_pandas(synthesizer.sample(count)["flights"])
+
+    first = next(blocks(1))
+    first_at = time.time()
+    start = time.perf_counter()
+    if into == "parquet":
+        with pq.ParquetWriter(out, first.schema) as writer:
+            for block in blocks(rows):
+                writer.write_table(block)
+    else:
+        kept = list(blocks(rows))
+        assert sum(block.num_rows for block in kept) == rows
     seconds = time.perf_counter() - start
-    return {"sampling_s": seconds, "peak_mb": _peak_mb()}
+    return {"sampling_s": seconds, "first_at": first_at, "peak_mb": _peak_mb()}
 
 
 def _peak_mb() -> float:
@@ -95,11 +111,13 @@ def _peak_mb() -> float:
     raise SystemExit("this kernel does not tell a process its peak memory (VmHWM)")
 
 
-def measure(system: str, path: Path, rows: int, out: Path, core: int) -> dict[str, float]:
+def measure(
+    system: str, path: Path, rows: int, out: Path, options: argparse.Namespace
+) -> dict[str, float]:
     """Run `draw` in a process of its own."""
-    command = [sys.executable, __file__, "--core", str(core)]
+    command = [sys.executable, __file__, "--core", str(options.core), "--into", options.into]
     command += ["--draw", system, str(path), str(rows), str(out)]
-    start = time.perf_counter()
+    start, started_at = time.perf_counter(), time.time()
     done = subprocess.run(
         command,
         env={**os.environ, **_ONE_THREAD},
@@ -109,19 +127,22 @@ def measure(system: str, path: Path, rows: int, out: Path, core: int) -> dict[st
     )
     figures = json.loads(done.stdout.splitlines()[-1])
     figures["process_s"] = time.perf_counter() - start
+    figures["first_s"] = figures.pop("first_at") - started_at
     return figures
 
 
-def report(runs: dict[str, list[dict[str, float]]], rows: int) -> str:
+def report(runs: dict[str, list[dict[str, float]]], rows: int, into: str) -> str:
     """Return the table, medians with the spread of the sampling rate."""
     lines = [
-        "| system | rows/s, sampling into Parquet (min to max) | whole process, s | peak RSS, MB |",
-        "| --- | --- | --- | --- |",
+        f"| system | rows/s into {into} (min to max) | first row, s | whole process, s "
+        "| peak RSS, MB |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for system, figures in runs.items():
         rates = sorted(rows / figure["sampling_s"] for figure in figures)
         lines.append(
             f"| {system} | {statistics.median(rates):,.0f} ({rates[0]:,.0f} to {rates[-1]:,.0f}) "
+            f"| {statistics.median(f['first_s'] for f in figures):.2f} "
             f"| {statistics.median(f['process_s'] for f in figures):.2f} "
             f"| {statistics.median(f['peak_mb'] for f in figures):.0f} |"
         )
@@ -136,12 +157,13 @@ def main() -> None:
     parser.add_argument("--train-rows", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
+    parser.add_argument("--into", choices=("parquet", "arrow"), default="parquet")
     parser.add_argument("--draw", nargs=4, metavar=("SYSTEM", "PATH", "ROWS", "OUT"))
     options = parser.parse_args()
     if options.draw:
         os.sched_setaffinity(0, {options.core})
         system, path, rows, out = options.draw
-        print(json.dumps(draw(system, Path(path), int(rows), Path(out))))
+        print(json.dumps(draw(system, Path(path), int(rows), Path(out), options.into)))
         return
     peers = find_spec("sdv") is not None
     if not peers:
@@ -153,16 +175,14 @@ def main() -> None:
         for _ in range(options.repeats):
             for system in systems:
                 runs[system].append(
-                    measure(
-                        system, folder / system, options.rows, folder / "out.parquet", options.core
-                    )
+                    measure(system, folder / system, options.rows, folder / "out.parquet", options)
                 )
     packages = ("edge-runtime", "onnxruntime", "numpy", "pyarrow", *(("sdv", "torch") * peers))
     print(
         f"flights, {options.rows:,} rows a run, {options.repeats} interleaved runs, one core of "
         f"{platform.machine()}; " + ", ".join(f"{name} {version(name)}" for name in packages)
     )
-    print(report(runs, options.rows))
+    print(report(runs, options.rows, options.into))
 
 
 if __name__ == "__main__":
