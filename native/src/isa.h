@@ -10,4 +10,15 @@
 #define ER_MULTIPLE_ISA 0
 #endif
 
+/* The processor family: what every processor of it can run, the baseline of the compiler. */
+#if defined(__x86_64__)
+#define ER_ISA_BASELINE "x86-64"
+#elif defined(__aarch64__)
+#define ER_ISA_BASELINE "aarch64"
+#elif defined(__arm__)
+#define ER_ISA_BASELINE "arm"
+#else
+#define ER_ISA_BASELINE "other"
+#endif
+
 #endif

@@ -1,8 +1,10 @@
 /* The lanes eight at a time. Empty where the compiler cannot be told an instruction set per file
  * from inside it; the portable lanes give the same bits. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
+#include "../kernel.h"
 #include "isa.h"
 #include "lanes.h"
 
@@ -15,6 +17,7 @@ static int usable(void)
 }
 
 #define ER_LANES_OBJECT er_lanes_avx2
+#define ER_LANES_ISA "x86-64-v3"
 #define ER_LANES_NAME "avx2"
 #define ER_LANES_USABLE usable
 #include "lanes_body.h"

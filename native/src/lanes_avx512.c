@@ -1,7 +1,9 @@
 /* The lanes sixteen at a time; see lanes_avx2.c. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
+#include "../kernel.h"
 #include "isa.h"
 #include "lanes.h"
 
@@ -15,6 +17,7 @@ static int usable(void)
 }
 
 #define ER_LANES_OBJECT er_lanes_avx512
+#define ER_LANES_ISA "x86-64-v4"
 #define ER_LANES_NAME "avx512"
 #define ER_LANES_USABLE usable
 #include "lanes_body.h"
