@@ -130,13 +130,14 @@ def matrix(
     if array.shape[1] != columns or (rows is not None and array.shape[0] != rows):
         wanted = f"[{'n' if rows is None else rows}, {columns}]"
         raise KernelError(f"{function}: an array of shape {wanted} is needed, {_shown(array)}")
+    if array.shape[0] < 2:  # numpy leaves the stride between rows undefined
+        contiguous = np.require(array, dtype, ("C", "A"))
+        return pointer(contiguous), columns, contiguous
     stride, rest = divmod(array.strides[0], array.itemsize)
     inside = columns <= stride <= lib.ER_CATEGORIES_MAX and rest == 0
     inside = inside and (columns == 1 or array.strides[1] == array.itemsize)
     if not (inside and array.flags.aligned and array.dtype.isnative):
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-        if array.shape[0] < 2:  # a single row: numpy leaves its stride undefined
-            return pointer(array), columns, array
         stride = array.strides[0] // array.itemsize
     return pointer(array), stride, array
 

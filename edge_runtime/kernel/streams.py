@@ -104,7 +104,6 @@ class PreparedFill:
         _checked(out, key, stream, 0, "PreparedFill")
         self.out = out
         self._function = _FILLS[kind]
-        # cffi's buffer also keeps the array from being resized under the pointer
         self._start = (pointer(out), out.size, ffi.new("uint8_t[]", bytes(key)), len(key), stream)
 
     def __call__(self, offset: int) -> None:

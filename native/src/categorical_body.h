@@ -89,17 +89,21 @@ static int choose(int32_t code[ER_BLOCKS], const float *const rows[ER_BLOCKS], u
         load_tile(x, rows, first, n);
         find_top(x, n, top, bad);
     }
+    uint32_t wrong = 0;
+    for (int lane = 0; lane < ER_BLOCKS; lane++)
+        wrong |= bad[lane];
+    if (wrong != 0)
+        return ER_VALUE;
     for (uint64_t first = 0; first < width; first += ER_KEPT) {
         const uint64_t n = width - first < ER_KEPT ? width - first : ER_KEPT;
         if (width > ER_KEPT)
             load_tile(x, rows, first, n);
         add_up(x, first, n, top, sharpness, total, last);
     }
-    uint32_t wrong = 0;
     for (int lane = 0; lane < ER_BLOCKS; lane++) {
         threshold[lane] = u[lane] * total[lane];
         /* a block of nothing but -infinity has no weight; -FLT_MAX itself has one */
-        wrong |= bad[lane] | !(total[lane] > 0.0f);
+        wrong |= !(total[lane] > 0.0f);
     }
     if (wrong != 0)
         return ER_VALUE;

@@ -2,9 +2,9 @@
 #ifndef ER_ISA_H
 #define ER_ISA_H
 
-/* GCC can compile one file for a wider instruction set by a pragma inside it; clang ignores that
- * pragma. target_clones would need ifunc, which musl lacks. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+/* One file can be compiled for a wider instruction set by a pragma inside it; gcc and clang each
+ * have their own. target_clones would need ifunc, which musl lacks. */
+#if defined(__x86_64__) && defined(__GNUC__)
 #define ER_MULTIPLE_ISA 1
 #else
 #define ER_MULTIPLE_ISA 0

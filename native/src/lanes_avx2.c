@@ -9,7 +9,11 @@
 #include "lanes.h"
 
 #if ER_MULTIPLE_ISA
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
 #pragma GCC target("avx2")
+#endif
 
 static int usable(void)
 {
@@ -21,6 +25,9 @@ static int usable(void)
 #define ER_LANES_NAME "avx2"
 #define ER_LANES_USABLE usable
 #include "lanes_body.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #else
 typedef int er_lanes_avx2_absent; /* C99 wants at least one declaration in a file */
 #endif

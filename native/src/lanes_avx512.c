@@ -8,7 +8,11 @@
 #include "lanes.h"
 
 #if ER_MULTIPLE_ISA
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#endif
 
 static int usable(void)
 {
@@ -21,6 +25,9 @@ static int usable(void)
 #define ER_LANES_NAME "avx512"
 #define ER_LANES_USABLE usable
 #include "lanes_body.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #else
 typedef int er_lanes_avx512_absent; /* C99 wants at least one declaration in a file */
 #endif
