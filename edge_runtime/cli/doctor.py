@@ -61,7 +61,10 @@ def _python() -> Iterator[Finding]:
     found = f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}"
     if sys.version_info < _PYTHON:
         yield Finding(
-            check="python", found=found, problem="older than 3.11", fix="install Python 3.11 or later"
+            check="python",
+            found=found,
+            problem="older than 3.11",
+            fix="install Python 3.11 or later",
         )
     else:
         yield Finding(check="python", found=found)

@@ -70,7 +70,11 @@ def unpack_bits(packed: NDArray[np.uint8], n: int, width: int) -> NDArray[np.int
     """
     if not isinstance(packed, np.ndarray) or packed.size != packed_bytes(n, width):
         raise KernelError(f"unpack_bits: {n} codes of {width} bits are another number of bytes")
-    packed = output(packed.copy() if not packed.flags.writeable else packed, "unpack_bits", np.uint8)
+    packed = output(
+        packed.copy() if not packed.flags.writeable else packed, "unpack_bits", np.uint8
+    )
     codes = np.empty(n, np.int32)
-    check(lib.er_unpack_bits(pointer(codes), 1, n, width, pointer(packed), packed.size), "unpack_bits")
+    check(
+        lib.er_unpack_bits(pointer(codes), 1, n, width, pointer(packed), packed.size), "unpack_bits"
+    )
     return codes

@@ -24,16 +24,16 @@ static int gather_rows(const int32_t **code, const float **u, int32_t codes[ER_R
     return wrong == 0;
 }
 
-/* Values of n rows before rounding. A missing value counts as bin 0 here. */
-static void interpolate(double value[restrict ER_ROWS], const int32_t *restrict code,
-                        const float *restrict u, const er_bins *b, uint64_t n)
+/* Values of n rows before rounding. */
+static void interpolate(double *restrict value, const int32_t *restrict code,
+                        const float *restrict u, const er_bins *b, uint64_t n, double missing)
 {
     const int32_t count = (int32_t)b->count, per_bin = (int32_t)b->per_bin;
     int32_t index[ER_ROWS];
     double part[ER_ROWS], pair[ER_ROWS][2];
     if (per_bin == 1) {
         for (uint64_t i = 0; i < n; i++)
-            value[i] = b->knots[code[i] == count ? 0 : code[i]];
+            value[i] = code[i] == count ? missing : b->knots[code[i]];
         return;
     }
     const double pieces = (double)(per_bin - 1);
@@ -51,7 +51,8 @@ static void interpolate(double value[restrict ER_ROWS], const int32_t *restrict 
         /* low + t (high - low) may round above high */
         double x = low + part[i] * (high - low);
         x = x < low ? low : x;
-        value[i] = x > high ? high : x;
+        x = x > high ? high : x;
+        value[i] = code[i] == count ? missing : x;
     }
 }
 
@@ -68,8 +69,9 @@ static void ends_of(double low[restrict ER_ROWS], double high[restrict ER_ROWS],
 }
 
 /* Decimals: half to even. Dividing (not multiplying by 10^-decimals) gives the double that is
- * nearest to the decimal number. What overflows stays as it is; what leaves the bin is clamped. */
-static void round_values(double value[restrict ER_ROWS], const int32_t *restrict code,
+ * nearest to the decimal number. What overflows, or is NaN, stays as it is; what leaves the bin is
+ * clamped. */
+static void round_values(double *restrict value, const int32_t *restrict code,
                          const er_bins *b, uint64_t n)
 {
     const double scale = b->scale;
@@ -88,26 +90,28 @@ static void round_values(double value[restrict ER_ROWS], const int32_t *restrict
     }
 }
 
-#define ER_DEFINE_DECODE_ROWS(NAME, TYPE)                                                         \
-    static int NAME(TYPE *restrict out, const er_bins *b, uint64_t first, uint64_t n)             \
-    {                                                                                             \
-        int32_t codes[ER_ROWS];                                                                   \
-        float units[ER_ROWS];                                                                     \
-        double value[ER_ROWS];                                                                    \
-        const int32_t *code;                                                                      \
-        const float *u;                                                                           \
-        if (!gather_rows(&code, &u, codes, units, b, first, n))                                   \
-            return 0;                                                                             \
-        interpolate(value, code, u, b, n);                                                        \
-        if (b->rounding != 0)                                                                     \
-            round_values(value, code, b, n);                                                      \
-        for (uint64_t i = 0; i < n; i++)                                                          \
-            out[i] = (uint32_t)code[i] == b->count ? (TYPE)NAN : (TYPE)value[i];                  \
-        return 1;                                                                                 \
-    }
+static int decode_f64(double *restrict out, const er_bins *b, uint64_t first, uint64_t n)
+{
+    int32_t codes[ER_ROWS];
+    float units[ER_ROWS];
+    const int32_t *code;
+    const float *u;
+    if (!gather_rows(&code, &u, codes, units, b, first, n))
+        return 0;
+    interpolate(out, code, u, b, n, (double)NAN);
+    if (b->rounding != 0)
+        round_values(out, code, b, n);
+    return 1;
+}
 
-ER_DEFINE_DECODE_ROWS(decode_f64, double)
-ER_DEFINE_DECODE_ROWS(decode_f32, float)
+static int decode_f32(float *restrict out, const er_bins *b, uint64_t first, uint64_t n)
+{
+    double value[ER_ROWS];
+    const int fits = decode_f64(value, b, first, n);
+    for (uint64_t i = 0; fits && i < n; i++)
+        out[i] = (float)value[i];
+    return fits;
+}
 
 static int decode_i64(int64_t *restrict out, const er_bins *b, uint64_t first, uint64_t n)
 {
@@ -118,7 +122,7 @@ static int decode_i64(int64_t *restrict out, const er_bins *b, uint64_t first, u
     const float *u;
     if (!gather_rows(&code, &u, codes, units, b, first, n))
         return 0;
-    interpolate(value, code, u, b, n);
+    interpolate(value, code, u, b, n, 0.0);
     ends_of(low, high, code, b, n);
     for (uint64_t i = 0; i < n; i++) {
         const double least = ceil(low[i]), most = floor(high[i]), x = rint(value[i]);
@@ -137,6 +141,13 @@ static int cells(uint32_t *restrict out, const int32_t *a, int64_t a_stride, uin
                  const int32_t *b, int64_t b_stride, uint32_t kb, uint64_t n)
 {
     uint32_t wrong = 0;
+    if (b == NULL) {
+        for (uint64_t i = 0; i < n; i++) {
+            out[i] = (uint32_t)a[(int64_t)i * a_stride];
+            wrong |= out[i] >= ka;
+        }
+        return wrong == 0;
+    }
     if (a_stride == 1 && b_stride == 1) { /* apart, so that it becomes vectors */
         for (uint64_t i = 0; i < n; i++) {
             const uint32_t first = (uint32_t)a[i], second = (uint32_t)b[i];

@@ -14,7 +14,7 @@
 #define ROWS_OF_TABLES ((uint64_t)1 << 31)
 
 typedef struct columns {
-    const int32_t *a, *b;
+    const int32_t *a, *b; /* b is NULL when codes of one column are counted */
     int64_t a_stride, b_stride;
     uint32_t ka, kb;
 } columns;
@@ -35,8 +35,9 @@ static int check_column(const int32_t *codes, uint64_t n, int64_t stride, uint64
 static int cells_of(uint32_t cells[ER_ROWS], const er_lanes *lanes, const columns *c,
                     uint64_t first, uint64_t n)
 {
-    return lanes->cells(cells, c->a + (int64_t)first * c->a_stride, c->a_stride, c->ka,
-                        c->b + (int64_t)first * c->b_stride, c->b_stride, c->kb, n);
+    const int32_t *a = c->a + (int64_t)first * c->a_stride;
+    const int32_t *b = c->b == NULL ? NULL : c->b + (int64_t)first * c->b_stride;
+    return lanes->cells(cells, a, c->a_stride, c->ka, b, c->b_stride, c->kb, n);
 }
 
 static int count_few_cells(int64_t *counts, const columns *c, uint64_t n)
@@ -53,10 +54,13 @@ static int count_few_cells(int64_t *counts, const columns *c, uint64_t n)
                 return ER_RANGE;
             uint64_t i = 0;
             for (; i + TABLES <= rows; i += TABLES) {
-                tables[0][cells[i]]++;
-                tables[1][cells[i + 1]]++;
-                tables[2][cells[i + 2]]++;
-                tables[3][cells[i + 3]]++;
+                uint64_t two, more; /* two cells in a load; which table counts one is no matter */
+                memcpy(&two, &cells[i], sizeof two);
+                memcpy(&more, &cells[i + 2], sizeof more);
+                tables[0][(uint32_t)two]++;
+                tables[1][two >> 32]++;
+                tables[2][(uint32_t)more]++;
+                tables[3][more >> 32]++;
             }
             for (; i < rows; i++)
                 tables[0][cells[i]]++;
@@ -93,9 +97,7 @@ int er_count_codes(int64_t *counts, uint64_t cardinality, const int32_t *codes, 
     const int error = check_column(codes, n, stride, cardinality);
     if (error != ER_OK)
         return error;
-    /* a pair with a column of one code, read over and over */
-    static const int32_t nothing = 0;
-    const columns c = {&nothing, codes, 0, stride, 1, (uint32_t)cardinality};
+    const columns c = {codes, NULL, stride, 0, (uint32_t)cardinality, 1};
     return count_cells(counts, &c, n);
 }
 

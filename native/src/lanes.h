@@ -56,7 +56,7 @@ typedef struct er_lanes {
     int (*decode_f64)(double *out, const er_bins *bins, uint64_t first, uint64_t n);
     int (*decode_f32)(float *out, const er_bins *bins, uint64_t first, uint64_t n);
     int (*decode_i64)(int64_t *out, const er_bins *bins, uint64_t first, uint64_t n);
-    /* cells[i] = a[i] * kb + b[i] for n <= ER_ROWS rows; whether all codes are in range */
+    /* cells[i] = a[i] * kb + b[i], or a[i] when b is NULL, for n <= ER_ROWS rows; whether all codes are in range */
     int (*cells)(uint32_t *cells, const int32_t *a, int64_t a_stride, uint32_t ka,
                  const int32_t *b, int64_t b_stride, uint32_t kb, uint64_t n);
 } er_lanes;

@@ -49,7 +49,7 @@ int er_unpack_bits(int32_t *codes, int64_t stride, uint64_t n, int width, const 
     if (n != 0 && (codes == NULL || bytes == NULL))
         return ER_NULL;
     const int error = check(byte_count, n, stride, width);
-    if (error != ER_OK)
+    if (error != ER_OK || n == 0)
         return error;
     const uint32_t mask = ((uint32_t)1 << width) - 1;
     /* bits behind the last code would be lost in silence */

@@ -174,6 +174,8 @@ static void refusals(void)
     expect(sum[0] != 0.25f && sum[1] == 0.0f, "er_noise_training", "mask");
     float large[1] = {3e38f};
     REFUSED(er_noise_training(noise, large, 1, NULL, 1.0, 1.0), ER_VALUE);
+    large[0] = INFINITY; /* also where the grid is so wide that the limit itself is infinite */
+    REFUSED(er_noise_training(noise, large, 1, NULL, 1e150, 1e150), ER_VALUE);
     er_noise_free(noise);
 #undef REFUSED
 }

@@ -45,9 +45,7 @@ def test_known_answers(vectors: Callable[[str], Iterator[object]]) -> None:
         places = None if decimals == 127 or use == "i64" else decimals
         if grid is not None:
             origin, step, missing = grid
-            kernel.decode_timestamp(
-                codes, u, knots, out, origin=origin, step=step, missing=missing
-            )
+            kernel.decode_timestamp(codes, u, knots, out, origin=origin, step=step, missing=missing)
             assert (out == want).all()
             continue
         kernel.decode_linear(codes, u, knots, out, decimals=places)

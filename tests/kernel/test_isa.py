@@ -80,7 +80,12 @@ def test_every_instruction_set_gives_the_same_bits() -> None:
             out = np.empty(3000, np.float32)
             fill(out, key=bytes(32), stream=1, offset=77)
             parts.append(out.tobytes())
-        for dtype, decimals in ((np.float64, None), (np.float32, 2), (np.float64, -1), (np.int64, 0)):
+        for dtype, decimals in (
+            (np.float64, None),
+            (np.float32, 2),
+            (np.float64, -1),
+            (np.int64, 0),
+        ):
             values = np.empty(5000, dtype)
             kernel.decode_linear(codes[:, 1], u[:, 2], knots, values, decimals=decimals)
             parts.append(np.nan_to_num(values, nan=9e9).tobytes())
