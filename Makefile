@@ -7,13 +7,15 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test check bench bench-kernel fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
 	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
 	@echo "make check  ruff, mypy --strict, layer contract"
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
+	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
+	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
 
 $(VENV)/.created:
@@ -51,6 +53,26 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	@$(BIN)/python tools/bench/sampling.py $(ARGS)
+
+$(VENV)/.bench-kernel: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-kernel]'
+	@touch $@
+
+bench-kernel: $(VENV)/.bench-kernel
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python tools/bench/kernel.py $(ARGS)
+
+# Address and undefined-behaviour sanitizers on. New inputs stay in native/build/corpus; those that
+# reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).
+FUZZ_CC ?= clang
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := -std=c99 -g -O1 -Wall -Wextra -Werror -ffp-contract=off \
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+fuzz:
+	@mkdir -p native/build/corpus
+	@$(FUZZ_CC) $(FUZZ_FLAGS) -o native/build/fuzz native/fuzz/fuzz.c native/src/*.c -lm
+	@native/build/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
+		-rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 -artifact_prefix=native/build/ \
+		native/build/corpus native/fuzz/corpus
 
 clean:
 	rm -rf $(VENV) build native/build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

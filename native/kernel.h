@@ -2,8 +2,8 @@
  *
  * cffi reads the lines between the two markers, so only plain C declarations may stand there.
  * Every function checks its sizes and returns ER_OK or one of the negative codes below; on an
- * error nothing that the caller owns has been changed, unless said. Nothing here keeps global
- * state, exits or prints. Buffers must not overlap. Strides count elements, not bytes.
+ * error nothing that the caller owns has been changed, unless said. Nothing here exits or prints, and
+ * the only global state is what er_isa_select sets. Buffers must not overlap. Strides count elements, not bytes.
  */
 #ifndef EDGE_RUNTIME_KERNEL_H
 #define EDGE_RUNTIME_KERNEL_H
@@ -27,9 +27,16 @@
 #define ER_SIGMA_INT 2097152
 #define ER_CATEGORIES_MAX 16777216
 
-/* "x86-64", "aarch64", "arm" or "other"; the second with the lane width chosen at run time. */
+/* ---- instruction set: the same bits from each, only the speed differs ----
+ * er_isa is the one in use: "x86-64", "x86-64-v3", "x86-64-v4", "aarch64", "arm" or "other";
+ * er_lanes_name calls it "portable", "avx2" or "avx512". er_isa_name counts through those that
+ * this processor can run, slowest first, and ends with NULL. er_isa_select forces one for the whole
+ * process (NULL: the fastest again), ER_VALUE if this processor cannot run it; call it before other
+ * threads use the kernel. */
 const char *er_isa(void);
 const char *er_lanes_name(void);
+const char *er_isa_name(uint64_t index);
+int er_isa_select(const char *isa);
 
 /* ---- public randomness: ChaCha8, addressed by (key, stream, index); stream < 2^56 ----
  * out[k] is element offset + k of the stream, however a caller splits the work. */
@@ -37,10 +44,22 @@ int er_fill_uniform(float *out, uint64_t n, const uint8_t *key, uint64_t key_byt
                     uint64_t stream, uint64_t offset);
 int er_fill_normal(float *out, uint64_t n, const uint8_t *key, uint64_t key_bytes,
                    uint64_t stream, uint64_t offset);
+int er_fill_exponential(float *out, uint64_t n, const uint8_t *key, uint64_t key_bytes,
+                        uint64_t stream, uint64_t offset);
+
+/* ---- logits to codes ---- inverse CDF of the softmax of each block of widths[c] logits.
+ * logits [rows][>= sum of widths], u and codes [rows][>= columns]; strides are between rows. u in
+ * [0, 1), or 1 + code to force a code. -infinity rules a category out. codes is worthless after
+ * ER_VALUE (NaN or +infinity, a block of only -infinity, a negative u) and ER_RANGE (a forced code
+ * outside its column). temperature in 2^-20 .. 2^20. */
+int er_categorical(int32_t *codes, int64_t code_stride, uint64_t rows, const float *logits,
+                   int64_t logit_stride, const float *u, int64_t u_stride,
+                   const uint32_t *widths, uint64_t columns, float temperature);
 
 /* ---- codes to values ----
  * knots is [bins][knots_per_bin], each bin nondecreasing and finite. code == bins is a missing
- * value: NaN, or 0 for integers. decimals in -15..15, or ER_NO_ROUNDING. */
+ * value: NaN, or 0 for integers. decimals in -15..15, or ER_NO_ROUNDING. After a bad code (ER_RANGE)
+ * or u (ER_VALUE) out is partly written. */
 #define ER_NO_ROUNDING 127
 int er_decode_f64(double *out, uint64_t n, const int32_t *codes, int64_t code_stride,
                   const float *u, int64_t u_stride, const double *knots, uint64_t bins,
@@ -51,6 +70,19 @@ int er_decode_f32(float *out, uint64_t n, const int32_t *codes, int64_t code_str
 int er_decode_i64(int64_t *out, uint64_t n, const int32_t *codes, int64_t code_stride,
                   const float *u, int64_t u_stride, const double *knots, uint64_t bins,
                   uint64_t knots_per_bin);
+/* The same, then origin + step * integer, and `missing` for a missing value: timestamps. step above
+ * 0; ER_VALUE if a bin reaches beyond 64 bits. */
+int er_decode_grid(int64_t *out, uint64_t n, const int32_t *codes, int64_t code_stride,
+                   const float *u, int64_t u_stride, const double *knots, uint64_t bins,
+                   uint64_t knots_per_bin, int64_t origin, int64_t step, int64_t missing);
+
+/* ---- codes as bits ---- width in 1..25; bytes must be ceil(n width / 8). Least significant bit
+ * first. out is worthless after ER_RANGE; unpacking gives ER_VALUE for bits behind the last code.
+ */
+int er_pack_bits(uint8_t *out, uint64_t out_bytes, const int32_t *codes, int64_t stride,
+                 uint64_t n, int width);
+int er_unpack_bits(int32_t *codes, int64_t stride, uint64_t n, int width, const uint8_t *bytes,
+                   uint64_t byte_count);
 
 /* ---- counts ---- counts is [cardinality], or [ka][kb]; it is overwritten, and worthless after
  * ER_RANGE. */
@@ -70,6 +102,9 @@ int er_noise_bernoulli(er_noise *noise, uint8_t *out, uint64_t n, double p);
  * sigma <= 2^24. */
 int er_noise_discrete_gaussian(er_noise *noise, int64_t *out, uint64_t n, uint64_t numerator,
                                uint64_t denominator);
+/* Exact, P(x) proportional to exp(-|x| denominator / numerator); the same limits. */
+int er_noise_discrete_laplace(er_noise *noise, int64_t *out, uint64_t n, uint64_t numerator,
+                              uint64_t denominator);
 /* Discrete Gaussian of standard deviation ER_SIGMA_INT, and the table sampler under it. */
 int er_noise_wide(er_noise *noise, int64_t *out, uint64_t n);
 int er_noise_base(er_noise *noise, int64_t *out, uint64_t n);

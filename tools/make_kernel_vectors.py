@@ -1,4 +1,4 @@
-"""Write the known-answer vectors tests/kernel/kat/{streams,noise,columns,generator}.txt.
+"""Write the known-answer vectors tests/kernel/kat/*.txt from the reference.
 
     python tools/make_kernel_vectors.py [directory]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.kernel import network_reference, reference
+from edge_runtime.kernel import network_reference, reference, reference_rows
 
 OUTPUT = Path(__file__).parents[1] / "tests" / "kernel" / "kat"
 HEADER = "# Written by tools/make_kernel_vectors.py; do not edit.\n"
@@ -40,8 +40,8 @@ def streams() -> str:
     lines = ["# use key stream offset n, then n float32 bits"]
     for key in KEYS:
         for stream, offset, n in ((0, 0, 20), (5, 250, 12), (2**56 - 1, 2**36 * 256 - 3, 6)):
-            for use, function in (("uniform", reference.uniform), ("normal", reference.normal)):
-                values = bits(function(key, stream, offset, n))
+            for use in ("uniform", "normal", "exponential"):
+                values = bits(getattr(reference, use)(key, stream, offset, n))
                 lines.append(f"{use} {key.hex()} {stream} {offset} {n} {values}")
     return "\n".join(lines) + "\n"
 
@@ -50,7 +50,7 @@ def noise() -> str:
     """Vectors of the private stream; each starts from its seed."""
     lines = [
         "# uniform seed n values | base, wide: the same | bernoulli seed p n values |",
-        "# gaussian seed numerator denominator n values |",
+        "# gaussian, laplace: seed numerator denominator n values |",
         "# training seed clip_norm noise_multiplier n gradient mask result",
     ]
     for seed in KEYS:
@@ -65,6 +65,9 @@ def noise() -> str:
             source = reference.ReferenceNoise(seed)
             values = numbers(source.discrete_gaussian(n, d) for _ in range(40))
             lines.append(f"gaussian {start} {n} {d} 40 {values}")
+            source = reference.ReferenceNoise(seed)
+            values = numbers(source.discrete_laplace(n, d) for _ in range(40))
+            lines.append(f"laplace {start} {n} {d} 40 {values}")
         for use in ("base", "wide"):
             draw = getattr(reference.ReferenceNoise(seed), use)
             lines.append(f"{use} {start} 100 {numbers(draw() for _ in range(100))}")
@@ -84,7 +87,8 @@ def columns() -> str:
     """Vectors of decoding and counting."""
     lines = [
         "# f64|f32|i64 decimals(127: none) bins knots_per_bin knots n codes u values |",
-        "# pairs ka kb n a b counts",
+        "# grid origin step missing decimals, then as i64 | pairs ka kb n a b counts |",
+        "# bits width n codes bytes",
     ]
     key = KEYS[1]
     for stream, (bins, per_bin, spread) in enumerate(((1, 1, 3.0), (4, 2, 9.0), (6, 8, 1e4))):
@@ -106,10 +110,46 @@ def columns() -> str:
                 f"{name} {127 if decimals is None else decimals} {bins} {per_bin} "
                 f"{bits(knots.reshape(-1))} 40 {numbers(codes)} {bits(u)} {shown}"
             )
+        grid = {"origin": 1_600_000_000_000_000 * stream, "step": 10**stream, "missing": -(2**63)}
+        values = reference_rows.decode_timestamp(codes, u, knots, **grid)
+        lines.append(
+            f"grid {numbers(grid.values())} 127 {bins} {per_bin} {bits(knots.reshape(-1))} 40 "
+            f"{numbers(codes)} {bits(u)} {numbers(values)}"
+        )
         ka, kb = bins + 1, 3
         b = (reference.uniform(key, stream + 90, 0, 40) * kb).astype(np.int32)
         counts = reference.count_pairs(codes, b, ka, kb)
         lines.append(f"pairs {ka} {kb} 40 {numbers(codes)} {numbers(b)} {numbers(counts.flat)}")
+    for width in (1, 3, 8, 13, 25):
+        codes = (reference.uniform(key, 200 + width, 0, 41) * 2**width).astype(np.int32)
+        packed = reference_rows.pack_bits(codes, width).tobytes().hex()
+        lines.append(f"bits {width} 41 {numbers(codes)} {packed}")
+    return "\n".join(lines) + "\n"
+
+
+def categorical() -> str:
+    """Vectors of codes from logits: ties, ruled-out categories, both ends of u, forced codes."""
+    lines = ["# temperature rows columns widths logits u codes"]
+    key = KEYS[1]
+    for stream, (rows, widths, temperature) in enumerate(
+        ((20, (5, 1, 2, 18), 1.0), (17, (3, 40), 0.25), (5, (16, 7), 8.0), (3, (300, 4), 1.0))
+    ):
+        total, columns = sum(widths), len(widths)
+        logits = (reference.normal(key, 300 + stream, 0, rows * total) * 5).reshape(rows, total)
+        u = reference.uniform(key, 300 + stream, 0, rows * columns).reshape(rows, columns)
+        u[0], u[1] = np.float32(1.0 - 2.0**-24), 0.0
+        u[2] = widths  # forces the last code of each column
+        logits[0, 1 : widths[0]] = -np.inf
+        logits[1, : widths[0] - 1] = -np.inf
+        logits[2] = np.float32(-3.4028235e38)
+        if rows > 3:
+            logits[3] = 0.0
+            logits[4] = np.float32(1e30) * np.sign(logits[4])
+        codes = reference_rows.categorical(logits, u, widths, temperature)
+        lines.append(
+            f"{bits(np.float32([temperature]))} {rows} {columns} {numbers(widths)} "
+            f"{bits(logits.reshape(-1))} {bits(u.reshape(-1))} {numbers(codes.flat)}"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -149,12 +189,8 @@ def generator() -> str:
 def main(arguments: list[str]) -> None:
     """Write the files into the directory given, or to their place in the source tree."""
     directory = Path(arguments[0]) if arguments else OUTPUT
-    for name, text in (
-        ("streams", streams()),
-        ("noise", noise()),
-        ("columns", columns()),
-        ("generator", generator()),
-    ):
+    for make in (streams, noise, columns, categorical, generator):
+        name, text = make.__name__, make()
         (directory / f"{name}.txt").write_text(HEADER + text, encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ from edge_runtime.cli.aggregator import aggregator
 from edge_runtime.cli.bundle import bundle
 from edge_runtime.cli.demo import demo
 from edge_runtime.cli.device import device
+from edge_runtime.cli.doctor import doctor
 from edge_runtime.cli.evaluate import evaluate
 from edge_runtime.cli.fit import fit
 from edge_runtime.cli.release import release
@@ -52,7 +53,7 @@ def edge_runtime() -> None:
     """
 
 
-for _verb in (demo, fit, sample, evaluate, schema, bundle, device, aggregator, release):
+for _verb in (demo, fit, sample, evaluate, schema, bundle, device, aggregator, release, doctor):
     edge_runtime.add_command(_verb)
 
 

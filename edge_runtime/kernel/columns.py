@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edge_runtime.errors import KernelError
 from edge_runtime.kernel._call import check, column, lib, output, pointer
 
-__all__ = ["count_codes", "count_pairs", "decode_linear"]
+__all__ = ["count_codes", "count_pairs", "decode_linear", "decode_timestamp"]
 
 _DECIMALS_LIMIT = 15
 
@@ -42,7 +42,7 @@ def decode_linear(
     Raises
     ------
     KernelError
-        If a code, a `u` or a knot is outside what is allowed; `out` is then unchanged.
+        If a code, a `u` or a knot is outside what is allowed; `out` is then worthless.
     """
     output(out, "decode_linear", np.float32, np.float64, np.int64)
     rows = out.shape[0]
@@ -65,6 +65,56 @@ def decode_linear(
         function = lib.er_decode_f64 if out.dtype == np.float64 else lib.er_decode_f32
         code = function(*arguments, places)
     check(code, "decode_linear")
+
+
+def decode_timestamp(
+    codes: NDArray[np.int32],
+    u: NDArray[np.float32],
+    knots: NDArray[np.float64],
+    out: NDArray[Any],
+    *,
+    origin: int = 0,
+    step: int = 1,
+    missing: int = -(1 << 63),
+) -> None:
+    """Turn codes into timestamps, or other integers on a grid: origin + step * integer.
+
+    Parameters
+    ----------
+    codes, u, knots
+        As for `decode_linear`; knots count steps from `origin`, so that a float64 holds them
+        exactly whatever the date.
+    out : int64 or datetime64 [n]
+        Contiguous; in the unit of `origin` and `step`.
+    origin, step : int
+        In units of `out`; step is at least 1.
+    missing : int
+        What a missing value becomes; by default the one that datetime64 calls NaT.
+
+    Raises
+    ------
+    KernelError
+        If a code, a `u` or a knot is outside what is allowed, or a bin reaches beyond 64 bits;
+        `out` is then worthless.
+    """
+    name = "decode_timestamp"
+    if isinstance(out, np.ndarray) and out.dtype.kind == "M" and out.dtype.isnative:
+        out = out.view(np.int64)
+    output(out, name, np.int64)
+    rows = out.shape[0]
+    code_pointer, code_stride, codes = column(codes, name, np.int32, rows)
+    u_pointer, u_stride, u = column(u, name, np.float32, rows)
+    if knots.ndim != 2 or knots.dtype != np.float64:
+        raise KernelError(f"{name}: knots must be float64 [bins, knots per bin]")
+    limit = 1 << 63
+    if not (-limit <= origin < limit and 1 <= step < limit and -limit <= missing < limit):
+        raise KernelError(f"{name}: origin {origin}, step {step} or missing {missing} is no int64")
+    knots = np.ascontiguousarray(knots)
+    bins, per_bin = knots.shape
+    columns = (code_pointer, code_stride, u_pointer, u_stride)
+    grid = (origin, step, missing)
+    code = lib.er_decode_grid(pointer(out), rows, *columns, pointer(knots), bins, per_bin, *grid)
+    check(code, name)
 
 
 def count_codes(codes: NDArray[np.int32], cardinality: int) -> NDArray[np.int64]:

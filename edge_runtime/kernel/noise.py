@@ -107,16 +107,33 @@ class PrivacyNoise:
         algorithm 3, in integer arithmetic only.
         """
         output(out, "discrete_gaussian", np.int64)
-        exact = sigma if isinstance(sigma, Fraction) else sigma_fraction(float(sigma))
-        n, d = exact.numerator, exact.denominator
-        if not (0 < n < _NUMERATOR_LIMIT and d <= _DENOMINATOR_LIMIT and n <= _SIGMA_LIMIT * d):
-            raise KernelError(
-                f"discrete_gaussian: sigma {exact} has too large a numerator or denominator or is "
-                "outside 0..2^24; sigma_fraction(float(sigma)) rounds it up to one that fits"
-            )
+        n, d = _width(sigma, "discrete_gaussian", "sigma")
         with self._entered() as state:
             code = lib.er_noise_discrete_gaussian(state, pointer(out), out.size, n, d)
         check(code, "discrete_gaussian")
+
+    def discrete_laplace(self, out: NDArray[np.int64], *, scale: Fraction | float) -> None:
+        """Fill with exact discrete Laplace noise: P(x) proportional to exp(-|x| / scale).
+
+        Added to an integer of sensitivity 1 it is (1 / scale)-differentially private.
+
+        Parameters
+        ----------
+        out : int64 [n]
+            Contiguous.
+        scale : Fraction or float
+            Above 0 and at most 2^24. A fraction is taken exactly (numerator below 2^44,
+            denominator at most 2^20), a float through `sigma_fraction`, which rounds it up.
+
+        Notes
+        -----
+        Canonne, Kamath, Steinke (2020), algorithm 2, in integer arithmetic only.
+        """
+        output(out, "discrete_laplace", np.int64)
+        n, d = _width(scale, "discrete_laplace", "scale")
+        with self._entered() as state:
+            code = lib.er_noise_discrete_laplace(state, pointer(out), out.size, n, d)
+        check(code, "discrete_laplace")
 
     def uniform_u64(self, out: NDArray[np.uint64]) -> None:
         """Fill uint64 [n] with uniform 64-bit integers."""
@@ -205,6 +222,18 @@ class PrivacyNoise:
 
     def __reduce__(self) -> NoReturn:
         raise KernelError("PrivacyNoise cannot be copied or pickled: noise must not be repeated")
+
+
+def _width(width: Fraction | float, function: str, name: str) -> tuple[int, int]:
+    """Return numerator and denominator of a sigma or scale that the exact samplers take."""
+    exact = width if isinstance(width, Fraction) else sigma_fraction(float(width))
+    n, d = exact.numerator, exact.denominator
+    if not (0 < n < _NUMERATOR_LIMIT and d <= _DENOMINATOR_LIMIT and n <= _SIGMA_LIMIT * d):
+        raise KernelError(
+            f"{function}: {name} {exact} has too large a numerator or denominator or is "
+            "outside 0..2^24; sigma_fraction(float(...)) rounds it up to one that fits"
+        )
+    return n, d
 
 
 def effective_noise_multiplier(

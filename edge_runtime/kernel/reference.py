@@ -20,6 +20,7 @@ __all__ = [
     "count_codes",
     "count_pairs",
     "decode_linear",
+    "exponential",
     "normal",
     "uniform",
 ]
@@ -27,7 +28,8 @@ __all__ = [
 _MASK = 0xFFFFFFFF
 _BLOCKS = 16  # blocks side by side in a group
 _GROUP = 256  # words in a group
-_NORMAL_USE = 1 << 56  # upper byte of the nonce: what the words are for
+# upper byte of the nonce: what the words are for
+_NORMAL_USE, _EXPONENTIAL_USE = 1 << 56, 2 << 56
 
 #: the wide sampler: z = (x1 + FIRST x2) + SECOND (x3 + FIRST x4)
 _FIRST, _SECOND, _SIGMA_INT = 32, 1024, 1 << 21
@@ -92,6 +94,12 @@ def normal(key: bytes, stream: int, offset: int, n: int) -> NDArray[np.float32]:
         words = _group(key, stream | _NORMAL_USE, g, 8)
         parts.append(np.concatenate(_normal_pairs(words[: _GROUP // 2], words[_GROUP // 2 :])))
     return _cut(parts, offset, n)
+
+
+def exponential(key: bytes, stream: int, offset: int, n: int) -> NDArray[np.float32]:
+    """Return elements offset .. offset + n - 1 of an exponential stream."""
+    groups = (_group(key, stream | _EXPONENTIAL_USE, g, 8) for g in _groups(offset, n))
+    return _cut([_minus_log_uniform(words) for words in groups], offset, n)
 
 
 def _groups(offset: int, n: int) -> range:
@@ -300,8 +308,8 @@ class ReferenceNoise:
             k += 1
         return k % 2
 
-    def laplace(self, t: int) -> tuple[int, int]:
-        """Return size and sign bit of a discrete Laplace variable of scale t."""
+    def laplace(self, t: int, s: int = 1) -> tuple[int, int]:
+        """Return size and sign bit of a discrete Laplace variable of scale t / s."""
         while True:
             u = self.below(t)
             if not self.exp_small(u, t):
@@ -310,8 +318,14 @@ class ReferenceNoise:
             while v < _LAPLACE_LIMIT and self.exp_small(1, 1):
                 v += 1
             negative = self.word() & 1
-            if v < _LAPLACE_LIMIT and not (negative and u + t * v == 0):
-                return u + t * v, negative
+            size = (u + t * v) // s
+            if v < _LAPLACE_LIMIT and not (negative and size == 0):
+                return size, negative
+
+    def discrete_laplace(self, numerator: int, denominator: int) -> int:
+        """Return an exact discrete Laplace, scale = numerator / denominator in lowest terms."""
+        size, negative = self.laplace(numerator, denominator)
+        return -size if negative else size
 
     def discrete_gaussian(self, numerator: int, denominator: int) -> int:
         """Return an exact discrete Gaussian, sigma = numerator / denominator in lowest terms."""

@@ -1,132 +1,132 @@
-/* Codes to values: piecewise-linear inside a bin, between its knots. */
+/* Codes to values: piecewise-linear inside a bin, between its knots. The loops over rows are in
+ * columns_body.h, once per instruction set, and check codes and positions block by block: a pass of
+ * its own over a column of a wide table, a cache line per row, would cost as much again. */
 #include <math.h>
 #include <stddef.h>
 
 #include "../kernel.h"
+#include "lanes.h"
 
 #define ROWS_LIMIT ((uint64_t)1 << 40)
+/* knots of a column: their numbers fit 32 bits */
+#define KNOTS_LIMIT ((uint64_t)1 << 30)
 #define DECIMALS_LIMIT 15
 
-typedef struct bins {
-    const double *knots;
-    uint64_t count, per_bin;
-} bins;
-
-static int check(const void *out, uint64_t n, const int32_t *codes, int64_t code_stride,
-                 const float *u, int64_t u_stride, const bins *b)
+static int check(const void *out, uint64_t n, er_bins *b, uint64_t count, uint64_t per_bin)
 {
-    if (b->knots == NULL || (n != 0 && (out == NULL || codes == NULL || u == NULL)))
+    if (b->knots == NULL || (n != 0 && (out == NULL || b->codes == NULL || b->u == NULL)))
         return ER_NULL;
-    if (n > ROWS_LIMIT || code_stride < 0 || code_stride > (int64_t)ER_CATEGORIES_MAX ||
-        u_stride < 0 || u_stride > (int64_t)ER_CATEGORIES_MAX || b->count == 0 ||
-        b->count > ER_CATEGORIES_MAX || b->per_bin == 0 || b->per_bin > ER_CATEGORIES_MAX)
+    if (n > ROWS_LIMIT || b->code_stride < 0 || b->code_stride > (int64_t)ER_CATEGORIES_MAX ||
+        b->u_stride < 0 || b->u_stride > (int64_t)ER_CATEGORIES_MAX || count == 0 ||
+        count > ER_CATEGORIES_MAX || per_bin == 0 || per_bin > ER_CATEGORIES_MAX ||
+        count * per_bin > KNOTS_LIMIT)
         return ER_SIZE;
-    for (uint64_t bin = 0; bin < b->count; bin++) {
-        const double *k = b->knots + bin * b->per_bin;
-        for (uint64_t q = 0; q < b->per_bin; q++) {
+    b->count = (uint32_t)count;
+    b->per_bin = (uint32_t)per_bin;
+    for (uint64_t bin = 0; bin < count; bin++) {
+        const double *k = b->knots + bin * per_bin;
+        for (uint64_t q = 0; q < per_bin; q++) {
             if (!isfinite(k[q]))
                 return ER_VALUE;
             if (q != 0 && k[q] < k[q - 1])
                 return ER_ORDER;
         }
-        if (!isfinite(k[b->per_bin - 1] - k[0]))
+        if (!isfinite(k[per_bin - 1] - k[0]))
             return ER_VALUE;
     }
+    return ER_OK;
+}
+
+/* Which error the rows have: looked up only once there is one. */
+static int first_error(const er_bins *b, uint64_t n)
+{
     for (uint64_t i = 0; i < n; i++) {
-        const int32_t code = codes[(int64_t)i * code_stride];
-        if (code < 0 || (uint64_t)code > b->count)
+        if ((uint32_t)b->codes[(int64_t)i * b->code_stride] > b->count)
             return ER_RANGE;
-        const float x = u[(int64_t)i * u_stride];
+        const float x = b->u[(int64_t)i * b->u_stride];
         if (!(x >= 0.0f && x < 1.0f))
             return ER_VALUE;
     }
     return ER_OK;
 }
 
-/* a + t (b - a) may round above b, and rounding to decimals may leave the bin: both are clamped */
-static inline double clamp(double x, double low, double high)
+#define ER_DECODE_ALL(FUNCTION)                                                                   \
+    do {                                                                                          \
+        const er_lanes *lanes = er_lanes_best();                                                  \
+        for (uint64_t i = 0; i < n; i += ER_ROWS)                                                 \
+            if (!lanes->FUNCTION(out + i, &b, i, n - i < ER_ROWS ? n - i : ER_ROWS))              \
+                return first_error(&b, n);                                                        \
+    } while (0)
+
+static int set_decimals(er_bins *b, int decimals)
 {
-    x = x < low ? low : x;
-    return x > high ? high : x;
+    if (decimals == ER_NO_ROUNDING)
+        return ER_OK;
+    if (decimals < -DECIMALS_LIMIT || decimals > DECIMALS_LIMIT)
+        return ER_VALUE;
+    b->rounding = decimals < 0 ? -1 : 1;
+    b->scale = 1.0;
+    for (int i = 0; i < (decimals < 0 ? -decimals : decimals); i++)
+        b->scale *= 10.0;
+    return ER_OK;
 }
 
-static inline double interpolate(const bins *b, int32_t code, float u)
-{
-    const double *k = b->knots + (uint64_t)code * b->per_bin;
-    if (b->per_bin == 1)
-        return k[0];
-    const double x = (double)u * (double)(b->per_bin - 1);
-    const uint64_t q = (uint64_t)x; /* below per_bin - 1, as u < 1 and the product is exact */
-    return clamp(k[q] + (x - (double)q) * (k[q + 1] - k[q]), k[q], k[q + 1]);
-}
-
-static inline double round_decimals(double x, double scale, int decimals)
-{
-    /* rint: half to even. Dividing (not multiplying by 10^-decimals) gives the double that is
-     * nearest to the decimal number. */
-    const double rounded = decimals >= 0 ? rint(x * scale) / scale : rint(x / scale) * scale;
-    return isfinite(rounded) ? rounded : x;
-}
-
-#define ER_DEFINE_DECODE(NAME, TYPE)                                                              \
+#define ER_DEFINE_DECODE(NAME, TYPE, FUNCTION)                                                    \
     int NAME(TYPE *out, uint64_t n, const int32_t *codes, int64_t code_stride, const float *u,    \
-             int64_t u_stride, const double *knots, uint64_t bin_count, uint64_t knots_per_bin,   \
+             int64_t u_stride, const double *knots, uint64_t bins, uint64_t knots_per_bin,        \
              int decimals)                                                                        \
     {                                                                                             \
-        const bins b = {knots, bin_count, knots_per_bin};                                         \
-        const int error = check(out, n, codes, code_stride, u, u_stride, &b);                     \
+        er_bins b = {.codes = codes, .u = u, .knots = knots, .code_stride = code_stride,          \
+                     .u_stride = u_stride};                                                       \
+        int error = check(out, n, &b, bins, knots_per_bin);                                       \
+        if (error == ER_OK)                                                                       \
+            error = set_decimals(&b, decimals);                                                   \
         if (error != ER_OK)                                                                       \
             return error;                                                                         \
-        const int rounding = decimals != ER_NO_ROUNDING;                                          \
-        if (rounding && (decimals < -DECIMALS_LIMIT || decimals > DECIMALS_LIMIT))                \
-            return ER_VALUE;                                                                      \
-        double scale = 1.0;                                                                       \
-        for (int i = 0; rounding && i < (decimals < 0 ? -decimals : decimals); i++)               \
-            scale *= 10.0;                                                                        \
-        for (uint64_t i = 0; i < n; i++) {                                                        \
-            const int32_t code = codes[(int64_t)i * code_stride];                                 \
-            if ((uint64_t)code == bin_count) {                                                    \
-                out[i] = (TYPE)NAN;                                                               \
-                continue;                                                                         \
-            }                                                                                     \
-            const double *k = knots + (uint64_t)code * knots_per_bin;                             \
-            double x = interpolate(&b, code, u[(int64_t)i * u_stride]);                           \
-            if (rounding)                                                                         \
-                x = clamp(round_decimals(x, scale, decimals), k[0], k[knots_per_bin - 1]);        \
-            out[i] = (TYPE)x;                                                                     \
-        }                                                                                         \
+        ER_DECODE_ALL(FUNCTION);                                                                  \
         return ER_OK;                                                                             \
     }
 
-ER_DEFINE_DECODE(er_decode_f64, double)
-ER_DEFINE_DECODE(er_decode_f32, float)
+ER_DEFINE_DECODE(er_decode_f64, double, decode_f64)
+ER_DEFINE_DECODE(er_decode_f32, float, decode_f32)
 
-int er_decode_i64(int64_t *out, uint64_t n, const int32_t *codes, int64_t code_stride,
-                  const float *u, int64_t u_stride, const double *knots, uint64_t bin_count,
-                  uint64_t knots_per_bin)
+/* Whether origin + step * rank fits an int64 for a rank given as a double below 2^63 in size. */
+static int on_grid(double rank, int64_t origin, int64_t step)
 {
-    const bins b = {knots, bin_count, knots_per_bin};
-    const int error = check(out, n, codes, code_stride, u, u_stride, &b);
+    const int64_t r = (int64_t)rank;
+    if (r > INT64_MAX / step || r < INT64_MIN / step)
+        return 0;
+    const int64_t product = r * step;
+    return product >= 0 ? origin <= INT64_MAX - product : origin >= INT64_MIN - product;
+}
+
+int er_decode_grid(int64_t *out, uint64_t n, const int32_t *codes, int64_t code_stride,
+                   const float *u, int64_t u_stride, const double *knots, uint64_t bins,
+                   uint64_t knots_per_bin, int64_t origin, int64_t step, int64_t missing)
+{
+    er_bins b = {.codes = codes, .u = u, .knots = knots, .code_stride = code_stride,
+                 .u_stride = u_stride, .origin = origin, .step = step, .missing = missing};
+    const int error = check(out, n, &b, bins, knots_per_bin);
     if (error != ER_OK)
         return error;
-    for (uint64_t bin = 0; bin < bin_count; bin++) {
-        /* every double below 2^63 in magnitude fits an int64 */
+    if (step <= 0)
+        return ER_VALUE;
+    for (uint64_t bin = 0; bin < bins; bin++) {
+        /* every double in -2^63 .. 2^63 (excluded) fits an int64, and so does its rounding */
         const double *k = knots + bin * knots_per_bin;
-        if (k[0] < -0x1p63 || k[knots_per_bin - 1] >= 0x1p63)
+        const double low = floor(k[0]), high = ceil(k[knots_per_bin - 1]);
+        if (low < -0x1p63 || high >= 0x1p63 || !on_grid(low, origin, step) ||
+            !on_grid(high, origin, step))
             return ER_VALUE;
     }
-    for (uint64_t i = 0; i < n; i++) {
-        const int32_t code = codes[(int64_t)i * code_stride];
-        if ((uint64_t)code == bin_count) {
-            out[i] = 0;
-            continue;
-        }
-        const double *k = knots + (uint64_t)code * knots_per_bin;
-        double x = rint(interpolate(&b, code, u[(int64_t)i * u_stride]));
-        const double low = ceil(k[0]), high = floor(k[knots_per_bin - 1]);
-        if (low <= high) /* a bin without any integer inside keeps the nearest one */
-            x = clamp(x, low, high);
-        out[i] = (int64_t)x;
-    }
+    ER_DECODE_ALL(decode_i64);
     return ER_OK;
+}
+
+int er_decode_i64(int64_t *out, uint64_t n, const int32_t *codes, int64_t code_stride,
+                  const float *u, int64_t u_stride, const double *knots, uint64_t bins,
+                  uint64_t knots_per_bin)
+{
+    return er_decode_grid(out, n, codes, code_stride, u, u_stride, knots, bins, knots_per_bin, 0,
+                          1, 0);
 }

@@ -1,4 +1,4 @@
-/* The exact discrete Gaussian of any rational standard deviation, in integers only.
+/* Exact discrete Gaussian and Laplace variables of any rational width, in integers only.
  *
  * Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy" (2020): algorithm 1
  * (Bernoulli of exp(-x)), 2 (discrete Laplace), 3 (discrete Gaussian by rejection from Laplace).
@@ -144,7 +144,7 @@ static int bernoulli_exp_wide(er_noise *noise, const natural *a, const natural *
     return k % 2;
 }
 
-/* The same for b below 2^24: b k fits a word pair, and a uniform integer decides. */
+/* The same for b below 2^44: b k fits a word pair, and a uniform integer decides. */
 static int bernoulli_exp_small(er_noise *noise, uint64_t a, uint64_t b)
 {
     uint32_t k = 1;
@@ -162,8 +162,8 @@ typedef struct gaussian {
     natural bottom;      /* 2 n^2 t^2 d^2 */
 } gaussian;
 
-/* |y| and sign of a discrete Laplace of integer scale t */
-static uint64_t laplace(er_noise *noise, uint64_t t, int *negative)
+/* |y| and sign of a discrete Laplace of scale t / s: algorithm 2 */
+static uint64_t laplace(er_noise *noise, uint64_t t, uint64_t s, int *negative)
 {
     for (;;) {
         const uint64_t u = er_below(noise, t);
@@ -172,7 +172,7 @@ static uint64_t laplace(er_noise *noise, uint64_t t, int *negative)
         uint64_t v = 0;
         while (v < LAPLACE_LIMIT && bernoulli_exp_small(noise, 1, 1))
             v++;
-        const uint64_t y = u + t * v;
+        const uint64_t y = (u + t * v) / s;
         *negative = (int)(er_word(noise) & 1);
         if (v < LAPLACE_LIMIT && !(*negative && y == 0))
             return y;
@@ -183,7 +183,7 @@ static int64_t draw(er_noise *noise, const gaussian *g)
 {
     for (;;) {
         int negative;
-        const uint64_t size = laplace(noise, g->t, &negative);
+        const uint64_t size = laplace(noise, g->t, 1, &negative);
         /* accept with exp(-(|y| - sigma^2 / t)^2 / (2 sigma^2)) = exp(-top / bottom) */
         const natural y = from_u64(size);
         const natural y_t_d2 = multiply(&y, &g->t_d2);
@@ -220,5 +220,23 @@ int er_noise_discrete_gaussian(er_noise *noise, int64_t *out, uint64_t n, uint64
     g.bottom = multiply(&n2_2, &t2_d2);
     for (uint64_t i = 0; i < n; i++)
         out[i] = draw(noise, &g);
+    return ER_OK;
+}
+
+int er_noise_discrete_laplace(er_noise *noise, int64_t *out, uint64_t n, uint64_t numerator,
+                              uint64_t denominator)
+{
+    if (noise == NULL || (out == NULL && n != 0))
+        return ER_NULL;
+    if (n > COUNT_LIMIT)
+        return ER_SIZE;
+    if (numerator == 0 || numerator >= NUMERATOR_LIMIT || denominator == 0 ||
+        denominator > DENOMINATOR_LIMIT || numerator > SIGMA_LIMIT * denominator)
+        return ER_VALUE;
+    for (uint64_t i = 0; i < n; i++) {
+        int negative;
+        const int64_t size = (int64_t)laplace(noise, numerator, denominator, &negative);
+        out[i] = negative ? -size : size;
+    }
     return ER_OK;
 }

@@ -21,7 +21,7 @@ const er_network *const er_networks[ER_NETWORKS] = {
     &er_network_portable,
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
     &er_network_sse2,
-#if ER_MULTIPLE_ISA
+#if ER_NETWORK_FILES
     &er_network_avx2,
     &er_network_avxvnni,
     &er_network_avx512,

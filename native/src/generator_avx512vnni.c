@@ -5,7 +5,7 @@
 #include "generator.h"
 #include "isa.h"
 
-#if ER_MULTIPLE_ISA
+#if ER_NETWORK_FILES
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512")
 #include <immintrin.h>
 

@@ -5,7 +5,7 @@
 #include "generator.h"
 #include "isa.h"
 
-#if ER_MULTIPLE_ISA
+#if ER_NETWORK_FILES
 #pragma GCC target("avx2,avxvnni")
 #include <immintrin.h>
 

@@ -1,5 +1,5 @@
 /* Included by lanes_*.c, once per instruction set, with ER_LANES_OBJECT (the table to define),
- * ER_LANES_NAME and ER_LANES_USABLE set. Plain C99 loops over 16 lanes: the compiler makes the
+ * ER_LANES_ISA, ER_LANES_NAME and ER_LANES_USABLE set. Plain C99 loops over 16 lanes: the compiler makes the
  * vectors. Every float operation is written out and none may be fused (-ffp-contract=off), so the
  * results are the same bits everywhere; edge_runtime/kernel/reference.py repeats them in numpy.
  */
@@ -153,4 +153,21 @@ static void normal(float *out, uint64_t groups, const uint32_t key[8], uint64_t 
     }
 }
 
-const er_lanes ER_LANES_OBJECT = {ER_LANES_NAME, ER_LANES_USABLE, private_words, uniform, normal};
+static void exponential(float *out, uint64_t groups, const uint32_t key[8], uint64_t nonce,
+                        uint64_t first_group)
+{
+    uint32_t words[ER_GROUP];
+    for (uint64_t g = 0; g < groups; g++, out += ER_GROUP) {
+        chacha8(words, key, nonce, first_group + g);
+        for (int i = 0; i < ER_GROUP; i++)
+            out[i] = minus_log_uniform(words[i]);
+    }
+}
+
+#include "categorical_body.h"
+#include "columns_body.h"
+
+const er_lanes ER_LANES_OBJECT = {
+    ER_LANES_ISA, ER_LANES_NAME, ER_LANES_USABLE, private_words, uniform, normal, exponential,
+    categorical, decode_f64, decode_f32, decode_i64, cells,
+};

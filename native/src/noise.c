@@ -1,6 +1,7 @@
 /* The private random stream, its plain uses, and noise for a gradient. */
 #include "noise.h"
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -116,8 +117,9 @@ int er_noise_training(er_noise *noise, float *grad, uint64_t n, const uint8_t *m
     if (!(grid > 0.0 && isfinite(grid) && isfinite(per_grid)))
         return ER_VALUE;
     /* The largest gradient whose grid index still adds to the noise without leaving int64. Checked
-     * for all first: on an error nothing may have been changed, nor a part been released. */
-    const double limit = 0x1p62 * grid;
+     * for all first: on an error nothing may have been changed, nor a part been released. A wide
+     * grid would let even infinity pass. */
+    const double limit = fmin(0x1p62 * grid, FLT_MAX);
     for (uint64_t i = 0; i < n; i++)
         if ((mask == NULL || mask[i]) && !(fabs((double)grad[i]) <= limit))
             return ER_VALUE;

@@ -1,9 +1,8 @@
-/* Public randomness addressed by (key, stream, index), and the choice of lanes. */
+/* Public randomness addressed by (key, stream, index). */
 #include <string.h>
 
 #include "../kernel.h"
 #include "bytes.h"
-#include "isa.h"
 #include "lanes.h"
 
 /* The upper byte of the nonce says what the words are used for, so that uniform and normal
@@ -11,37 +10,9 @@
 #define STREAM_LIMIT ((uint64_t)1 << 56)
 #define USE_UNIFORM ((uint64_t)0 << 56)
 #define USE_NORMAL ((uint64_t)1 << 56)
+#define USE_EXPONENTIAL ((uint64_t)2 << 56)
 /* far below the 2^64 blocks of a stream, far above any table */
 #define INDEX_LIMIT ((uint64_t)1 << 60)
-
-const er_lanes *er_lanes_best(void)
-{
-#if ER_MULTIPLE_ISA
-    if (er_lanes_avx512.usable())
-        return &er_lanes_avx512;
-    if (er_lanes_avx2.usable())
-        return &er_lanes_avx2;
-#endif
-    return &er_lanes_portable;
-}
-
-const char *er_lanes_name(void)
-{
-    return er_lanes_best()->name;
-}
-
-const char *er_isa(void)
-{
-#if defined(__x86_64__)
-    return "x86-64";
-#elif defined(__aarch64__)
-    return "aarch64";
-#elif defined(__arm__)
-    return "arm";
-#else
-    return "other";
-#endif
-}
 
 typedef void (*fill_groups)(float *, uint64_t, const uint32_t *, uint64_t, uint64_t);
 
@@ -98,6 +69,15 @@ int er_fill_normal(float *out, uint64_t n, const uint8_t *key, uint64_t key_byte
     if (code != ER_OK || n == 0)
         return code;
     return fill(er_lanes_best()->normal, out, n, key, USE_NORMAL | stream, offset);
+}
+
+int er_fill_exponential(float *out, uint64_t n, const uint8_t *key, uint64_t key_bytes,
+                        uint64_t stream, uint64_t offset)
+{
+    const int code = check(out, n, key, key_bytes, stream, offset);
+    if (code != ER_OK || n == 0)
+        return code;
+    return fill(er_lanes_best()->exponential, out, n, key, USE_EXPONENTIAL | stream, offset);
 }
 
 /* One block, lane for lane what lanes_body.h computes; kept apart so that published vectors,

@@ -97,6 +97,43 @@ static void refusals(void)
     REFUSED(er_count_codes(l, 1, codes, 2, 1), ER_RANGE);
     REFUSED(er_count_pairs(l, 2, 2, codes, 1, low, 1, 2), ER_RANGE);
     REFUSED(er_count_pairs(l, 8192, 8192, codes, 1, codes, 1, 2), ER_SIZE);
+    REFUSED(er_fill_exponential(f, 1, key, 31, 0, 0), ER_SIZE);
+    REFUSED(er_decode_grid(l, 2, codes, 1, u, 1, knots, 2, 2, 0, 0, 0), ER_VALUE);
+    REFUSED(er_decode_grid(l, 2, codes, 1, u, 1, knots, 2, 2, INT64_MAX - 2, 1, 0), ER_VALUE);
+    REFUSED(er_decode_grid(l, 2, codes, 1, u, 1, knots, 2, 2, 0, INT64_MAX / 2, 0), ER_VALUE);
+    REFUSED(er_decode_grid(l, 2, codes, 1, u, 1, knots, 2, 2, INT64_MAX - 3, 1, 0), ER_OK);
+    REFUSED(er_decode_f64(d, 2, codes, 1, u, 1, knots, 1 << 24, 1 << 24, 0), ER_SIZE);
+    uint8_t packed[4] = {0};
+    REFUSED(er_pack_bits(NULL, 1, codes, 1, 2, 1), ER_NULL);
+    REFUSED(er_pack_bits(packed, 2, codes, 1, 2, 1), ER_SIZE);
+    REFUSED(er_pack_bits(packed, 1, codes, 1, 2, 0), ER_SIZE);
+    REFUSED(er_pack_bits(packed, 7, codes, 1, 2, 26), ER_SIZE);
+    REFUSED(er_pack_bits(packed, 1, high, 1, 2, 1), ER_RANGE);
+    REFUSED(er_pack_bits(packed, 1, low, 1, 2, 3), ER_RANGE);
+    REFUSED(er_unpack_bits(NULL, 1, 2, 1, packed, 1), ER_NULL);
+    REFUSED(er_unpack_bits(low, 1, 2, 1, packed, 2), ER_SIZE);
+    packed[0] = 0x84;
+    REFUSED(er_unpack_bits(low, 1, 2, 3, packed, 1), ER_VALUE);
+    low[1] = -1;
+    const uint32_t widths[2] = {2, 2}, none[2] = {2, 0}, wide[2] = {ER_CATEGORIES_MAX, 1};
+    float logits[4] = {0}, nan[4] = {0, 0, 0, NAN}, top[4] = {0, INFINITY, 0, 0};
+    float empty[4] = {0, 0, -INFINITY, -INFINITY}, below[2] = {0.5f, -0.5f}, forced[2] = {2, 3};
+    REFUSED(er_categorical(NULL, 2, 1, logits, 4, u, 2, widths, 2, 1.0f), ER_NULL);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, u, 2, NULL, 2, 1.0f), ER_NULL);
+    REFUSED(er_categorical(NULL, 2, 0, NULL, 4, NULL, 2, widths, 2, 1.0f), ER_OK);
+    REFUSED(er_categorical(codes, 1, 1, logits, 4, u, 2, widths, 2, 1.0f), ER_SIZE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 3, u, 2, widths, 2, 1.0f), ER_SIZE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, u, 2, none, 2, 1.0f), ER_SIZE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, u, 2, wide, 2, 1.0f), ER_SIZE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, u, 2, widths, 0, 1.0f), ER_SIZE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, u, 2, widths, 2, 0.0f), ER_VALUE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, u, 2, widths, 2, NAN), ER_VALUE);
+    REFUSED(er_categorical(codes, 2, 1, nan, 4, u, 2, widths, 2, 1.0f), ER_VALUE);
+    REFUSED(er_categorical(codes, 2, 1, top, 4, u, 2, widths, 2, 1.0f), ER_VALUE);
+    REFUSED(er_categorical(codes, 2, 1, empty, 4, u, 2, widths, 2, 1.0f), ER_VALUE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, below, 2, widths, 2, 1.0f), ER_VALUE);
+    REFUSED(er_categorical(codes, 2, 1, logits, 4, forced, 2, widths, 2, 1.0f), ER_RANGE);
+    REFUSED(er_isa_select("z80"), ER_VALUE);
     expect(er_noise_new(key, 31) == NULL, "er_noise_new", "short seed");
     expect(er_noise_new(NULL, 32) == NULL, "er_noise_new", "no seed");
     er_noise_free(NULL);
@@ -120,6 +157,10 @@ static void refusals(void)
     REFUSED(er_noise_discrete_gaussian(noise, l, 1, UINT64_MAX, 1), ER_VALUE);
     REFUSED(er_noise_discrete_gaussian(noise, l, 1, 1, UINT64_MAX), ER_VALUE);
     REFUSED(er_noise_discrete_gaussian(noise, l, 1, ((uint64_t)1 << 24) + 1, 1), ER_VALUE);
+    REFUSED(er_noise_discrete_laplace(noise, NULL, 1, 1, 1), ER_NULL);
+    REFUSED(er_noise_discrete_laplace(noise, l, UINT64_MAX, 1, 1), ER_SIZE);
+    REFUSED(er_noise_discrete_laplace(noise, l, 1, 0, 1), ER_VALUE);
+    REFUSED(er_noise_discrete_laplace(noise, l, 1, 1, UINT64_MAX), ER_VALUE);
     REFUSED(er_noise_training(noise, NULL, 1, NULL, 1.0, 1.0), ER_NULL);
     REFUSED(er_noise_training(noise, f, 2, mask, 0.0, 1.0), ER_VALUE);
     REFUSED(er_noise_training(noise, f, 2, mask, 1.0, NAN), ER_VALUE);
@@ -133,6 +174,8 @@ static void refusals(void)
     expect(sum[0] != 0.25f && sum[1] == 0.0f, "er_noise_training", "mask");
     float large[1] = {3e38f};
     REFUSED(er_noise_training(noise, large, 1, NULL, 1.0, 1.0), ER_VALUE);
+    large[0] = INFINITY; /* also where the grid is so wide that the limit itself is infinite */
+    REFUSED(er_noise_training(noise, large, 1, NULL, 1e150, 1e150), ER_VALUE);
     er_noise_free(noise);
 #undef REFUSED
 }

@@ -17,8 +17,6 @@
 #include "../src/noise.h"
 #include "test.h"
 
-#define MOST 512 /* numbers in one array of a vector */
-
 static int failures = 0, checks = 0;
 
 void expect(int holds, const char *what, const char *where)
@@ -28,64 +26,6 @@ void expect(int holds, const char *what, const char *where)
         failures++;
         printf("FAILED: %s (%s)\n", what, where);
     }
-}
-
-/* ---- reading: words separated by blanks ---- */
-
-static char *cursor;
-
-static char *word(void)
-{
-    char *w = strtok(cursor, " \n");
-    cursor = NULL;
-    if (w == NULL) {
-        printf("FAILED: a vector ends early\n");
-        exit(1);
-    }
-    return w;
-}
-
-static uint64_t u64(void) { return strtoull(word(), NULL, 10); }
-static int64_t i64(void) { return strtoll(word(), NULL, 10); }
-static uint64_t hex(void) { return strtoull(word(), NULL, 16); }
-
-static double f64(void)
-{
-    const uint64_t u = hex();
-    double x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-static float f32(void)
-{
-    const uint32_t u = (uint32_t)hex();
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-static void bytes(uint8_t *out, int n)
-{
-    const char *w = word();
-    for (int i = 0; i < n; i++) {
-        unsigned byte = 0;
-        if (sscanf(w + 2 * i, "%2x", &byte) != 1) {
-            printf("FAILED: a vector has bad hexadecimal digits\n");
-            exit(1);
-        }
-        out[i] = (uint8_t)byte;
-    }
-}
-
-static uint64_t count(void)
-{
-    const uint64_t n = u64();
-    if (n > MOST) {
-        printf("FAILED: a vector is too long\n");
-        exit(1);
-    }
-    return n;
 }
 
 /* ---- lanes ---- */
@@ -125,21 +65,24 @@ static void streams_line(void)
     uint8_t key[32];
     float want[MOST], got[MOST], group[2 * ER_GROUP];
     uint32_t words[8];
-    const int is_normal = strcmp(word(), "normal") == 0;
+    const char *use = word();
+    const int kind = strcmp(use, "normal") == 0 ? 1 : strcmp(use, "exponential") == 0 ? 2 : 0;
     bytes(key, 32);
     const uint64_t stream = u64(), offset = u64(), n = count();
     for (uint64_t i = 0; i < n; i++)
         want[i] = f32();
-    const int code = is_normal ? er_fill_normal(got, n, key, 32, stream, offset)
-                               : er_fill_uniform(got, n, key, 32, stream, offset);
+    int (*const fills[3])(float *, uint64_t, const uint8_t *, uint64_t, uint64_t, uint64_t) = {
+        er_fill_uniform, er_fill_normal, er_fill_exponential};
+    const int code = fills[kind](got, n, key, 32, stream, offset);
     expect(code == ER_OK && memcmp(want, got, n * sizeof *got) == 0, "stream", "public function");
     for (int i = 0; i < 8; i++)
         words[i] = (uint32_t)key[4 * i] | (uint32_t)key[4 * i + 1] << 8 |
                    (uint32_t)key[4 * i + 2] << 16 | (uint32_t)key[4 * i + 3] << 24;
     for (int l = 0; l < lanes_count; l++) {
-        const uint64_t nonce = (uint64_t)is_normal << 56 | stream;
-        (is_normal ? all_lanes[l]->normal : all_lanes[l]->uniform)(group, 2, words, nonce,
-                                                                   offset / ER_GROUP);
+        const er_lanes *lanes = all_lanes[l];
+        const uint64_t nonce = (uint64_t)kind << 56 | stream;
+        (kind == 2 ? lanes->exponential : kind == 1 ? lanes->normal : lanes->uniform)(
+            group, 2, words, nonce, offset / ER_GROUP);
         expect(memcmp(want, group + offset % ER_GROUP, n * sizeof *want) == 0, "stream",
                all_lanes[l]->name);
     }
@@ -167,6 +110,8 @@ static void noise_values(const char *use, uint8_t *seed, const er_lanes *lanes, 
             got[i] = bits[i];
     } else if (strcmp(use, "gaussian") == 0) {
         code = er_noise_discrete_gaussian(noise, got, n, first, second);
+    } else if (strcmp(use, "laplace") == 0) {
+        code = er_noise_discrete_laplace(noise, got, n, first, second);
     } else if (strcmp(use, "base") == 0) {
         code = er_noise_base(noise, got, n);
     } else {
@@ -214,7 +159,7 @@ static void noise_line(void)
         training_line(seed);
         return;
     }
-    const int gaussian = strcmp(use, "gaussian") == 0;
+    const int gaussian = strcmp(use, "gaussian") == 0 || strcmp(use, "laplace") == 0;
     const double p = strcmp(use, "bernoulli") == 0 ? f64() : 0.0;
     const uint64_t first = gaussian ? u64() : 0, second = gaussian ? u64() : 0, n = count();
     for (uint64_t i = 0; i < n; i++) {
@@ -227,68 +172,6 @@ static void noise_line(void)
     }
     for (int l = 0; l < lanes_count; l++)
         noise_values(use, seed, all_lanes[l], first, second, p, n, want);
-}
-
-static void pairs_line(void)
-{
-    int32_t a[MOST], b[MOST];
-    int64_t want[MOST], got[MOST];
-    const uint64_t ka = count(), kb = count(), n = count();
-    for (uint64_t i = 0; i < n; i++)
-        a[i] = (int32_t)i64();
-    for (uint64_t i = 0; i < n; i++)
-        b[i] = (int32_t)i64();
-    for (uint64_t i = 0; i < ka * kb && i < MOST; i++)
-        want[i] = i64();
-    expect(ka * kb <= MOST && er_count_pairs(got, ka, kb, a, 1, b, 1, n) == ER_OK &&
-               memcmp(got, want, ka * kb * sizeof *got) == 0,
-           "pairs", "counts");
-}
-
-static void columns_line(void)
-{
-    char use[8];
-    double knots[MOST], want64[MOST], got64[MOST];
-    float u[MOST], want32[MOST], got32[MOST];
-    int64_t want_int[MOST], got_int[MOST];
-    int32_t codes[MOST];
-    snprintf(use, sizeof use, "%s", word());
-    if (strcmp(use, "pairs") == 0) {
-        pairs_line();
-        return;
-    }
-    const int decimals = (int)i64();
-    const uint64_t bins = count(), per_bin = count();
-    for (uint64_t i = 0; i < bins * per_bin && i < MOST; i++)
-        knots[i] = f64();
-    const uint64_t n = count();
-    for (uint64_t i = 0; i < n; i++)
-        codes[i] = (int32_t)i64();
-    for (uint64_t i = 0; i < n; i++)
-        u[i] = f32();
-    for (uint64_t i = 0; i < n; i++) {
-        if (strcmp(use, "f64") == 0)
-            want64[i] = f64();
-        else if (strcmp(use, "f32") == 0)
-            want32[i] = f32();
-        else
-            want_int[i] = i64();
-    }
-    int code, same = 1;
-    if (strcmp(use, "f64") == 0) {
-        code = er_decode_f64(got64, n, codes, 1, u, 1, knots, bins, per_bin, decimals);
-        /* the sign of a NaN is nobody's promise */
-        for (uint64_t i = 0; i < n; i++)
-            same &= isnan(want64[i]) ? isnan(got64[i]) : memcmp(&want64[i], &got64[i], 8) == 0;
-    } else if (strcmp(use, "f32") == 0) {
-        code = er_decode_f32(got32, n, codes, 1, u, 1, knots, bins, per_bin, decimals);
-        for (uint64_t i = 0; i < n; i++)
-            same &= isnan(want32[i]) ? isnan(got32[i]) : memcmp(&want32[i], &got32[i], 4) == 0;
-    } else {
-        code = er_decode_i64(got_int, n, codes, 1, u, 1, knots, bins, per_bin);
-        same = memcmp(got_int, want_int, n * sizeof *got_int) == 0;
-    }
-    expect(code == ER_OK && same, "decode", use);
 }
 
 static void run_file(const char *directory, const char *name, void (*line)(void))
@@ -304,7 +187,7 @@ static void run_file(const char *directory, const char *name, void (*line)(void)
     while (fgets(text, sizeof text, file) != NULL) {
         if (text[0] == '#' || text[0] == '\n')
             continue;
-        cursor = text;
+        start_line(text);
         line();
         lines++;
     }
@@ -323,8 +206,14 @@ int main(int argc, char **argv)
     run_file(argv[1], "chacha.txt", chacha_line);
     run_file(argv[1], "streams.txt", streams_line);
     run_file(argv[1], "noise.txt", noise_line);
-    run_file(argv[1], "columns.txt", columns_line);
-    check_rules();
+    for (uint64_t i = 0; er_isa_name(i) != NULL; i++) { /* through the public choice */
+        expect(er_isa_select(er_isa_name(i)) == ER_OK, "er_isa_select", er_isa_name(i));
+        expect(strcmp(er_isa(), er_isa_name(i)) == 0, "er_isa", er_isa_name(i));
+        run_file(argv[1], "columns.txt", columns_line);
+        run_file(argv[1], "categorical.txt", categorical_line);
+        check_rules();
+    }
+    er_isa_select(NULL);
     check_generator(argv[1]);
     printf("%s, lanes up to %s: %d checks, %d failed\n", er_isa(), er_lanes_name(), checks,
            failures);

@@ -40,7 +40,7 @@ def test_known_answers(vectors: Callable[[str], Iterator[object]]) -> None:
             assert grad.tobytes() == line.floats(n, np.float32).tobytes()
             continue
         p = line.floats(1, np.float64)[0] if use == "bernoulli" else 0.0
-        sigma = Fraction(*line.integers(2)) if use == "gaussian" else Fraction(1)
+        sigma = Fraction(*line.integers(2)) if use in ("gaussian", "laplace") else Fraction(1)
         n = line.integer()
         want = line.integers(n)
         out = np.empty(n, {"uniform": np.uint64, "bernoulli": np.uint8}.get(use, np.int64))
@@ -50,12 +50,14 @@ def test_known_answers(vectors: Callable[[str], Iterator[object]]) -> None:
             noise.bernoulli(out, p=p)
         elif use == "gaussian":
             noise.discrete_gaussian(out, sigma=sigma)
+        elif use == "laplace":
+            noise.discrete_laplace(out, scale=sigma)
         else:
             function = {"base": lib.er_noise_base, "wide": lib.er_noise_wide}[use]
             check(function(noise._handle, pointer(out), n), use)
         assert out.tolist() == want
         assert line.done()
-    assert seen == {"uniform", "bernoulli", "gaussian", "base", "wide", "training"}
+    assert seen == {"uniform", "bernoulli", "gaussian", "laplace", "base", "wide", "training"}
 
 
 @settings(max_examples=40, deadline=None)

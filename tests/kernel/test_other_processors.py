@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ import pytest
     [
         ("aarch64-linux-gnu-gcc", "qemu-aarch64-static", ["-mcpu=cortex-a53"], "aarch64"),
         ("arm-linux-gnueabihf-gcc", "qemu-arm-static", [], "arm"),
-        ("clang", None, [], ""),
+        ("clang", None, [], platform.machine().replace("_", "-")),
     ],
 )
 def test_every_vector(
@@ -32,5 +33,7 @@ def test_every_vector(
     link = ["-static"] if emulator is not None else []
     fast = ["-O3", "-fno-trapping-math", "-fno-math-errno"]
     printed = run_c_program(*fast, *flags, *link, compiler=compiler, emulator=emulator)
-    assert f"{isa}, lanes up to portable" in printed
+    assert f"\n{isa}" in printed
+    if emulator is not None:  # the other compiler of this machine may find wider lanes here
+        assert "lanes up to portable" in printed
     assert " 0 failed" in printed
