@@ -19,6 +19,40 @@ static int64_t i64[MOST];
 static double f64[MOST];
 static uint8_t packed[MOST];
 
+/* rows drawn by a network of 14 columns of 18 codes and 128 hidden units */
+static int generator(const char *isa, uint64_t n)
+{
+    enum { V = COLUMNS * 18, H = 128 };
+    static const uint8_t key[32] = {1};
+    static int8_t w1[V * H], w2[H * H], w3[H * V];
+    static int32_t sizes[COLUMNS], b2[H], b3[V];
+    static float up[H], shift[H], rescale2[H], skip2[H], scale3[V];
+    for (int i = 0; i < COLUMNS; i++)
+        sizes[i] = 18;
+    for (int i = 0; i < V * H; i++)
+        w1[i] = w3[i] = (int8_t)(i * 37 % 255 - 127);
+    for (int i = 0; i < H * H; i++)
+        w2[i] = (int8_t)(i * 53 % 255 - 127);
+    for (int i = 0; i < H; i++) {
+        up[i] = 0.25f;
+        shift[i] = 20.0f;
+        rescale2[i] = 0.001f;
+        skip2[i] = 0.5f;
+    }
+    for (int i = 0; i < V; i++)
+        scale3[i] = 0.0004f;
+    const er_tensors t = {.logits = V, .w1 = w1, .w2 = w2, .w3 = w3, .b2 = b2, .b3 = b3,
+                          .rescale1 = up, .shift1 = shift, .rescale2 = rescale2, .skip2 = skip2,
+                          .scale3 = scale3};
+    const er_draw d = {.rows = n, .key = key, .key_bytes = 32};
+    er_generator *g = NULL;
+    int code = er_generator_new(&g, isa, sizes, COLUMNS, H, &t);
+    if (code == ER_OK)
+        code = n * COLUMNS > MOST ? ER_SIZE : er_generator_rows(g, &d, out, NULL, 0);
+    er_generator_free(g);
+    return code;
+}
+
 static int run(const char *name, uint64_t n)
 {
     static const uint8_t key[32] = {1};
@@ -60,6 +94,8 @@ static int run(const char *name, uint64_t n)
         er_noise_free(noise);
         return code;
     }
+    if (strncmp(name, "generator ", 10) == 0) /* n rows */
+        return generator(name + 10, n);
     return ER_VALUE;
 }
 

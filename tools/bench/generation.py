@@ -72,10 +72,9 @@ def column(index: int) -> Column:
     return Column(name=name, kind=kind, low=bounds[0], high=bounds[1])
 
 
-def make_bundle(columns: int, hidden: int) -> Bundle:
-    """Return an untrained generator of the mixed table whose columns depend on each other."""
+def mixed_table(columns: int, rows: int = 4000) -> Table:
+    """Return rows of the mixed table."""
     rng = np.random.default_rng(0)
-    rows = 4000
     schema = Schema(name="bench", columns=tuple(column(i) for i in range(columns)))
     make = {
         "number": lambda: np.clip(rng.normal(0, 200, rows), -1e3, 1e3),
@@ -84,13 +83,18 @@ def make_bundle(columns: int, hidden: int) -> Bundle:
         "boolean": lambda: rng.integers(0, 2, rows).astype(np.int8),
         "timestamp": lambda: rng.integers(0, 2**50, rows),
     }
-    table = Table(schema=schema, columns={c.name: make[c.kind]() for c in schema.columns})
-    codec = Codec.fit(table, schema, max_bins=18)
+    return Table(schema=schema, columns={c.name: make[c.kind]() for c in schema.columns})
+
+
+def make_bundle(columns: int, hidden: int) -> Bundle:
+    """Return an untrained generator of the mixed table whose columns depend on each other."""
+    table = mixed_table(columns)
+    codec = Codec.fit(table, table.schema, max_bins=18)
     layout = Layout(codec.cardinalities, hidden)
     weights = initial_weights(layout, seed=0)
     weights = weights._replace(w3=weights.w3 * np.float32(6))
     lineage = Lineage(parent=None, depth=0, round=0, devices=0, rows=0.0, privacy={})
-    return build_bundle(schema, codec, layout, weights, lineage=lineage)
+    return build_bundle(table.schema, codec, layout, weights, lineage=lineage)
 
 
 def interleaved(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -32,13 +32,15 @@ CASES = [
     ("pack", 2048, 4096),
     ("unpack", 2048, 4096),
     ("training", 2048, 4096),
+    ("generator neon", 64, 128),
+    ("generator dotprod", 64, 128),
 ]
 
 
 def instructions(program: Path, name: str, size: int) -> int:
     """Count the lines of the emulator's log: one for each instruction that was executed."""
     log = program.with_suffix(".log")
-    command = [EMULATOR, "-singlestep", "-d", "exec,nochain", "-D", str(log)]
+    command = [EMULATOR, "-cpu", "max", "-singlestep", "-d", "exec,nochain", "-D", str(log)]
     subprocess.run([*command, str(program), name, str(size)], check=True, timeout=600)
     with log.open("rb") as lines:
         count = sum(1 for line in lines if line.startswith(b"Trace"))

@@ -32,24 +32,31 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_TABLE = "rows"
 _PEERS = ("GaussianCopula", "CTGAN", "TVAE")
 
 
-def table(rows: int):
-    """Return the first `rows` shuffled flights with the columns of the demo's schema."""
+def table(rows: int, columns: int):
+    """Return a schema and as many rows: of the demo's flights, or of the mixed table if asked."""
+    if columns:
+        from generation import mixed_table
+
+        mixed = mixed_table(columns, rows)
+        return mixed.schema, mixed.to_pandas()
     from edge_runtime.fleet.flights import flights_schema, read_flights
 
     frame = read_flights().sample(rows, random_state=0).reset_index(drop=True)
-    return frame[list(flights_schema().names)]
+    return flights_schema(), frame[list(flights_schema().names)]
 
 
-def train(folder: Path, rows: int, epochs: int, with_peers: bool) -> list[str]:
+def train(folder: Path, options: argparse.Namespace, with_peers: bool) -> list[str]:
     """Train every system on the same rows; returns the names of those that can be measured."""
     from edge_runtime import Generator
-    from edge_runtime.fleet.flights import flights_schema
 
-    frame = table(rows)
-    Generator.fit(frame, flights_schema(), epochs=epochs).save(folder / "edge-runtime")
+    schema, frame = table(options.train_rows, options.columns)
+    epochs = options.epochs
+    fitted = Generator.fit(frame, schema, epochs=epochs, hidden=options.hidden)
+    fitted.save(folder / "edge-runtime")
     if not with_peers:
         return ["edge-runtime"]
     import torch
@@ -57,14 +64,14 @@ def train(folder: Path, rows: int, epochs: int, with_peers: bool) -> list[str]:
     from sdv.single_table import CTGANSynthesizer, GaussianCopulaSynthesizer, TVAESynthesizer
 
     torch.manual_seed(0)
-    metadata = Metadata.detect_from_dataframes({"flights": frame})
+    metadata = Metadata.detect_from_dataframes({_TABLE: frame})
     for name, maker in (
         ("GaussianCopula", lambda: GaussianCopulaSynthesizer(metadata)),
         ("CTGAN", lambda: CTGANSynthesizer(metadata, epochs=epochs, enable_gpu=False)),
         ("TVAE", lambda: TVAESynthesizer(metadata, epochs=epochs, enable_gpu=False)),
     ):
         synthesizer = maker()
-        synthesizer.fit({"flights": frame})
+        synthesizer.fit({_TABLE: frame})
         synthesizer.save(str(folder / name))
     return ["edge-runtime", *_PEERS]
 
@@ -87,7 +94,7 @@ def draw(system: str, path: Path, rows: int, out: Path, into: str) -> dict[str, 
         synthesizer = load_synthesizer(str(path))
 
         def blocks(count: int) -> Iterator[pa.Table]:
-            yield pa.Table.from_pandas(synthesizer.sample(count)["flights"])
+            yield pa.Table.from_pandas(synthesizer.sample(count)[_TABLE])
 
     first = next(blocks(1))
     first_at = time.time()
@@ -156,6 +163,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--train-rows", type=int, default=20_000)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--columns", type=int, default=0, help="of the mixed table, not flights")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
     parser.add_argument("--into", choices=("parquet", "arrow"), default="parquet")
     parser.add_argument("--draw", nargs=4, metavar=("SYSTEM", "PATH", "ROWS", "OUT"))
@@ -170,7 +179,7 @@ def main() -> None:
         print("SDV is not installed (pip install 'edge-runtime[bench]'): no peers in this table")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        systems = train(folder, options.train_rows, options.epochs, peers)
+        systems = train(folder, options, peers)
         runs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
         for _ in range(options.repeats):
             for system in systems:
@@ -178,9 +187,11 @@ def main() -> None:
                     measure(system, folder / system, options.rows, folder / "out.parquet", options)
                 )
     packages = ("edge-runtime", "onnxruntime", "numpy", "pyarrow", *(("sdv", "torch") * peers))
+    what = f"{options.columns} mixed columns" if options.columns else "flights"
     print(
-        f"flights, {options.rows:,} rows a run, {options.repeats} interleaved runs, one core of "
-        f"{platform.machine()}; " + ", ".join(f"{name} {version(name)}" for name in packages)
+        f"{what}, H={options.hidden}, {options.rows:,} rows a run, {options.repeats} interleaved "
+        f"runs, one core of {platform.machine()}; "
+        + ", ".join(f"{name} {version(name)}" for name in packages)
     )
     print(report(runs, options.rows, options.into))
 
