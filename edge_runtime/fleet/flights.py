@@ -40,7 +40,7 @@ __all__ = [
 TARGET = "late"
 INPUTS = ("month", "day", "hour", "minute", "origin", "dest", "distance")
 
-#: a flight counts as late from this many minutes on (the issue's and the airlines' threshold)
+#: a flight counts as late from this many minutes on (the threshold that airlines report by)
 LATE_AFTER_MINUTES = 15
 MINIMUM_ROWS = 500
 HOLDOUT_SHARE = 0.2
