@@ -65,13 +65,15 @@ bench-kernel: $(VENV)/.bench-kernel
 # reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
+# 0: another one each time
+FUZZ_SEED ?= 0
 FUZZ_FLAGS := -std=c99 -g -O1 -Wall -Wextra -Werror -ffp-contract=off \
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz:
 	@mkdir -p native/build/corpus
 	@$(FUZZ_CC) $(FUZZ_FLAGS) -o native/build/fuzz native/fuzz/fuzz.c native/src/*.c -lm
 	@native/build/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
-		-rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 -artifact_prefix=native/build/ \
+		-rss_limit_mb=1024 -seed=$(FUZZ_SEED) -verbosity=0 -print_final_stats=1 -artifact_prefix=native/build/ \
 		native/build/corpus native/fuzz/corpus
 
 clean:

@@ -332,8 +332,16 @@ static void draw(const er_generator *g, const int32_t *sizes, uint64_t columns)
     free(out);
 }
 
+/* the right number, or one that no buffer can be as long as: those must be refused */
+static uint64_t or_wrong(uint64_t right)
+{
+    static const uint64_t wrong[] = {0, 65537, UINT64_MAX, (uint64_t)1 << 63};
+    return byte() == 255 ? wrong[byte() % 4] : right;
+}
+
 static void generator(void)
 {
+    static const int32_t wrong_sizes[] = {0, -1, INT32_MIN, INT32_MAX, 65537};
     int32_t sizes[6];
     const uint64_t columns = 1 + byte() % 6, hidden = 1 + byte() % 40;
     uint64_t v = 0, sets = 0;
@@ -341,7 +349,7 @@ static void generator(void)
         v += (uint64_t)(sizes[c] = 1 + byte() % 12);
     while (er_generator_isa(sets) != NULL)
         sets++;
-    er_tensors t = {.logits = byte() == 255 ? word() : v};
+    er_tensors t = {.logits = or_wrong(v)};
     t.w1 = small(v * hidden, 1);
     t.w2 = small(hidden * hidden, 1);
     t.w3 = small(hidden * v, 1);
@@ -351,10 +359,10 @@ static void generator(void)
     for (int i = 0; i < 5; i++)
         *floats[i] = singles(i == 4 ? v : hidden, byte() < 240);
     if (byte() == 255)
-        sizes[byte() % columns] = (int32_t)word();
+        sizes[byte() % columns] = wrong_sizes[byte() % 5];
     er_generator *g = NULL;
     check(er_generator_new(&g, byte() == 255 ? "none" : er_generator_isa(byte() % (sets + 1)), sizes,
-                           byte() == 255 ? word() : columns, byte() == 255 ? word() : hidden, &t));
+                           or_wrong(columns), or_wrong(hidden), &t));
     if (g != NULL) {
         const uint64_t rows = size();
         const size_t cells = rows <= ROWS_MOST ? (size_t)(rows * columns) : 1;
