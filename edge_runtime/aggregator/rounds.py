@@ -77,7 +77,7 @@ class Rounds:
         bundle = self.workspace.bundle()
         if bundle is not None:
             self.bundle = bundle
-            self.inbox.use_codec(bundle.codec)
+            self.inbox.use_codec(bundle.codec, bundle.layout)
 
     def step(self, *, now_unix_s: float, states: Mapping[str, DeviceState]) -> Step:
         """Look at the fleet and move on if something is due; see `Planner.step`."""
