@@ -8,6 +8,7 @@ without this package.
 from __future__ import annotations
 
 from edge_runtime.messages.ack import Ack, decode_ack, encode_ack
+from edge_runtime.messages.alarms import Alarm, Alarms, decode_alarms, encode_alarms
 from edge_runtime.messages.batch import METADATA_KEY, decode_batch, encode_batch, peek_batch
 from edge_runtime.messages.connection import PublishHandle
 from edge_runtime.messages.fields import FORMAT_VERSION, check_id, new_id
@@ -41,6 +42,8 @@ __all__ = [
     "Ack",
     "Address",
     "AggregatorStatus",
+    "Alarm",
+    "Alarms",
     "AnchorRequest",
     "DeviceProgress",
     "DeviceState",
@@ -55,6 +58,7 @@ __all__ = [
     "TrainRequest",
     "check_id",
     "decode_ack",
+    "decode_alarms",
     "decode_batch",
     "decode_header",
     "decode_plan",
@@ -62,6 +66,7 @@ __all__ = [
     "decode_status",
     "decode_summary",
     "encode_ack",
+    "encode_alarms",
     "encode_batch",
     "encode_header",
     "encode_plan",
