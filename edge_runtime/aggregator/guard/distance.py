@@ -239,16 +239,38 @@ def dependence(found: F64, table: Table, *, sample: float, rows: float) -> Depen
     noise = table.variance / rows**2
     r = real - np.outer(real.sum(axis=1), real.sum(axis=0)) / max(1e-12, float(real.sum()))
     s = share - np.outer(share.sum(axis=1), share.sum(axis=0))
-    # Centring leaves (A - 1)(B - 1) of the A * B cells free.
-    free = (real.shape[0] - 1) * (real.shape[1] - 1)
+    q_a, q_b = _margin(real, 1), _margin(real, 0)
+    squares_a, tangle_a = _centring(q_a)
+    squares_b, tangle_b = _centring(q_b)
+    # What noise alone makes of <R, R>: the squares of the centring, and of both margins' noise.
+    noise_square = noise * squares_a * squares_b + (noise * real.size) ** 2
+    drawn_square = float((q_a * (1 - q_a)).sum() * (q_b * (1 - q_b)).sum()) / rows
+    square = float((r**2).sum()) - noise_square - drawn_square
+    spread = 2 * noise**2 * tangle_a * tangle_b + 2 * float((np.outer(q_a, q_b) ** 2).sum()) / rows**2
+    largest = noise * math.sqrt(tangle_a * tangle_b) + float(np.outer(q_a, q_b).max()) / rows
+    # The rows' deviation as the noise in R meets it.
+    met = s - (q_a @ s)[None, :]
+    met = met - (met @ q_b)[:, None]
     margins = np.outer(share.sum(axis=1), share.sum(axis=0))
-    sampled = np.clip(np.maximum(real, 0.0), 0.0, 1.0) / rows
-    each = noise + sampled
-    square = float((r**2).sum()) - free * noise - float(sampled.sum()) * free / real.size
-    drawn = float((np.maximum(share, margins) * r**2).sum()) / max(1.0, sample)
+    centred = r - float((margins * r).sum())
     return Dependence(
         product=float((s * r).sum()),
         square=square,
-        variance=float((each * s**2).sum()) + drawn,
-        spread=math.sqrt(2 * float((each**2).sum()) + 4 * max(0.0, square) * float(each.max())),
+        variance=noise * float((met**2).sum())
+        + float((np.maximum(real, 0.0) * s**2).sum()) / rows
+        + float((np.maximum(share, margins) * centred**2).sum()) / max(1.0, sample),
+        spread=math.sqrt(spread + 4 * max(0.0, square) * largest),
     )
+
+
+def _margin(real: F64, axis: int) -> F64:
+    positive = np.maximum(real.sum(axis=axis), 0.0)
+    return np.asarray(positive / max(1e-12, float(positive.sum())), dtype=np.float64)
+
+
+def _centring(q: F64) -> tuple[float, float]:
+    """Return tr(P P') and tr((P P')^2) of P = I - q 1', which takes margins q off a table."""
+    size = len(q)
+    outer = np.outer(q, np.ones(size))
+    both = np.eye(size) - outer - outer.T + size * np.outer(q, q)
+    return float(np.trace(both)), float((both**2).sum())
