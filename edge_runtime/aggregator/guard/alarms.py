@@ -104,9 +104,7 @@ def measure_alarms(
         f"{m.kind}/{m.subject}" for m in before_drift or () if not _short(m, z, limits)
     }
     alarms = []
-    for one in measures:
-        if not _short(one, z, limits):
-            continue
+    for one in _worst(one for one in measures if _short(one, z, limits)):
         key = f"{one.kind}/{one.subject}"
         declined = one.kept + z * one.kept_error < best.get(key, 0.0) - limits.decline
         follows = key in lagging
@@ -128,6 +126,16 @@ def measure_alarms(
             )
         )
     return alarms
+
+
+def _worst(measures: Iterable[Measure]) -> list[Measure]:
+    """Of the categories or groups of one column only the worst: one cause, one alarm."""
+    found: dict[str, Measure] = {}
+    for one in measures:
+        key = f"{one.kind}/{one.subject.rpartition('=')[0] or one.subject}"
+        if key not in found or one.kept < found[key].kept:
+            found[key] = one
+    return list(found.values())
 
 
 def likelihood_alarm(

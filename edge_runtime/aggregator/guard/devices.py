@@ -222,7 +222,8 @@ def _contrary(
     spread = _MAD * float(np.median(np.abs(values - middle)))
     found = {}
     for device, (value, error) in projected.items():
-        allowed = min(limits.contrast, middle - limits.deviations * spread) - 4 * error
+        # How strong the relation is varies more among honest devices than its direction.
+        allowed = min(limits.contrast, max(-0.25, middle - limits.deviations * spread)) - 4 * error
         if value < allowed:
             found[device] = Finding(
                 "device",

@@ -126,12 +126,8 @@ def _matched(
             continue
         mean = np.mean([r.tables[key] for r in own], axis=0)
         variance = sum(r.sigma**2 for r in own) / len(own) ** 2
-        pairs.append(
-            (
-                _Side(np.asarray(release.tables[key], np.float64), release.sigma**2),
-                _Side(np.asarray(mean, np.float64), variance),
-            )
-        )
+        counts = np.asarray(release.tables[key], np.float64)
+        pairs.append((_Side(counts.ravel(), release.sigma**2), _Side(mean.ravel(), variance)))
     return pairs
 
 

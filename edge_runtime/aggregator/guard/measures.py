@@ -232,7 +232,7 @@ def _dependence(
 def _rates(
     columns: Sequence[ColumnFacts], share: F64, table: Table, axis: int, *, rows: float, sampled: int
 ) -> list[Measure]:  # fmt: skip
-    """Rates of an outcome within the groups of another column; of each outcome the worst group."""
+    """Rates of an outcome within the groups of another column."""
     outcome, group = columns[table.columns[axis]], columns[table.columns[1 - axis]]
     real = (table.counts if axis == 1 else table.counts.T) / rows  # [groups, outcomes]
     made = share if axis == 1 else share.T
@@ -246,27 +246,21 @@ def _rates(
     found = []
     # Of two outcomes one says everything.
     for o in range(1 if outcomes == 2 else 0, outcomes):
-        worst: Measure | None = None
         for g in np.flatnonzero(known).tolist():
             expected = min(1.0, max(0.0, float(real[g, o] / size[g])))
             value = float(made[g, o] / made_size[g])
             noise = table.variance * (1 + outcomes * expected**2) / (rows * size[g]) ** 2
             likely = min(max(value, expected, 1e-3), 1 - 1e-3) if expected < 1 else 0.5
             sampling = likely * (1 - likely) * (1 / (made_size[g] * sampled) + 1 / (size[g] * rows))
-            one = Measure(
-                "subgroup",
-                f"rate of {outcome.name}={outcome.label(o)} where {group.name}={group.label(g)}",
-                value,
-                expected,
-                math.sqrt(noise + sampling),
-                float(real[:, o].sum()),
+            found.append(
+                Measure(
+                    "subgroup",
+                    f"rate of {outcome.name}={outcome.label(o)} where "
+                    f"{group.name}={group.label(g)}",
+                    value,
+                    expected,
+                    math.sqrt(noise + sampling),
+                    float(real[:, o].sum()),
+                )
             )
-            if worst is None or _gap(one) > _gap(worst):
-                worst = one
-        if worst is not None:
-            found.append(worst)
     return found
-
-
-def _gap(one: Measure) -> float:
-    return abs(one.value - one.expected) - 3 * one.error
