@@ -10,8 +10,8 @@ __all__ = ["BundleRecord", "DeviceTotals", "MessageRecord", "RoundRecord"]
 class MessageRecord(NamedTuple):
     """One message that was answered.
 
-    `kind` is "batch", "census", "anchor" or, where no header could be read, "unreadable" (then
-    `id` is the SHA-256 of the bytes); `status` is "accepted", "quarantined" or "refused"; `path`
+    `kind` is that of its header or, where none could be read, "unreadable" (then `id` is the
+    SHA-256 of the bytes); `status` is "accepted", "quarantined" or "refused"; `path`
     is relative to the data directory; `epsilon` is the device's statement, None without privacy.
     """
 
