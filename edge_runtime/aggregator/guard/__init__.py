@@ -21,7 +21,6 @@ from edge_runtime.aggregator.guard.copies import CopyIndex, Fingerprint, fingerp
 from edge_runtime.aggregator.guard.curve import (
     Comparison,
     CurvePoint,
-    DeviceScore,
     best_point,
     compare_bundles,
     score_curve,
@@ -39,7 +38,6 @@ __all__ = [
     "CopyIndex",
     "CurvePoint",
     "DeviceLimits",
-    "DeviceScore",
     "Drift",
     "Finding",
     "Fingerprint",

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import Table
 from edge_runtime.aggregator.guard.distance import (
     Distance,
-    cells_of,
     compare,
     counts_of,
     dependence,
     marginal,
+    rows_behind,
     rows_of,
 )
 
@@ -114,7 +114,8 @@ def judge_batch(
         Empty when nothing is wrong, or when the counts are too noisy to tell.
     """
     limits = limits or BatchLimits()
-    rows, rows_variance = rows_of(own)
+    known = rows_of(own)
+    rows, rows_variance = known
     if not len(codes) or rows < _KNOWN_ROWS_SIGMAS * math.sqrt(rows_variance):
         return []
     weights, sample, extra = np.ones(len(codes)), float(len(codes)), 0.0
@@ -140,11 +141,11 @@ def judge_batch(
     ]
     found = _shapes(distances, names, p=p, extra=extra, limits=limits)
     unrelated = _unrelated(
-        codes, weights, own, names, conditions, rows=rows, sample=sample, p=p, limits=limits
+        codes, weights, own, names, conditions, rows=known, sample=sample, p=p, limits=limits
     )
     if unrelated is not None:
         found.append(unrelated)
-    alike = _diversity(codes, own, names, rows=rows, p=p, limits=limits, conditions=conditions)
+    alike = _diversity(codes, own, names, rows=known, p=p, limits=limits, conditions=conditions)
     if alike is not None:
         if label is not None:
             alike = alike._replace(text=f"{alike.text}; {_commonest(codes, names, label)}")
@@ -180,7 +181,7 @@ def condition_weights(
             break
     else:
         return None
-    cell = cells_of(codes, table)
+    cell = table.cells(codes)
     have = np.bincount(cell, minlength=table.counts.size) / len(codes)
     positive = np.maximum(table.counts.ravel(), 0.0)
     want = positive / max(1.0, float(positive.sum()))
@@ -248,7 +249,7 @@ def _unrelated(
     names: Sequence[str],
     conditions: Sequence[int],
     *,
-    rows: float,
+    rows: tuple[float, float],
     sample: float,
     p: float,
     limits: BatchLimits,
@@ -264,7 +265,7 @@ def _unrelated(
         if len(table.columns) != 2 or not set(table.columns) & set(conditions):
             continue
         found = counts_of(codes, table, weights).reshape(table.counts.shape)
-        one = dependence(found, table, sample=sample, rows=rows)
+        one = dependence(found, table, sample=sample, rows=rows_behind(table, *rows)[0])
         product, square = product + one.product, square + one.square
         variance, spread = variance + one.variance, spread + one.spread**2
         columns += 1
@@ -292,7 +293,7 @@ def _diversity(
     own: Sequence[Table],
     names: Sequence[str],
     *,
-    rows: float,
+    rows: tuple[float, float],
     p: float,
     limits: BatchLimits,
     conditions: Sequence[int],
@@ -314,8 +315,9 @@ def _diversity(
     z = math.sqrt(2 * math.log(1 / p))
     least, of = math.inf, ""
     for table in own:
-        real = table.counts.ravel() / rows
-        noise = table.variance / rows**2
+        behind = rows_behind(table, *rows)[0]
+        real = table.counts.ravel() / behind
+        noise = table.variance / behind**2
         squares = float((real**2).sum()) - noise * real.size
         error = math.sqrt(4 * noise * max(squares, 0.0) + 2 * noise**2 * real.size)
         most = max(squares, 1 / real.size) + z * error

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Anchor, Table
 from edge_runtime.aggregator.config import GuardSettings
-from edge_runtime.aggregator.guard.distance import Distance, compare, counts_of, rows_of
+from edge_runtime.aggregator.guard.distance import Distance, compare, counts_of, rows_behind, rows_of
 
 __all__ = ["Verdict", "judge", "paired_error"]
 
@@ -126,7 +126,9 @@ def judge(
         found[name] = made.value
         allowed[name] = max(
             limit + made.explained(p),
-            made_before.value + settings.margin + _difference(table, made, p, rows, candidate, current),
+            made_before.value
+            + settings.margin
+            + _difference(table, made, p, (rows, rows_variance), candidate, current),
         )
         if made.value > allowed[name]:
             out.append(
@@ -170,7 +172,7 @@ def paired_error(nll: npt.NDArray[np.floating], current_nll: npt.NDArray[np.floa
 
 
 def _difference(
-    table: Table, made: Distance, p: float, rows: float, candidate: I32, current: I32
+    table: Table, made: Distance, p: float, rows: tuple[float, float], candidate: I32, current: I32
 ) -> float:
     """Return what chance adds to the difference of two distances from one noisy table.
 
@@ -179,7 +181,7 @@ def _difference(
     then Lipschitz in the noise with the root of their number (see `distance`).
     """
     sampling = 0.25 / max(1, len(candidate)) + 0.25 / max(1, len(current))
-    noise = table.variance / rows**2 * min(table.counts.size, len(candidate))
+    noise = table.variance / rows_behind(table, *rows)[0] ** 2 * min(table.counts.size, len(candidate))
     reach = min(math.sqrt(sampling + noise), math.sqrt(sampling) + made.reach)
     return reach * math.sqrt(2 * math.log(1 / p))
 

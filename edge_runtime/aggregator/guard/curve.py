@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edge_runtime.aggregator.summaries import DeviceScore
+
 __all__ = [
     "Comparison",
     "CurvePoint",
-    "DeviceScore",
     "best_point",
     "compare_bundles",
     "score_curve",
@@ -31,34 +32,6 @@ _KNOWN_SIGMAS = 4.0
 
 #: devices from which on their spread says more about sampling than its bound
 _SPREAD_DEVICES = 5
-
-
-class DeviceScore(NamedTuple):
-    """One device's release about one bundle.
-
-    `total` is the noisy sum over its held-out rows of min(NLL, clip) in nats, `rows` their noisy
-    number; `total_sigma` (nats) and `rows_sigma` are the deviations of the noise in them.
-    """
-
-    device: str
-    round: int
-    bundle: str
-    total: float
-    rows: float
-    total_sigma: float
-    rows_sigma: float
-    clip_nats: float
-
-    @property
-    def mean(self) -> float:
-        """Nats per row."""
-        return self.total / max(1.0, self.rows)
-
-    @property
-    def noise_variance(self) -> float:
-        """Of `mean`, from the released noise (delta method)."""
-        rows = max(1.0, self.rows)
-        return (self.total_sigma**2 + (self.mean * self.rows_sigma) ** 2) / rows**2
 
 
 class CurvePoint(NamedTuple):
@@ -114,8 +87,8 @@ def score_curve(scores: Sequence[DeviceScore], *, since_round: int = 0) -> list[
     for bundle, own in _by_bundle(scores, since_round).items():
         latest = list(own.values())
         rows = max(1.0, sum(s.rows for s in latest))
-        nll = sum(s.total for s in latest) / rows
-        noise = sum(s.total_sigma**2 + (nll * s.rows_sigma) ** 2 for s in latest) / rows**2
+        nll = sum(s.nats for s in latest) / rows
+        noise = sum(_noise(s, nll) for s in latest) / rows**2
         points.append(
             CurvePoint(
                 bundle=bundle,
@@ -161,7 +134,7 @@ def compare_bundles(
         device
         for device in new.keys() & old.keys()
         if min(new[device].rows, old[device].rows)
-        > _KNOWN_SIGMAS * max(new[device].rows_sigma, old[device].rows_sigma)
+        > _KNOWN_SIGMAS * max(new[device].sigma_rows, old[device].sigma_rows)
     )
     if not both:
         points = {point.bundle: point for point in score_curve(scores, since_round=since_round)}
@@ -169,8 +142,8 @@ def compare_bundles(
         return Comparison(a.nll - b.nll, math.hypot(a.error, b.error), 0)
     weights = np.array([0.5 * (new[d].rows + old[d].rows) for d in both])
     weights /= weights.sum()
-    differences = np.array([new[d].mean - old[d].mean for d in both])
-    noise = np.array([new[d].noise_variance + old[d].noise_variance for d in both])
+    differences = np.array([_mean(new[d]) - _mean(old[d]) for d in both])
+    noise = np.array([_mean_variance(new[d]) + _mean_variance(old[d]) for d in both])
     mean = float((weights * differences).sum())
     variance = float((weights**2 * noise).sum())
     if len(both) >= 2:
@@ -234,13 +207,26 @@ def worsened(
     return found
 
 
+def _mean(score: DeviceScore) -> float:
+    return score.nats / max(1.0, score.rows)
+
+
+def _noise(score: DeviceScore, mean: float) -> float:
+    """Variance that the released noise gives nats - mean * rows (delta method)."""
+    return score.sigma_rows**2 * (score.clip_nats**2 + mean**2)
+
+
+def _mean_variance(score: DeviceScore) -> float:
+    return _noise(score, _mean(score)) / max(1.0, score.rows) ** 2
+
+
 def _by_bundle(
     scores: Sequence[DeviceScore], since_round: int
 ) -> Mapping[str, dict[str, DeviceScore]]:
     found: dict[str, dict[str, DeviceScore]] = {}
     for score in sorted(scores, key=lambda s: s.round):
         if score.round >= since_round:
-            found.setdefault(score.bundle, {})[score.device] = score
+            found.setdefault(score.bundle_digest, {})[score.device] = score
     return found
 
 
@@ -254,8 +240,8 @@ def _sampling_variance(scores: Sequence[DeviceScore], nll: float, rows: float) -
     bound = max(0.0, (clip - nll) * nll) / rows
     if len(scores) < _SPREAD_DEVICES:
         return bound
-    residuals = np.array([s.total - nll * s.rows for s in scores])
+    residuals = np.array([s.nats - nll * s.rows for s in scores])
     n = len(scores)
     spread = n / (n - 1) * float((residuals**2).sum()) / rows**2
-    noise = sum(s.total_sigma**2 + (nll * s.rows_sigma) ** 2 for s in scores) / rows**2
+    noise = sum(_noise(s, nll) for s in scores) / rows**2
     return max(0.0, spread - noise)

@@ -22,11 +22,11 @@ from edge_runtime.aggregator.anchor import Table
 __all__ = [
     "Dependence",
     "Distance",
-    "cells_of",
     "compare",
     "counts_of",
     "dependence",
     "marginal",
+    "rows_behind",
     "rows_of",
 ]
 
@@ -35,6 +35,9 @@ I32 = npt.NDArray[np.int32]
 
 #: mean absolute value of a standard normal number
 _MEAN_ABSOLUTE = math.sqrt(2 / math.pi)
+
+#: a table whose sum is further than this from the rows of the others counts other rows
+_SAME_ROWS_SIGMAS = 4.0
 
 #: cells below this many standard deviations of the noise are merged
 _MERGE_SIGMAS = 2.0
@@ -58,26 +61,6 @@ class Distance(NamedTuple):
         return self.noise + self.reach * math.sqrt(2 * math.log(1 / p))
 
 
-def cells_of(codes: I32, table: Table) -> npt.NDArray[np.int64]:
-    """Return the flat cell of a table that every row falls into.
-
-    Parameters
-    ----------
-    codes : int32 [n, D]
-        Rows.
-    table : Table
-        Over any number of columns.
-
-    Returns
-    -------
-    int64 [n]
-    """
-    cell = np.zeros(len(codes), np.int64)
-    for column, size in zip(table.columns, table.counts.shape, strict=True):
-        cell = cell * size + codes[:, column]
-    return cell
-
-
 def counts_of(codes: I32, table: Table, weights: F64 | None = None) -> F64:
     """Return the rows' counts in the cells of a table.
 
@@ -94,12 +77,12 @@ def counts_of(codes: I32, table: Table, weights: F64 | None = None) -> F64:
     -------
     float64 [cells]
     """
-    counted = np.bincount(cells_of(codes, table), weights, minlength=table.counts.size)
+    counted = np.bincount(table.cells(codes), weights, minlength=table.counts.size)
     return counted.astype(np.float64)
 
 
 def marginal(tables: Iterable[Table], columns: Sequence[int]) -> Table | None:
-    """Return the least noisy counts over some columns that can be summed from one of the tables.
+    """Return the counts over some columns with the least noise for their rows, summed from a table.
 
     Parameters
     ----------
@@ -113,16 +96,9 @@ def marginal(tables: Iterable[Table], columns: Sequence[int]) -> Table | None:
     Table or None
         None when no table has all of the columns.
     """
-    best: Table | None = None
-    for table in tables:
-        if not set(columns) <= set(table.columns):
-            continue
-        axes = tuple(i for i, d in enumerate(table.columns) if d not in columns)
-        summed = math.prod(table.counts.shape[i] for i in axes)
-        found = Table(tuple(columns), table.counts.sum(axis=axes), table.variance * summed)
-        if best is None or found.variance < best.variance:
-            best = found
-    return best
+    wanted = set(columns)
+    found = [table.marginal(columns) for table in tables if wanted <= set(table.columns)]
+    return min(found, key=lambda t: (t.variance / t.rows**2, -t.rows), default=None)
 
 
 def rows_of(tables: Iterable[Table]) -> tuple[float, float]:
@@ -146,6 +122,17 @@ def rows_of(tables: Iterable[Table]) -> tuple[float, float]:
     if precision == 0:
         return 1.0, math.inf
     return max(1.0, total / precision), 1 / precision
+
+
+def rows_behind(table: Table, rows: float, rows_variance: float) -> tuple[float, float]:
+    """Return the rows behind one table and their variance: those of all tables, or its own sum.
+
+    Its own sum stands where the two disagree: not every device has counted every table.
+    """
+    own, variance = table.rows, table.variance * table.counts.size
+    if abs(own - rows) <= _SAME_ROWS_SIGMAS * math.sqrt(variance + rows_variance):
+        return rows, rows_variance
+    return own, variance
 
 
 def compare(
@@ -176,6 +163,7 @@ def compare(
     -------
     Distance
     """
+    rows, rows_variance = rows_behind(table, rows, rows_variance)
     share = found / max(1e-12, float(found.sum()))
     real = table.counts.ravel() / rows
     # Chosen by the rows, not by the noisy counts: choosing by these would keep lucky cells.

@@ -10,14 +10,16 @@ between rounds differ by less: the test is then conservative.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Drift", "Release", "chi_square_tail", "find_drift"]
+from edge_runtime.aggregator.anchor import DeviceCounts
+
+__all__ = ["Drift", "chi_square_tail", "find_drift"]
 
 F64 = npt.NDArray[np.float64]
 
@@ -26,30 +28,6 @@ _KNOWN_SIGMAS = 4.0
 
 #: cells expected to hold fewer rows are merged: the test's distribution is a large-sample one
 _LEAST_EXPECTED = 10.0
-
-
-class Release(Protocol):
-    """One device's noisy counts of one round, such as `anchor.DeviceCounts`."""
-
-    @property
-    def device(self) -> str:
-        """Whose."""
-        ...
-
-    @property
-    def round(self) -> int:
-        """When."""
-        ...
-
-    @property
-    def tables(self) -> Mapping[tuple[int, ...], F64]:
-        """Counts by columns."""
-        ...
-
-    @property
-    def sigma(self) -> float:
-        """Noise per count."""
-        ...
 
 
 class Drift(NamedTuple):
@@ -67,7 +45,7 @@ class Drift(NamedTuple):
 
 
 def find_drift(
-    releases: Sequence[Release],
+    releases: Sequence[DeviceCounts],
     *,
     round_number: int,
     since_round: int = 0,
@@ -78,8 +56,8 @@ def find_drift(
 
     Parameters
     ----------
-    releases : sequence of Release
-        Of all rounds; `tables` maps columns to float64 counts.
+    releases : sequence of DeviceCounts
+        Of all rounds.
     round_number : int
         The round in question.
     since_round : int
@@ -116,7 +94,7 @@ class _Side(NamedTuple):
 
 
 def _matched(
-    now: Sequence[Release], before: Sequence[Release], key: tuple[int, ...]
+    now: Sequence[DeviceCounts], before: Sequence[DeviceCounts], key: tuple[int, ...]
 ) -> list[tuple[_Side, _Side]]:
     """Each device's counts after and before (the mean of its rounds), where it has both."""
     pairs = []

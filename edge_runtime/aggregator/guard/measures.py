@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Table
-from edge_runtime.aggregator.guard.distance import counts_of, dependence, marginal, rows_of
+from edge_runtime.aggregator.guard.distance import counts_of, dependence, marginal, rows_behind, rows_of
 from edge_runtime.schema import Codec
 
 __all__ = ["ColumnFacts", "Measure", "column_facts", "measure"]
@@ -118,12 +118,13 @@ def measure(
         Only those about which the anchor is certain.
     """
     tables = list(tables)
-    rows, _ = rows_of(tables)
+    known = rows_of(tables)
     found: list[Measure] = []
     for d, facts in enumerate(columns):
         table = marginal(tables, (d,))
         if table is None:
             continue
+        rows, _ = rows_behind(table, *known)
         share = counts_of(codes, table) / max(1, len(codes))
         if facts.ordered:
             found += _tails(facts, share, table, rows=rows, sampled=len(codes))
@@ -132,6 +133,7 @@ def measure(
     for key in sorted({pair for table in tables for pair in _pairs_of(table)}):
         table = marginal(tables, key)
         assert table is not None
+        rows, _ = rows_behind(table, *known)
         share = counts_of(codes, table).reshape(table.counts.shape) / max(1, len(codes))
         kept = _dependence(columns, share, table, rows=rows, sampled=len(codes))
         if kept is not None:

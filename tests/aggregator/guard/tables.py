@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import numpy as np
 
-from edge_runtime.aggregator.anchor import Table
+from edge_runtime.aggregator.anchor import DeviceCounts, Table
 
 LABELS, COLUMNS, CODES = 10, 12, 4
 NAMES = ("label", *(f"x{d}" for d in range(COLUMNS)))
@@ -86,22 +84,9 @@ def table(
     return Table(key, counts, sigma**2)
 
 
-class Counts(NamedTuple):
-    """As `anchor.DeviceCounts`."""
-
-    device: str
-    round: int
-    tables: Mapping[tuple[int, ...], np.ndarray]
-    sigma: float
-
-
 def release(
     device: str, round_number: int, codes: np.ndarray, sigma: float, rng: np.random.Generator,
     **how: object,
-) -> Counts:  # fmt: skip
+) -> DeviceCounts:  # fmt: skip
     made = count(codes, sigma, rng, **how)  # type: ignore[arg-type]
-    return Counts(device, round_number, {t.columns: t.counts for t in made}, sigma)
-
-
-def pairs_of(columns: int) -> list[tuple[int, int]]:
-    return list(itertools.combinations(range(columns), 2))
+    return DeviceCounts(device, round_number, {t.columns: t.counts for t in made}, sigma)

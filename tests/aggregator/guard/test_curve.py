@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from edge_runtime.aggregator.guard import (
-    DeviceScore,
     best_point,
     compare_bundles,
     score_curve,
     worsened,
 )
+from edge_runtime.aggregator.summaries import DeviceScore
 
 CLIP, SIGMA = 40.0, 1500.0  # noise in units of 1/1024 row
 ALWAYS = {"margin": 0.01, "false_alarms": 1e-3}
@@ -47,11 +47,10 @@ def _score(
             DeviceScore(
                 device=device,
                 round=round_number,
-                bundle=bundle,
-                total=total / 1024 * CLIP,
+                bundle_digest=bundle,
+                nats=total / 1024 * CLIP,
                 rows=count / 1024,
-                total_sigma=sigma / 1024 * CLIP,
-                rows_sigma=sigma / 1024,
+                sigma_rows=sigma / 1024,
                 clip_nats=CLIP,
             )
         )
