@@ -23,7 +23,7 @@ from edge_runtime.errors import AggregatorError
 
 __all__ = ["Catalogue", "utc_now"]
 
-_VERSION = "1"
+_VERSION = "2"
 
 _metadata = sa.MetaData()
 
@@ -49,6 +49,7 @@ _messages = sa.Table(
     sa.Column("part", sa.Integer, nullable=False),
     sa.Column("parts", sa.Integer, nullable=False),
     sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("bundle_digest", sa.String(64), nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("path", sa.Text, nullable=False),

@@ -12,7 +12,9 @@ class MessageRecord(NamedTuple):
 
     `kind` is "batch", "census", "anchor" or, where no header could be read, "unreadable" (then
     `id` is the SHA-256 of the bytes); `status` is "accepted", "quarantined" or "refused"; `path`
-    is relative to the data directory; `epsilon` is the device's statement, None without privacy.
+    is relative to the data directory; `bundle_digest` is the parent, which the device started
+    from (empty for a census); `depth` counts the generations of synthetic rows behind a batch;
+    `epsilon` is the device's statement, None without privacy.
     """
 
     id: str
@@ -27,6 +29,7 @@ class MessageRecord(NamedTuple):
     part: int
     parts: int
     depth: int
+    bundle_digest: str
     rows: int
     bytes: int
     path: str
