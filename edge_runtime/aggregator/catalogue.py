@@ -136,6 +136,11 @@ class Catalogue:
                 "use the release that wrote it, or a new data directory"
             )
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, for records that are kept beside these."""
+        return self._engine
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -194,6 +199,16 @@ class Catalogue:
             query = query.where(_messages.c.round == round_number)
         query = query.order_by(
             _messages.c.round, _messages.c.device, _messages.c.sequence, _messages.c.id
+        )
+        with self._begin() as connection:
+            return [MessageRecord(*row) for row in connection.execute(query)]
+
+    def accepted(self) -> list[MessageRecord]:
+        """Return records of all kinds that were accepted, in the order of `messages`."""
+        query = (
+            sa.select(_messages)
+            .where(_messages.c.status == "accepted")
+            .order_by(_messages.c.round, _messages.c.device, _messages.c.sequence, _messages.c.id)
         )
         with self._begin() as connection:
             return [MessageRecord(*row) for row in connection.execute(query)]
