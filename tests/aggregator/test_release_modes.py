@@ -25,6 +25,11 @@ from . import conftest
 from .conftest import Kit, make_kit, make_schema
 
 
+def folder(parent: Path, name: str) -> Path:
+    (parent / name).mkdir()
+    return parent / name
+
+
 def column(release: Release, name: str) -> list[Any]:
     return pq.read_table(release.data, columns=[name]).column(name).to_pylist()
 
@@ -86,7 +91,7 @@ def test_balanced_has_equally_many_rows_of_every_condition(kit: Kit, tmp_path: P
 
 def test_matched_is_nearer_to_the_anchor_than_the_pool(tmp_path: Path) -> None:
     # Device a has three quarters of the rows and sends rows whose delays do not follow late.
-    kit = make_kit(tmp_path / "fleet")
+    kit = make_kit(folder(tmp_path, "fleet"))
     bundle = kit.census_round()
     plan = kit.open(1, bundle)
     for number, device in enumerate(kit.devices.values()):
@@ -194,7 +199,7 @@ def test_other_bytes_than_the_first_time_are_said(kit: Kit, tmp_path: Path) -> N
 
 
 def test_what_cannot_be_released_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kit = make_kit(tmp_path / "one")
+    kit = make_kit(folder(tmp_path, "one"))
     bundle = kit.census_round()
     plan = kit.open(1, bundle)
     for device in kit.devices.values():
@@ -224,7 +229,7 @@ def test_what_cannot_be_released_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     columns = tuple(plain(c, condition=False) for c in make_schema().columns)
     unconditional = Schema(name="trips", columns=columns)
     monkeypatch.setattr(conftest, "make_schema", lambda: unconditional)
-    kit = conftest.make_kit(tmp_path / "two")
+    kit = conftest.make_kit(folder(tmp_path, "two"))
     kit.filled(rows=100)
     with pytest.raises(AggregatorError, match="no condition columns"):
         make_release(kit.config.data_dir, tmp_path / "u", mode="balanced")
@@ -283,8 +288,17 @@ def test_the_report_is_one_page_that_tells_noise_from_distance(kit: Kit, tmp_pat
     for entry in [*figures["columns"], *figures["tables"]]:
         # Noise of 40 counts in some 100 cells hides what little differs.
         assert entry["distance"] <= 1.7 * entry["expected"], entry
-    origin = figures["columns"][2]
-    assert origin["errors"] == [pytest.approx(2 * 40 * 2**0.5 / 2**0.5 / 4000, rel=0.2)] * 4
+    bundle = kit.workspace.bundle()
+    assert bundle is not None
+    anchor = kit.workspace.anchor(bundle)
+    assert anchor is not None
+    origin = anchor.one_way(2)
+    assert origin is not None
+    assert (
+        figures["columns"][2]["errors"]
+        == [pytest.approx(2 * origin.variance**0.5 / origin.rows)] * 4
+    )
+    assert 0.01 < figures["columns"][2]["errors"][0] < 0.04
     assert figures["guard"]["metrics"]["validation_nll"] == 1.5
     assert figures["guard"]["quarantined"] == 1  # the same bytes of two devices are kept once
     assert all(kind in ("", "note", "warn") for kind, _ in figures["findings"])
@@ -295,7 +309,7 @@ def test_names_from_a_schema_cannot_break_a_page(tmp_path: Path, monkeypatch: An
     columns = list(make_schema().columns)
     columns[2] = msgspec.structs.replace(columns[2], name="origin", unit=nasty)
     monkeypatch.setattr(conftest, "make_schema", lambda: Schema(name=nasty, columns=tuple(columns)))
-    kit = conftest.make_kit(tmp_path / "fleet")
+    kit = conftest.make_kit(folder(tmp_path, "fleet"))
     kit.filled(rows=100)
     made = make_release(kit.config.data_dir, tmp_path / "r")
     assert "<script>" not in (made.path / "report.html").read_text()
