@@ -22,22 +22,21 @@ _MEAN_ABSOLUTE = math.sqrt(2 / math.pi)
 class DeviceCounts(NamedTuple):
     """One device's noisy counts of its real rows in one round.
 
-    `one_way` holds float64 [K_d] per column, `pairs` float64 [K_a, K_b] by column pair, `sigma`
-    is the standard deviation of the noise in each count.
+    `tables` holds float64 [K_a, K_b, ...] by columns, `sigma` is the standard deviation of the
+    noise in each count.
     """
 
     device: str
     round: int
-    one_way: Sequence[Float]
-    pairs: Mapping[tuple[int, int], Float]
+    tables: Mapping[tuple[int, ...], Float]
     sigma: float
 
 
 class Table(NamedTuple):
-    """Merged counts over one column or one pair of columns.
+    """Merged counts over one column or several.
 
-    `columns` has one or two indices; `counts` is float64 [K_a] or [K_a, K_b], possibly negative;
-    `variance` is that of the noise in each count.
+    `columns` are ascending; `counts` is float64 [K_a, K_b, ...], possibly negative; `variance` is
+    that of the noise in each count.
     """
 
     columns: tuple[int, ...]
@@ -63,19 +62,20 @@ class Table(NamedTuple):
 
     def cells(self, codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
         """Return the flat cell of every row of codes int32 [n, D]: int64 [n]."""
-        first = codes[:, self.columns[0]].astype(np.int64)
-        if len(self.columns) == 1:
-            return first
-        cells: npt.NDArray[np.int64] = first * self.counts.shape[1] + codes[:, self.columns[1]]
+        columns = tuple(codes[:, column] for column in self.columns)
+        cells: npt.NDArray[np.int64] = np.ravel_multi_index(columns, self.counts.shape)
         return cells
 
     def total_variation(self, codes: npt.NDArray[np.int32]) -> float:
         """Half the L1 distance between the rows' frequencies and this table's, 0 to 1."""
-        if len(self.columns) == 1:
-            found = count_codes(codes[:, self.columns[0]], self.counts.shape[0])
-        else:
-            a, b = self.columns
-            found = count_pairs(codes[:, a], codes[:, b], *self.counts.shape)
+        match self.columns:
+            case (a,):
+                found = count_codes(codes[:, a], self.counts.shape[0])
+            case (a, b):
+                found = count_pairs(codes[:, a], codes[:, b], *self.counts.shape)
+            case _:
+                found = np.bincount(self.cells(codes), minlength=self.counts.size)
+                found = found.reshape(self.counts.shape)
         share = found / max(1, len(codes))
         return 0.5 * float(np.abs(share - self.distribution).sum())
 
@@ -84,21 +84,44 @@ class Table(NamedTuple):
         p = self.distribution
         return 0.5 * _MEAN_ABSOLUTE * float(np.sqrt(p * (1 - p) / max(1, rows)).sum())
 
+    def marginal(self, columns: Sequence[int]) -> Table:
+        """Return the table over some of these columns; its noise is that of all cells added up."""
+        others = tuple(i for i, column in enumerate(self.columns) if column not in columns)
+        summed = math.prod(self.counts.shape[i] for i in others)
+        return Table(tuple(columns), self.counts.sum(axis=others), self.variance * summed)
+
 
 class Anchor(NamedTuple):
     """The reference that synthetic rows are judged against.
 
-    `one_way` has one table per column; `pairs` those pairs that were asked for.
+    `tables` holds what was measured, by columns, those of fewer columns first; `devices` counted.
     """
 
-    one_way: tuple[Table, ...]
-    pairs: tuple[Table, ...]
+    tables: Mapping[tuple[int, ...], Table]
     devices: int
 
     @property
     def rows(self) -> float:
-        """Estimated real rows behind it."""
-        return float(np.median([table.rows for table in self.one_way]))
+        """Estimated real rows behind it, at least 1."""
+        return float(np.median([table.rows for table in self.tables.values()]))
+
+    def one_way(self, column: int) -> Table | None:
+        """Return the best counts of one column, or None where no table has it."""
+        return self.marginal((column,))
+
+    def marginal(self, columns: Sequence[int]) -> Table | None:
+        """Return the best counts over ascending columns, or None where no table has them all.
+
+        The best is the one of least variance relative to the rows it counted: not every table was
+        measured on every device.
+        """
+        wanted = set(columns)
+        found = [
+            table.marginal(columns)
+            for table in self.tables.values()
+            if wanted <= set(table.columns)
+        ]
+        return min(found, key=lambda t: (t.variance / t.rows**2, -t.rows), default=None)
 
 
 def merge_anchors(releases: Sequence[DeviceCounts]) -> Anchor | None:
@@ -121,17 +144,15 @@ def merge_anchors(releases: Sequence[DeviceCounts]) -> Anchor | None:
     if not releases:
         return None
     devices = sorted({release.device for release in releases})
-    columns = len(releases[0].one_way)
-    keys: list[tuple[int, ...]] = [(d,) for d in range(columns)]
-    keys += sorted({pair for release in releases for pair in release.pairs})
-    tables = []
-    for key in keys:
+    keys = {key for release in releases for key in release.tables}
+    tables = {}
+    for key in sorted(keys, key=lambda columns: (len(columns), columns)):
         counts, variance = None, 0.0
         for device in devices:
             own = [
-                (_counts(release, key), release.sigma**2)
+                (release.tables[key], release.sigma**2)
                 for release in releases
-                if release.device == device and _has(release, key)
+                if release.device == device and key in release.tables
             ]
             if not own:
                 continue
@@ -139,8 +160,8 @@ def merge_anchors(releases: Sequence[DeviceCounts]) -> Anchor | None:
             counts = mean if counts is None else counts + mean
             variance += own_variance
         assert counts is not None
-        tables.append(Table(key, counts, variance))
-    return Anchor(tuple(tables[:columns]), tuple(tables[columns:]), len(devices))
+        tables[key] = Table(key, counts, variance)
+    return Anchor(tables, len(devices))
 
 
 def project_to_simplex(values: Float) -> Float:
@@ -154,14 +175,6 @@ def project_to_simplex(values: Float) -> Float:
     last = int(np.flatnonzero(ordered > excess)[-1])
     projected: Float = np.maximum(values - excess[last], 0.0)
     return projected
-
-
-def _has(release: DeviceCounts, key: tuple[int, ...]) -> bool:
-    return len(key) == 1 or key in release.pairs
-
-
-def _counts(release: DeviceCounts, key: tuple[int, ...]) -> Float:
-    return release.one_way[key[0]] if len(key) == 1 else release.pairs[key[0], key[1]]
 
 
 def _average(own: list[tuple[Float, float]]) -> tuple[Float, float]:

@@ -115,7 +115,7 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     anchor_share : float
         The share of a training round's budget that goes to the anchor's counts; 0: no anchor.
     pairs : {"conditions", "none"}
-        Which pair counts the anchor asks for: each condition column with every other, or none.
+        What the anchor counts: each condition column with every other, or every column alone.
     """
 
     count: int = 2

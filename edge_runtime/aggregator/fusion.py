@@ -86,11 +86,11 @@ def census_anchor(codec: Codec, censuses: Mapping[str, Census]) -> Anchor:
     The noise of a code is that of the cells merged into it; their average number stands for all.
     """
     merged = merge_census(list(censuses.values()))
-    tables = []
+    tables: dict[tuple[int, ...], Table] = {}
     for d, counts in enumerate(codec.code_counts(merged)):
         cells_per_code = len(merged.counts[d]) / len(counts)
-        tables.append(Table((d,), counts, merged.sigma**2 * cells_per_code))
-    return Anchor(tuple(tables), (), len(censuses))
+        tables[d,] = Table((d,), counts, merged.sigma**2 * cells_per_code)
+    return Anchor(tables, len(censuses))
 
 
 def pool_weights(

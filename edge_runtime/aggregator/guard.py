@@ -24,9 +24,9 @@ __all__ = ["Verdict", "judge"]
 class Verdict(NamedTuple):
     """What the guard found.
 
-    `total_variation` and `allowed` are per column; `pairs` is the mean over the anchor's pairs
-    (None without pairs); `nll` the mean held-out negative log-likelihood in nats per row,
-    `current_nll` that of the generator in force.
+    `total_variation` and `allowed` are per column that the anchor has; `pairs` is the mean over the
+    anchor's tables of several columns (None without any); `nll` the mean held-out negative
+    log-likelihood in nats per row, `current_nll` that of the generator in force.
     """
 
     accepted: bool
@@ -80,7 +80,10 @@ def judge(
     Verdict
     """
     found, allowed, out = {}, {}, []
-    for name, table in zip(names, anchor.one_way, strict=True):
+    for column, name in enumerate(names):
+        table = anchor.one_way(column)
+        if table is None:
+            continue
         error = table.error + table.sampling_error(len(candidate))
         before = table.total_variation(current)
         found[name] = table.total_variation(candidate)
@@ -94,7 +97,11 @@ def judge(
             f"held-out rows are less likely than before: {nll:.3f} against {current_nll:.3f} "
             "nats per row"
         )
-    pairs = [table.total_variation(candidate) for table in anchor.pairs]
+    pairs = [
+        table.total_variation(candidate)
+        for table in anchor.tables.values()
+        if len(table.columns) > 1
+    ]
     return Verdict(
         accepted=not out,
         reason="; ".join(out),

@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from edge_runtime.aggregator.asked import privacy_problem, unasked
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.pool import Pool
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import MessageRecord
-from edge_runtime.errors import MessageError
+from edge_runtime.errors import MessageError, ShapeError
+from edge_runtime.generator import Layout
 from edge_runtime.messages import (
     Ack,
     Header,
@@ -30,6 +32,7 @@ from edge_runtime.messages import (
     decode_batch,
     decode_plan,
     decode_summary,
+    decode_update,
     peek_batch,
     peek_summary,
 )
@@ -38,9 +41,6 @@ from edge_runtime.schema import Codec, Schema, census_cells
 __all__ = ["Inbox", "Incoming"]
 
 _LOG = logging.getLogger(__name__)
-
-#: relative slack of an epsilon that was computed elsewhere from the same orders
-_EPSILON_SLACK = 1e-6
 
 #: the id in an acknowledgement of bytes that hold none; the device matches by sha256
 _NO_ID = ""
@@ -110,10 +110,15 @@ class Inbox:
         self._max_rows = max_rows
         self._limits = limits or Limits()
         self._codec: Codec | None = None
+        self._layout: Layout | None = None
 
-    def use_codec(self, codec: Codec) -> None:
-        """From now on batches and anchors of this codec are accepted."""
+    def use_codec(self, codec: Codec, layout: Layout | None = None) -> None:
+        """From now on messages of this codec are accepted, and updates of networks of this layout.
+
+        Without a layout updates are refused.
+        """
         self._codec = codec
+        self._layout = layout
 
     def accept(self, messages: Sequence[Incoming]) -> list[Ack]:
         """Answer messages, in order, with one commit for all of them.
@@ -291,14 +296,11 @@ class Inbox:
     def _judge_summary(
         self, message: Incoming, header: Header, fresh: dict[str, MessageRecord]
     ) -> _Answer:
-        codec = self._codec
-        sizes = (
-            census_cells(self._schema)
-            if header.kind == "census" or codec is None
-            else codec.cardinalities
-        )
-        decode_summary(message.payload, sizes=sizes, limits=self._limits)
+        names = self._read_summary(message, header)
         suspicion = self._suspicion(header)
+        plan = self._plan(header.plan_id)
+        if not suspicion and plan is not None:
+            suspicion = unasked(header, names, plan)
         if not suspicion and (
             self._catalogue.has_summary(header.device, header.plan_id, header.kind)
             or any(
@@ -314,6 +316,21 @@ class Inbox:
         path = f"summaries/round={header.round}/device={header.device}/{header.id}.zst"
         write_durably(self._base / path, message.payload)
         return _Answer("accepted", "", 0, path)
+
+    def _read_summary(self, message: Incoming, header: Header) -> set[str]:
+        """Check a summary's body; return its tensors' names."""
+        if header.kind == "update":
+            if self._layout is None:
+                raise ShapeError("there is no generator yet that an update could change")
+            _, delta = decode_update(message.payload, layout=self._layout, limits=self._limits)
+            return set(delta._fields)
+        codec = self._codec
+        sizes = (
+            census_cells(self._schema)
+            if header.kind == "census" or codec is None
+            else codec.cardinalities
+        )
+        return set(decode_summary(message.payload, sizes=sizes, limits=self._limits)[1])
 
     def _suspicion(self, header: Header) -> str:
         """Why a well-formed message must not be counted, or empty."""
@@ -333,26 +350,13 @@ class Inbox:
                     f"depth {header.depth} does not follow its bundle's "
                     f"{parents[header.bundle_digest]}"
                 )
-        return _privacy_problem(header, plan)
+        return privacy_problem(header, plan)
 
     def _plan(self, plan_id: str) -> Plan | None:
         for record in self._catalogue.rounds():
             if record.plan_id == plan_id:
                 return decode_plan(record.plan.encode())
         return None
-
-
-def _privacy_problem(header: Header, plan: Plan) -> str:
-    if plan.epsilon_after is None:
-        return ""
-    statement = header.privacy
-    if statement.epsilon is None:
-        return "it was made WITHOUT PRIVACY, this fleet asks for privacy"
-    if statement.epsilon > plan.epsilon_after * (1 + _EPSILON_SLACK):
-        return f"its epsilon {statement.epsilon:.6g} exceeds the plan's {plan.epsilon_after:.6g}"
-    if statement.delta > plan.delta * (1 + _EPSILON_SLACK):
-        return f"its delta {statement.delta:.3g} exceeds the plan's {plan.delta:.3g}"
-    return ""
 
 
 def _answer_again(known: MessageRecord, message: Incoming, header: Header, sha256: str) -> Ack:

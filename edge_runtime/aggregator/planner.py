@@ -126,7 +126,7 @@ class Planner:
         census = number == 0
         anchor = None
         if not census and rounds.anchor_share > 0:
-            anchor = AnchorRequest(share=rounds.anchor_share, pairs=self._pairs())
+            anchor = AnchorRequest(share=rounds.anchor_share, tables=self._tables())
         train, rows = config.train, config.rows
         return Plan(
             fleet=config.fleet.name,
@@ -157,11 +157,13 @@ class Planner:
             ),
         )
 
-    def _pairs(self) -> tuple[tuple[int, int], ...]:
-        if self._config.rounds.pairs == "none":
-            return ()
+    def _tables(self) -> tuple[tuple[int, ...], ...]:
+        """Return what the anchor counts: every column is in at least one table."""
         total = len(self._schema.columns)
-        return tuple((a, b) for a in self._schema.conditions for b in range(a + 1, total))
+        conditions = self._schema.conditions if self._config.rounds.pairs == "conditions" else ()
+        pairs = [(a, b) for a in conditions for b in range(a + 1, total)]
+        covered = {column for pair in pairs for column in pair}
+        return (*((d,) for d in range(total) if d not in covered), *pairs)
 
     def _open(self, number: int, now_unix_s: float, bundle_digest: str | None) -> Step:
         plan = self.make_plan(number, bundle_digest)
@@ -211,9 +213,14 @@ class Planner:
         says that it is idle after this plan with an empty outbox: a device with too few rows
         sends its counts only.
         """
-        kinds = ["census"] if plan.kind == "census" else ["batch"]
-        if plan.anchor is not None:
-            kinds.append("anchor")
+        parts = {
+            "census": plan.kind == "census",
+            "batch": plan.rows is not None,
+            "anchor": plan.anchor is not None,
+            "score": plan.score is not None,
+            "update": plan.update is not None,
+        }
+        kinds = [kind for kind, asked in parts.items() if asked]
         answered = self._catalogue.complete(plan.id, kinds)
         said = {d: s for d, s in states.items() if s.plan_id == plan.id and s.outbox == 0}
         answered |= {d for d, s in said.items() if s.status == "idle"}

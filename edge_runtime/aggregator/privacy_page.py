@@ -77,15 +77,17 @@ def _private(privacy: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) ->
         "and of the aggregator included. No real row was sent by any device.",
         "## What is not protected",
         f"- **Several rows of one person.** The unit is one {unit}. Who is behind k of them on a "
-        "device is protected k times less (k times epsilon); who is on several devices has the "
-        "epsilon of each.\n"
+        "device is protected k times less (k times epsilon, and delta grows faster still); who is "
+        "on several devices has the epsilon of each.\n"
         "- **Patterns that many rows share.** Keeping them is the purpose. If a group's habits "
         "are to stay unknown, do not release them.\n"
         "- **The declaration of the table**: column names, bounds and categories are public and "
         "must not have been read off the rows.\n"
         "- **Taking part.** Which devices answered which round, when, and how many bytes they "
         "sent, is visible.\n"
-        "- **The device itself.** Whoever has access to it has the real rows.",
+        "- **The device itself.** Whoever has access to it has the real rows. The figures here are "
+        "what devices state from their ledgers: the guarantee is each device's own, and rests on "
+        "its running this software unaltered.",
         _law(),
     ]
 
@@ -149,18 +151,25 @@ def _belief(epsilon: float) -> str:
 def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for entry in rounds:
-        name = "census" if entry["kind"] == "census" else f"{entry['round']} ({entry['kind']})"
         stated, ceiling = entry["stated"], entry["ceiling"]
         rows.append(
             (
-                name,
+                str(entry["round"]),
+                entry["kind"],
                 str(entry["devices"]),
                 " ".join(entry["mechanisms"]),
                 "-" if stated is None else f"{stated:.4g}",
                 "none: WITHOUT PRIVACY" if ceiling is None else f"{ceiling:.4g}",
             )
         )
-    head = ("round", "devices", "released, and how", "epsilon so far", "epsilon allowed so far")
+    head = (
+        "round",
+        "kind",
+        "devices",
+        "released, and how",
+        "epsilon so far",
+        "epsilon allowed so far",
+    )
     return _table(head, rows)
 
 

@@ -244,8 +244,8 @@ def _privacy_page(record: ReleaseRecord, facts: Mapping[str, Any]) -> str:
         release=(
             f"Made on {record.created_at} from {facts['pooled_rows']:,} synthetic rows of "
             f"{facts['devices']} devices: {record.rows:,} rows in data.parquet, and a generator "
-            "that draws more. Every row was drawn from a model of real rows; none is a real row, "
-            "and none was sent by any device."
+            "that draws more. Every row was drawn from a model of real rows; no real row was sent "
+            "by any device."
         ),
     )
 

@@ -220,7 +220,7 @@ class Service:
         self._link.publish(self._topics.schema, workspace.schema.to_json(), retain=True)
         self._bundle = workspace.bundle()
         if self._bundle is not None:
-            self._inbox.use_codec(self._bundle.codec)
+            self._inbox.use_codec(self._bundle.codec, self._bundle.layout)
             self._publish_bundles()
         plan = self._planner.current_plan
         if plan is not None:
@@ -310,7 +310,7 @@ class Service:
         bundle = self._workspace.bundle()
         if bundle is not None:
             self._bundle = bundle
-            self._inbox.use_codec(bundle.codec)
+            self._inbox.use_codec(bundle.codec, bundle.layout)
             self._publish_bundles()
         self._planner.close(number, now_unix_s=time.time(), reason=reason)
 

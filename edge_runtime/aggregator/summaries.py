@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,50 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import DeviceCounts
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import AggregatorError, MessageError
-from edge_runtime.messages import decode_summary
+from edge_runtime.generator import Layout, Weights
+from edge_runtime.messages import (
+    SCORE_UNITS,
+    Header,
+    columns_of_table,
+    decode_summary,
+    decode_update,
+)
 from edge_runtime.schema import Census, Schema, census_cells
 
-__all__ = ["read_anchors", "read_censuses"]
+__all__ = [
+    "DeviceScore",
+    "DeviceUpdate",
+    "read_anchors",
+    "read_censuses",
+    "read_scores",
+    "read_updates",
+]
+
+
+class DeviceScore(NamedTuple):
+    """How a bundle did on one device's held-out rows.
+
+    `nats` is the noisy sum of the rows' negative log-likelihoods, each clipped to `clip_nats`;
+    `rows` the noisy number of rows; `sigma_rows` the standard deviation of the noise in `rows`,
+    and of that in `nats` in units of `clip_nats`.
+    """
+
+    device: str
+    round: int
+    bundle_digest: str
+    nats: float
+    rows: float
+    sigma_rows: float
+    clip_nats: float
+
+
+class DeviceUpdate(NamedTuple):
+    """The change of weights that one device published, against the bundle `bundle_digest`."""
+
+    device: str
+    round: int
+    bundle_digest: str
+    delta: Weights
 
 
 def read_censuses(
@@ -30,9 +71,9 @@ def read_censuses(
     cells = census_cells(schema)
     found: dict[str, Census] = {}
     for record in records:
-        tensors, sigma = _read(data_dir, record, cells)
+        header, tensors = _read(data_dir, record, cells)
         counts = [tensors[f"census.{d}"] for d in range(len(cells))]
-        found[record.device] = Census.of(counts, sigma=sigma)
+        found[record.device] = Census.of(counts, sigma=float(header.extra["sigma"]))
     return found
 
 
@@ -48,25 +89,73 @@ def read_anchors(
     """
     anchors = []
     for record in records:
-        tensors, sigma = _read(data_dir, record, cardinalities)
-        one_way = [tensors[f"one_way.{d}"].astype(np.float64) for d in range(len(cardinalities))]
-        pairs = {}
-        for name, tensor in tensors.items():
-            if name.startswith("pair."):
-                _, a, b = name.split(".")
-                pairs[int(a), int(b)] = tensor.astype(np.float64)
-        anchors.append(DeviceCounts(record.device, record.round, one_way, pairs, sigma))
+        header, tensors = _read(data_dir, record, cardinalities)
+        # Held-out rows are not in the counts; scaled up, releases of any plan can be compared.
+        scale = 1.0 / (1.0 - float(header.extra.get("holdout", 0.0)))
+        tables = {columns_of_table(n): scale * t.astype(np.float64) for n, t in tensors.items()}
+        sigma = scale * float(header.extra["sigma"])
+        anchors.append(DeviceCounts(record.device, record.round, tables, sigma))
     return anchors
 
 
+def read_scores(data_dir: Path, records: Iterable[MessageRecord]) -> list[DeviceScore]:
+    """All accepted scores, in the order of the records.
+
+    Raises
+    ------
+    AggregatorError
+        If a catalogued file is missing or damaged.
+    """
+    scores = []
+    for record in records:
+        header, tensors = _read(data_dir, record, None)
+        clip_nats = float(header.extra["clip_nats"])
+        losses, rows = tensors["score"].astype(np.float64) / SCORE_UNITS
+        scores.append(
+            DeviceScore(
+                device=record.device,
+                round=record.round,
+                bundle_digest=header.bundle_digest,
+                nats=float(losses) * clip_nats,
+                rows=float(rows),
+                sigma_rows=float(header.extra["sigma"]) / SCORE_UNITS,
+                clip_nats=clip_nats,
+            )
+        )
+    return scores
+
+
+def read_updates(
+    data_dir: Path, records: Iterable[MessageRecord], layout: Layout
+) -> list[DeviceUpdate]:
+    """All accepted weight updates, in the order of the records.
+
+    Raises
+    ------
+    AggregatorError
+        If a catalogued file is missing or damaged.
+    """
+    updates = []
+    for record in records:
+        try:
+            header, delta = decode_update((data_dir / record.path).read_bytes(), layout=layout)
+        except (OSError, MessageError) as error:
+            raise _unreadable(record, error) from error
+        updates.append(DeviceUpdate(record.device, record.round, header.bundle_digest, delta))
+    return updates
+
+
 def _read(
-    data_dir: Path, record: MessageRecord, sizes: Sequence[int]
-) -> tuple[dict[str, npt.NDArray[np.int64]], float]:
+    data_dir: Path, record: MessageRecord, sizes: Sequence[int] | None
+) -> tuple[Header, dict[str, npt.NDArray[np.int64]]]:
     try:
-        header, tensors = decode_summary((data_dir / record.path).read_bytes(), sizes=sizes)
+        return decode_summary((data_dir / record.path).read_bytes(), sizes=sizes)
     except (OSError, MessageError) as error:
-        raise AggregatorError(
-            f"{record.path} is in the catalogue but cannot be read: {error}; "
-            "restore the data directory from its backup"
-        ) from error
-    return tensors, float(header.extra["sigma"])
+        raise _unreadable(record, error) from error
+
+
+def _unreadable(record: MessageRecord, error: Exception) -> AggregatorError:
+    return AggregatorError(
+        f"{record.path} is in the catalogue but cannot be read: {error}; "
+        "restore the data directory from its backup"
+    )

@@ -64,7 +64,7 @@ def rake(
     """
     if anchor is None or not len(codes):
         return weights
-    tables = (*anchor.one_way, *anchor.pairs)
+    tables = list(anchor.tables.values())
     cells = [table.cells(codes) for table in tables]
     targets = _targets(tables, cells, weights)
     raked = weights.copy()

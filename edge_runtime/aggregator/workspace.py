@@ -121,7 +121,9 @@ class Workspace:
     def rows_of_devices(self, bundle: Bundle) -> dict[str, float]:
         """Noisy counts of real rows by device, from the census or else from the anchor."""
         rows = {
-            release.device: Census.of(release.one_way, sigma=release.sigma).rows
+            release.device: Census.of(
+                [counts.ravel() for counts in release.tables.values()], sigma=release.sigma
+            ).rows
             for release in self._anchors(bundle)
         }
         return rows | {device: census.rows for device, census in self.censuses().items()}

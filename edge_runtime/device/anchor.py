@@ -3,29 +3,76 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench
-from edge_runtime.device.budget import counts_cost, counts_sigma
-from edge_runtime.device.census import CENSUS_KEY
-from edge_runtime.device.clamp import NoisyCounts, combine, noisy_rows
+from edge_runtime.device.budget import counts_cost, counts_sigma, share_after
+from edge_runtime.device.released import remember_anchor
 from edge_runtime.errors import PlanError
 from edge_runtime.kernel import PrivacyNoise, count_codes, count_pairs
-from edge_runtime.messages import AnchorRequest, Header, Plan, decode_summary, encode_summary
+from edge_runtime.messages import DEFAULT_LIMITS, AnchorRequest, Plan, encode_summary, name_of_table
 from edge_runtime.privacy import release_counts
 from edge_runtime.schema import Codec, Schema
 
-__all__ = ["ANCHOR_KEY", "Released", "release_anchor"]
+__all__ = ["check_tables", "count_table", "release_anchor"]
 
 _LOG = logging.getLogger(__name__)
 
-I64 = npt.NDArray[np.int64]
 
-#: where the device keeps the last anchor it released: the message itself
-ANCHOR_KEY = "release.anchor"
+def check_tables(
+    tables: Sequence[tuple[int, ...]],
+    cardinalities: Sequence[int],
+    *,
+    most_cells: int = DEFAULT_LIMITS.cells,
+) -> None:
+    """Decline tables that this device cannot count or could not send.
+
+    Raises
+    ------
+    PlanError
+        For columns that do not exist, or more cells than fit into a message.
+    """
+    for table in tables:
+        if table[-1] >= len(cardinalities):
+            raise PlanError(
+                f"the plan's anchor counts column {table[-1]}, there are {len(cardinalities)}"
+            )
+    cells = sum(math.prod(cardinalities[column] for column in table) for table in tables)
+    if cells > most_cells:
+        raise PlanError(
+            f"the tables of the plan's anchor have {cells} cells, this device counts at most "
+            f"{most_cells}; ask for fewer tables or fewer columns in each"
+        )
+
+
+def count_table(
+    codes: npt.NDArray[np.int32], columns: tuple[int, ...], cardinalities: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Count how often each combination of codes occurs. PRIVATE: exact.
+
+    Parameters
+    ----------
+    codes : int32 [rows, D]
+    columns : tuple of int
+        In ascending order.
+
+    Returns
+    -------
+    int64 [K_a, K_b, ...]
+    """
+    sizes = tuple(cardinalities[column] for column in columns)
+    match columns:
+        case (a,):
+            return count_codes(codes[:, a], sizes[0])
+        case (a, b):
+            return count_pairs(codes[:, a], codes[:, b], *sizes)
+    cells = np.ravel_multi_index(tuple(codes[:, column] for column in columns), sizes)
+    return np.bincount(cells, minlength=math.prod(sizes)).astype(np.int64).reshape(sizes)
 
 
 def release_anchor(
@@ -37,29 +84,35 @@ def release_anchor(
     codec: Codec,
     schema: Schema,
 ) -> None:
-    """Release one-way counts of all columns and the pair counts a plan asks for, once per plan.
+    """Release the noisy counts that a plan asks for, once per plan.
 
     Parameters
     ----------
     codes : int32 [rows, columns]
         Real rows.
+
+    Raises
+    ------
+    PlanError
+        When the tables do not fit this device; see `check_tables`.
     """
     key = f"{plan.id}/anchor"
-    columns = len(codec.cardinalities)
-    _check_pairs(request.pairs, columns)
-    # One row adds 1 to one cell of every column and of every pair.
-    sensitivity_squared = columns + len(request.pairs)
+    cardinalities = codec.cardinalities
+    check_tables(request.tables, cardinalities)
+    # One row adds 1 to one cell of every table.
+    sensitivity_squared = len(request.tables)
     entry = bench.ledger.find(key)
     if entry is not None and entry.released:
         return
     bench.reporter.set(status="measuring", progress=0.0, reason="")
     if entry is None:
+        earlier = plan.score.share if plan.score is not None else 0.0
         sigma = counts_sigma(
             sensitivity_squared=sensitivity_squared,
             spent=bench.ledger.rdp_spent(),
             epsilon_after=plan.epsilon_after,
             delta=bench.ledger.delta,
-            share=request.share,
+            share=share_after(request.share, earlier=earlier),
         )
         entry = bench.ledger.spend(
             key=key,
@@ -67,13 +120,13 @@ def release_anchor(
             rdp=counts_cost(sigma=sigma, sensitivity_squared=sensitivity_squared)
             if sigma
             else None,
-            details={"round": plan.round, "sigma": str(sigma), "pairs": len(request.pairs)},
+            details={"round": plan.round, "sigma": str(sigma), "tables": len(request.tables)},
         )
     bench.show_spent()
     sigma = Fraction(entry.details["sigma"])
     noisy = release_counts(
         entry,
-        _counts(codes, codec.cardinalities, request.pairs),
+        {name_of_table(t): count_table(codes, t, cardinalities) for t in request.tables},
         sensitivity_squared=sensitivity_squared,
         sigma=sigma,
         noise=PrivacyNoise(),
@@ -85,115 +138,10 @@ def release_anchor(
             kind="anchor",
             privacy=statement,
             codec_digest=codec.digest,
-            extra={"sigma": float(sigma)},
+            extra={"sigma": float(sigma), "holdout": plan.holdout},
         )
         payload = encode_summary(header, noisy)
         bench.outbox.add(sequence=header.sequence, id=header.id, kind="summary", payload=payload)
         bench.ledger.mark_released(key, header.id)
-        bench.store.put(ANCHOR_KEY, payload)
+        remember_anchor(bench.store, payload)
     _LOG.info("anchor released with noise of standard deviation %.4g per count", float(sigma))
-
-
-def _check_pairs(pairs: tuple[tuple[int, int], ...], columns: int) -> None:
-    # A pair counted twice would be paid for twice and sent once.
-    if len(set(pairs)) != len(pairs) or any(b >= columns for _, b in pairs):
-        raise PlanError(f"the plan's anchor names a pair twice, or columns beyond {columns - 1}")
-
-
-def _counts(
-    codes: npt.NDArray[np.int32],
-    cardinalities: tuple[int, ...],
-    pairs: tuple[tuple[int, int], ...],
-) -> dict[str, I64]:
-    counts = {
-        f"one_way.{column}": count_codes(codes[:, column], cardinality)
-        for column, cardinality in enumerate(cardinalities)
-    }
-    for a, b in pairs:
-        counts[f"pair.{a}.{b}"] = count_pairs(
-            codes[:, a], codes[:, b], cardinalities[a], cardinalities[b]
-        )
-    return counts
-
-
-class Released:
-    """What this device has released so far and may use again without any further cost.
-
-    Parameters
-    ----------
-    bench : Bench
-        For the store that keeps the last census and anchor.
-    schema : Schema
-        A census of another schema does not count.
-    codec : Codec
-        An anchor of another codec does not count.
-    """
-
-    def __init__(self, *, bench: Bench, schema: Schema, codec: Codec) -> None:
-        self._codec = codec
-        self._schema = schema
-        census = bench.store.get(CENSUS_KEY)
-        anchor = bench.store.get(ANCHOR_KEY)
-        self._census = self._usable(census, census=True)
-        self._anchor = self._usable(anchor, census=False)
-
-    def _usable(
-        self, data: bytes | None, *, census: bool
-    ) -> tuple[Header, dict[str, I64], float] | None:
-        if data is None:
-            return None
-        header, tensors = decode_summary(data)
-        if header.schema_digest != self._schema.digest:
-            return None
-        if not census and header.codec_digest != self._codec.digest:
-            return None
-        return header, tensors, float(header.extra["sigma"])
-
-    def rows(self) -> float | None:
-        """Estimate of the device's rows, or None before any release."""
-        releases = []
-        for release, prefix in ((self._anchor, "one_way"), (self._census, "census")):
-            if release is not None:
-                _, tensors, sigma = release
-                releases.append((_columns(tensors, prefix), sigma))
-        return noisy_rows(releases) if releases else None
-
-    def conditions(self) -> list[NoisyCounts]:
-        """Noisy histogram over codes of each leading condition column that has one."""
-        histograms = []
-        for column in self._schema.conditions:
-            estimates = []
-            cardinality = self._codec.cardinalities[column]
-            if self._anchor is not None:
-                _, tensors, sigma = self._anchor
-                estimates.append(NoisyCounts(tensors[f"one_way.{column}"].astype(float), sigma))
-            if self._census is not None:
-                _, tensors, sigma = self._census
-                cells = tensors[f"census.{column}"]
-                # Cells are codes where each value has one of its own; bins would need a mapping.
-                if cells.size == cardinality and self._schema.columns[column].kind in (
-                    "category",
-                    "boolean",
-                ):
-                    estimates.append(NoisyCounts(cells.astype(float), sigma))
-            if not estimates:
-                break
-            histograms.append(combine(estimates))
-        return histograms
-
-    def condition_pairs(self) -> dict[tuple[int, int], NoisyCounts]:
-        """Noisy pair counts of neighbouring condition columns, where the anchor has them."""
-        if self._anchor is None:
-            return {}
-        _, tensors, sigma = self._anchor
-        found = {}
-        for a in self._schema.conditions[:-1]:
-            pair = tensors.get(f"pair.{a}.{a + 1}")
-            if pair is not None:
-                found[(a, a + 1)] = NoisyCounts(pair.astype(float), sigma)
-        return found
-
-
-def _columns(tensors: dict[str, I64], prefix: str) -> list[I64]:
-    count = sum(name.startswith(f"{prefix}.") for name in tensors)
-    return [tensors[f"{prefix}.{column}"] for column in range(count)]

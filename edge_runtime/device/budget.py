@@ -1,8 +1,8 @@
 """How a plan's cumulative ceiling becomes noise: pure arithmetic on public numbers.
 
 A plan names the epsilon that a row may have cost once it is done. What is left of that above what
-the ledger already holds is the plan's room; the anchor gets a share of it, training what the
-accountant finds left after that.
+the ledger already holds is the plan's room; score and anchor get their shares of it, training what
+the accountant finds left after that.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "check_limits",
     "counts_cost",
     "counts_sigma",
+    "share_after",
 ]
 
 F64 = npt.NDArray[np.float64]
@@ -110,6 +111,14 @@ def counts_sigma(
             share=share,
         )
     )
+
+
+def share_after(share: float, *, earlier: float) -> float:
+    """Turn a share of the plan's room into one of what an earlier share of it has left.
+
+    Exact: the room of counts is one multiple of the order, which shares divide.
+    """
+    return min(1.0, share / (1.0 - earlier)) if earlier < 1.0 else 1.0
 
 
 def counts_cost(*, sigma: Fraction, sensitivity_squared: int) -> F64:

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.device.holdout import forget_holdout
 from edge_runtime.device.source import Piece, Position, Source
 from edge_runtime.device.store import CodeSet, Store
 from edge_runtime.schema import Codec, Schema, census_cells, census_counts
@@ -89,6 +90,8 @@ class Intake:
         with self._store.transaction():
             if not known or piece.restarted:
                 self._store.drop_codes()
+            if piece.restarted:
+                forget_holdout(self._store)
             self._store.append_codes(codec.digest, codes)
             self._put(codec, piece)
         return piece.more

@@ -1,4 +1,4 @@
-"""A training plan: anchor, private training, synthetic rows."""
+"""A training plan: score and anchor, private training, synthetic rows and weight update."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.device.anchor import Released, release_anchor
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.clamp import clamp_columns
+from edge_runtime.device.closeness import replace_close
+from edge_runtime.device.holdout import held_out
 from edge_runtime.device.intake import Intake
+from edge_runtime.device.measure import measure, prepare
 from edge_runtime.device.memory import give_back
+from edge_runtime.device.released import Released
+from edge_runtime.device.update import enqueue_update
 from edge_runtime.errors import PlanError, TrainingError
-from edge_runtime.generator import Bundle, Weights, open_engine, sample_codes
+from edge_runtime.generator import Bundle, Engine, Weights, open_engine, sample_codes
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.messages import Plan, RowRequest, TrainRequest, encode_batch
 from edge_runtime.privacy import Entry
@@ -39,6 +43,7 @@ _LOG = logging.getLogger(__name__)
 BATCH_ROWS = 4096
 #: at most, of a code on the wire before compression
 _CODE_BYTES = 2
+_UNSUPPORTED = "no condition of the plan stands out of the noise of this device's counts"
 
 
 def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
@@ -53,59 +58,62 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     StoreError
         When the store or the outbox is full; what was paid for is kept and tried again.
     """
-    if plan.train is None or plan.rows is None or plan.bundle_digest is None:
+    if plan.train is None or plan.rows is None:
         raise PlanError("the plan asks for training and does not say how")
-    bundle = bench.bundles.load(plan.bundle_digest)
-    if bundle is None:
-        return Outcome("waiting", "for the bundle", wants_bundle=plan.bundle_digest)
-    if bundle.schema.digest != schema.digest:
-        raise PlanError("the plan's bundle was made for another schema")
+    prepared = prepare(bench, plan, schema)
+    if isinstance(prepared, Outcome):
+        return prepared
+    bundle, intake = prepared
     codec = bundle.codec
-    intake = Intake(store=bench.store, source=bench.source, schema=schema)
-    while intake.advance(codec):
-        if bench.should_stop():
-            return Outcome("stopped")
-
     paid = bench.ledger.find(_key(plan))
     last_part = 0
-    if paid is None or plan.anchor is not None:
-        codes, last_part = intake.codes(codec)
-        if plan.anchor is not None:
-            bench.plans.mark(plan.id, "running")
-            release_anchor(bench, plan, plan.anchor, codes=codes, codec=codec, schema=schema)
-        # Read again for training: what is not needed now is not held.
-        del codes
-    give_back()
-    released = Released(bench=bench, schema=schema, codec=codec)
+    if paid is None or plan.anchor is not None or plan.score is not None:
+        # The rows are read again for training: what is not needed now is not held.
+        last_part = measure(bench, plan, prepared, schema)
+    released = Released(store=bench.store, schema=schema, codec=codec)
     if paid is None:
-        rows_public = released.rows()
-        if rows_public is None:
+        all_rows = released.rows()
+        if all_rows is None:
             raise PlanError(
                 "this device has released no counts yet and the plan asks for none: without a "
                 "noisy row count neither the sampling rate nor the number of rows can be set"
             )
-        if rows_public < bench.config.training.minimum_rows:
-            reason = (
-                f"fewer than {bench.config.training.minimum_rows} rows by the noisy count: "
-                "counts only, no synthetic rows"
-            )
+        rows_public = max(1.0, (1.0 - plan.holdout) * all_rows)
+        reason = _counts_only(bench, plan, plan.rows, released, rows_public=rows_public)
+        if reason:
             bench.plans.mark(plan.id, "done", reason)
             return Outcome("done", reason)
-        # Before anything is paid: the rows must fit into the outbox afterwards.
+        # Before anything is paid: what is to be sent must fit into the outbox afterwards.
         columns = len(schema.columns)
         rows = _rows(bench, plan.rows, rows_public, columns)
-        bench.outbox.check_room(rows * columns * _CODE_BYTES)
+        update_bytes = bundle.layout.parameters if plan.update is not None else 0
+        bench.outbox.check_room(rows * columns * _CODE_BYTES + update_bytes)
         paid = _spend(bench, plan, plan.train, bundle, rows_public=rows_public, last_part=last_part)
     bench.show_spent()
-    if not paid.released:
-        weights = _train(bench, plan, bundle, intake, paid)
-        if weights is None:
-            return Outcome("stopped")
-        _release_rows(
-            bench, plan, plan.rows, bundle, weights=weights, released=released, entry=paid
-        )
-    bench.plans.mark(plan.id, "done")
+    if paid.released:
+        bench.plans.mark(plan.id, "done")
+        return Outcome("done")
+    weights = _train(bench, plan, bundle, intake, paid)
+    if weights is None:
+        return Outcome("stopped")
+    # Where noise protects the rows, nothing else may look at the real ones any more.
+    real = _real_rows(intake, bundle, paid) if paid.rdp is None else None
+    _release(
+        bench, plan, plan.rows, bundle, weights=weights, released=released, entry=paid, real=real
+    )
     return Outcome("done")
+
+
+def _counts_only(
+    bench: Bench, plan: Plan, request: RowRequest, released: Released, *, rows_public: float
+) -> str:
+    """Say why this device sends its counts and nothing else; empty where it trains."""
+    least = bench.config.training.minimum_rows
+    if rows_public < least:
+        return f"fewer than {least} rows by the noisy count: counts only, no synthetic rows"
+    if plan.update is None and _clamp(request, released, rows=1, key=bytes(32)) is None:
+        return f"{_UNSUPPORTED}: counts only, no synthetic rows"
+    return ""
 
 
 def _key(plan: Plan) -> str:
@@ -163,6 +171,9 @@ def _train(
     entry: Entry,
 ) -> Weights | None:
     codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
+    held = held_out(bench.store, len(codes), plan.holdout)
+    if held.any():
+        codes = codes[~held]
     settings = msgspec.convert(entry.details["settings"], TrainSettings)
     checkpoint = _checkpoint(bench, plan)
     if entry.rdp is None:
@@ -216,7 +227,7 @@ def _checkpoint(bench: Bench, plan: Plan) -> Checkpoint | None:
         return None
 
 
-def _release_rows(
+def _release(
     bench: Bench,
     plan: Plan,
     request: RowRequest,
@@ -225,48 +236,26 @@ def _release_rows(
     weights: Weights,
     released: Released,
     entry: Entry,
+    real: npt.NDArray[np.int32] | None,
 ) -> None:
-    """Sample from the trained network and enqueue the rows, settled with the ledger at once."""
+    """Enqueue rows from the trained network, and its update, settled with the ledger at once."""
     give_back()
     bench.reporter.set(status="sampling", progress=0.0)
     schema = bundle.schema
     rows = _rows(bench, request, float(entry.details["rows_public"]), len(schema.columns))
     # Public: readers may sample the same rows again from the same network.
     key = os.urandom(32)
-    clamp = clamp_columns(
-        rows=rows,
-        one_way=released.conditions(),
-        pairs=released.condition_pairs(),
-        mode=request.clamp,
-        rng=np.random.default_rng(np.frombuffer(key, dtype=np.uint32)),
-    )
-    statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
-    starts = range(0, rows, BATCH_ROWS)
-    engine = open_engine(
-        bundle,
-        weights=weights,
-        engine=bench.config.engine.name,
-        threads=bench.config.engine.threads,
-    )
+    clamp = _clamp(request, released, rows=rows, key=key)
+    reason = "" if clamp is not None else f"{_UNSUPPORTED}: no synthetic rows"
     # Narrow while they wait: one transaction takes them all.
     pieces: list[npt.NDArray[np.uint16]] = []
-    try:
-        for start in starts:
-            size = min(BATCH_ROWS, rows - start)
-            pieces.append(
-                sample_codes(
-                    engine,
-                    size,
-                    key=key,
-                    offset=start,
-                    clamp=_slice(clamp, start, size),
-                ).astype(np.uint16)
-            )
-            bench.reporter.set(progress=(start + size) / rows)
-    finally:
-        engine.close()
+    if clamp is not None:
+        pieces = _sample(bench, bundle, weights, rows=rows, key=key, clamp=clamp, real=real)
+        if not pieces:
+            reason = "every row drawn lies too close to a real one: no synthetic rows"
+    statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
     with bench.store.transaction():
-        first_id = ""
+        ids = []
         for part, codes in enumerate(pieces, start=1):
             header = bench.header(
                 plan=plan,
@@ -279,7 +268,7 @@ def _release_rows(
                 seed=key.hex(),
                 extra={"clamp": request.clamp, "offset": (part - 1) * BATCH_ROWS},
             )
-            first_id = first_id or header.id
+            ids.append(header.id)
             bench.outbox.add(
                 sequence=header.sequence,
                 id=header.id,
@@ -292,10 +281,101 @@ def _release_rows(
                 ),
                 rows=codes.shape[0],
             )
-        bench.ledger.mark_released(entry.key, first_id)
+        if plan.update is not None:
+            ids.append(
+                enqueue_update(
+                    bench, plan, plan.update, bundle, weights=weights, statement=statement
+                )
+            )
+        if ids:
+            bench.ledger.mark_released(entry.key, ids[0])
         bench.store.drop_checkpoint(plan.id)
-        bench.plans.mark(plan.id, "done")
-    _LOG.info("%d synthetic rows enqueued in %d batches", rows, len(pieces))
+        bench.plans.mark(plan.id, "done", reason)
+    _LOG.info("%d synthetic rows enqueued in %d batches", sum(map(len, pieces)), len(pieces))
+
+
+def _clamp(
+    request: RowRequest, released: Released, *, rows: int, key: bytes
+) -> dict[int, npt.NDArray[np.int32]] | None:
+    return clamp_columns(
+        rows=rows,
+        conditions=released.conditions(),
+        mode=request.clamp,
+        wish=request.wish,
+        rng=np.random.default_rng(np.frombuffer(key, dtype=np.uint32)),
+    )
+
+
+def _sample(
+    bench: Bench,
+    bundle: Bundle,
+    weights: Weights,
+    *,
+    rows: int,
+    key: bytes,
+    clamp: Mapping[int, npt.NDArray[np.int32]],
+    real: npt.NDArray[np.int32] | None,
+) -> list[npt.NDArray[np.uint16]]:
+    """Draw rows from the trained network, one piece per message; away from `real`, where given."""
+    engine = open_engine(
+        bundle,
+        weights=weights,
+        engine=bench.config.engine.name,
+        threads=bench.config.engine.threads,
+    )
+    pieces = []
+    try:
+        for start in range(0, rows, BATCH_ROWS):
+            size = min(BATCH_ROWS, rows - start)
+            codes = sample_codes(
+                engine, size, key=key, offset=start, clamp=_slice(clamp, start, size)
+            )
+            pieces.append(codes.astype(np.uint16))
+            bench.reporter.set(progress=(start + size) / rows)
+        if real is not None:
+            pieces = _away(engine, bundle, pieces, key=key, clamp=clamp, real=real)
+    finally:
+        engine.close()
+    return pieces
+
+
+def _away(
+    engine: Engine,
+    bundle: Bundle,
+    pieces: list[npt.NDArray[np.uint16]],
+    *,
+    key: bytes,
+    clamp: Mapping[int, npt.NDArray[np.int32]],
+    real: npt.NDArray[np.int32],
+) -> list[npt.NDArray[np.uint16]]:
+    """Replace rows that lie too close to real ones; WITHOUT PRIVACY only, see `closeness`."""
+    codes = np.concatenate(pieces).astype(np.int32)
+    offset = len(codes)
+
+    def redraw(at: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
+        nonlocal offset
+        wanted = {column: values[at] for column, values in clamp.items()}
+        fresh = sample_codes(engine, len(at), key=key, offset=offset, clamp=wanted)
+        offset += len(at)
+        return fresh
+
+    made = replace_close(codes, real=real, codec=bundle.codec, redraw=redraw)
+    _LOG.info(
+        "WITHOUT PRIVACY: %d of %d synthetic rows lay closer to a real row than real rows to each "
+        "other and were drawn again, %d of them in vain",
+        made.close,
+        len(codes),
+        made.left_out,
+    )
+    return [
+        made.codes[start : start + BATCH_ROWS].astype(np.uint16)
+        for start in range(0, len(made.codes), BATCH_ROWS)
+    ]
+
+
+def _real_rows(intake: Intake, bundle: Bundle, entry: Entry) -> npt.NDArray[np.int32]:
+    codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
+    return codes
 
 
 def _rows(bench: Bench, request: RowRequest, rows_public: float, columns: int) -> int:

@@ -12,6 +12,7 @@ from edge_runtime.device.budget import check_limits
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.census import run_census
 from edge_runtime.device.config import DeviceConfig
+from edge_runtime.device.measure import run_measure
 from edge_runtime.device.outbox import Outbox
 from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.report import Reporter
@@ -27,6 +28,9 @@ from edge_runtime.schema import Schema
 __all__ = ["STORE_FILE", "Worker"]
 
 _LOG = logging.getLogger(__name__)
+
+#: what a plan may have paid for already; then it is finished, whatever the limits say now
+_PARTS = ("census", "score", "anchor", "training")
 
 STORE_FILE = "device.sqlite"
 
@@ -192,9 +196,7 @@ class Worker:
             raise PlanError(keeper.refusal().public)
         if schema is None or schema.digest != plan.schema_digest:
             return Outcome("waiting", "for the schema of the plan")
-        paid = any(
-            bench.ledger.find(f"{plan.id}/{part}") for part in ("census", "anchor", "training")
-        )
+        paid = any(bench.ledger.find(f"{plan.id}/{part}") for part in _PARTS)
         if not paid:
             check_limits(
                 plan,
@@ -209,11 +211,12 @@ class Worker:
                 "configuration allows",
                 plan.round,
             )
-        return (
-            run_census(bench, plan, schema)
-            if plan.kind == "census"
-            else run_train(bench, plan, schema)
-        )
+        match plan.kind:
+            case "census":
+                return run_census(bench, plan, schema)
+            case "measure":
+                return run_measure(bench, plan, schema)
+        return run_train(bench, plan, schema)
 
     def _settle(self, outcome: Outcome) -> float | None:
         self._problem = ""

@@ -223,8 +223,8 @@ def _guard(figures: dict[str, Any]) -> str:
     metrics = [(name, number(value, 4)) for name, value in sorted(guard["metrics"].items())]
     said = (
         f"The generator in force is bundle {guard['bundle'][:12]} of round {guard['round']}. "
-        f"{count(guard['rejected'])} candidates were rejected, {count(guard['quarantined'])} "
-        "messages quarantined or refused and not used here."
+        f"Candidates rejected: {count(guard['rejected'])}. Messages quarantined or refused, and "
+        f"not used here: {count(guard['quarantined'])}."
     )
     parts = [f"<h2>The guard</h2><p>{escape(said)}</p>"]
     if metrics:
@@ -269,7 +269,7 @@ def _lineage(figures: dict[str, Any]) -> str:
         "<h2>Lineage</h2><p>Where the rows are from. The depth counts the generations of "
         "synthetic rows behind a row: 1 for rows of networks that started from the census, which "
         "no synthetic row has shaped.</p>"
-        f'<div class="panel">{table(head, groups, numbers=(0, 2, 3, 4, 5))}</div>'
+        f'<div class="panel">{table(head, groups, numbers=(3, 4, 5))}</div>'
         '<div class="panel" style="margin-top:14px">'
         + table(("device", "rounds", "rows in the pool", "rows here"), devices, numbers=(2, 3))
         + _more(len(lineage["devices"]), "devices")
@@ -281,7 +281,8 @@ def _privacy(figures: dict[str, Any]) -> str:
     privacy = figures["privacy"]
     rows = [
         (
-            "census" if r["kind"] == "census" else f"{r['round']} ({r['kind']})",
+            str(r["round"]),
+            r["kind"],
             " ".join(r["mechanisms"]),
             number(r["stated"], 2),
             "none" if r["ceiling"] is None else number(r["ceiling"], 2),
@@ -295,10 +296,10 @@ def _privacy(figures: dict[str, Any]) -> str:
         if privacy["private"]
         else "WITHOUT PRIVACY: no noise was added anywhere."
     )
-    head = ("round", "released, and how", "epsilon so far", "allowed so far")
+    head = ("round", "kind", "released, and how", "epsilon so far", "allowed so far")
     return (
         f"<h2>Privacy</h2><p>{escape(said)}</p>"
-        f'<div class="panel">{table(head, rows, numbers=(2, 3))}</div>'
+        f'<div class="panel">{table(head, rows, numbers=(3, 4))}</div>'
     )
 
 

@@ -18,7 +18,9 @@ from edge_runtime.messages.plan import (
     AnchorRequest,
     Plan,
     RowRequest,
+    ScoreRequest,
     TrainRequest,
+    UpdateRequest,
     decode_plan,
     encode_plan,
 )
@@ -31,13 +33,22 @@ from edge_runtime.messages.state import (
     encode_state,
     encode_status,
 )
-from edge_runtime.messages.summary import decode_summary, encode_summary, peek_summary
+from edge_runtime.messages.summary import (
+    SCORE_UNITS,
+    columns_of_table,
+    decode_summary,
+    encode_summary,
+    name_of_table,
+    peek_summary,
+)
 from edge_runtime.messages.topics import Address, Topics
+from edge_runtime.messages.update import clip_update, decode_update, encode_update, update_norm
 
 __all__ = [
     "DEFAULT_LIMITS",
     "FORMAT_VERSION",
     "METADATA_KEY",
+    "SCORE_UNITS",
     "Ack",
     "Address",
     "AggregatorStatus",
@@ -51,9 +62,13 @@ __all__ = [
     "PrivacyStatement",
     "PublishHandle",
     "RowRequest",
+    "ScoreRequest",
     "Topics",
     "TrainRequest",
+    "UpdateRequest",
     "check_id",
+    "clip_update",
+    "columns_of_table",
     "decode_ack",
     "decode_batch",
     "decode_header",
@@ -61,6 +76,7 @@ __all__ = [
     "decode_state",
     "decode_status",
     "decode_summary",
+    "decode_update",
     "encode_ack",
     "encode_batch",
     "encode_header",
@@ -68,7 +84,10 @@ __all__ = [
     "encode_state",
     "encode_status",
     "encode_summary",
+    "encode_update",
+    "name_of_table",
     "new_id",
     "peek_batch",
     "peek_summary",
+    "update_norm",
 ]

@@ -64,14 +64,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         uuid4 of this message; what the aggregator deduplicates by.
     sequence : int
         Counts a device's messages, from 0, over its whole life.
-    kind : {"batch", "census", "anchor"}
+    kind : {"batch", "census", "anchor", "score", "update"}
         What the body holds.
     schema_digest : str
         SHA-256 of the schema that the rows follow.
     codec_digest : str
         SHA-256 of the codec that the codes belong to; empty for a census, which precedes it.
     bundle_digest : str
-        SHA-256 of the bundle that local training started from; empty for a census.
+        SHA-256 of the bundle that local training started from, or that was scored; empty for a
+        census.
     plan_id : str
         The plan this answers; empty outside a plan.
     part, parts : int
@@ -93,7 +94,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: Id
     id: MessageId
     sequence: Count
-    kind: Literal["batch", "census", "anchor"]
+    kind: Literal["batch", "census", "anchor", "score", "update"]
     schema_digest: Digest
     codec_digest: OptionalDigest = ""
     bundle_digest: OptionalDigest = ""

@@ -30,6 +30,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Columns in one batch.
     tensors : int
         Tensors in one summary.
+    cells : int
+        Cells of all tables of one summary together. Noisy counts compress to 2 to 4 bytes each,
+        so this many fit into a message whatever the noise.
     """
 
     json_bytes: int = 1 << 20
@@ -39,6 +42,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rows: int = 1 << 16
     columns: int = 512
     tensors: int = 8192
+    cells: int = 1 << 20
 
 
 #: what the device and the aggregator use unless configured otherwise

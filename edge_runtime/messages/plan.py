@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 import msgspec
@@ -20,10 +21,26 @@ from edge_runtime.messages.fields import (
 )
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["AnchorRequest", "Plan", "RowRequest", "TrainRequest", "decode_plan", "encode_plan"]
+__all__ = [
+    "AnchorRequest",
+    "Plan",
+    "RowRequest",
+    "ScoreRequest",
+    "TrainRequest",
+    "UpdateRequest",
+    "decode_plan",
+    "encode_plan",
+]
 
 _Steps = Annotated[int, Meta(ge=1, le=10_000_000)]
 _Column = Annotated[int, Meta(ge=0, le=65_535)]
+# Beyond four columns a table has more cells than any device has rows.
+_Columns = Annotated[tuple[_Column, ...], Meta(min_length=1, max_length=4)]
+_Share = Annotated[float, Meta(gt=0.0, le=1.0)]
+_Weight = Annotated[float, Meta(ge=0.0)]
+
+#: shares that were written as decimals may add up to a little more than 1
+_SHARE_SLACK = 1e-9
 
 
 class TrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,27 +68,61 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class AnchorRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which noisy counts of codes to release beside the rows.
+    """Which noisy counts of codes to release.
+
+    One noise for all tables: a row adds 1 to one cell of each, so the squared L2 sensitivity is
+    the number of tables. Nothing but what is listed is counted.
 
     Parameters
     ----------
     share : float
         Share of this plan's budget, in RDP.
-    pairs : tuple of (int, int)
-        Column pairs to count, each `a < b`; one-way counts of all columns are always included.
+    tables : tuple of tuple of int
+        Columns of each table, 1 to 4 of them in ascending order; no table twice.
     """
 
-    share: Annotated[float, Meta(gt=0.0, lt=1.0)]
-    pairs: Annotated[tuple[tuple[_Column, _Column], ...], Meta(max_length=4096)] = ()
+    share: _Share
+    tables: Annotated[tuple[_Columns, ...], Meta(min_length=1, max_length=4096)]
 
     def __post_init__(self) -> None:
-        for a, b in self.pairs:
-            if a >= b:
-                raise RangeError(f"anchor: column pair ({a}, {b}) is not in ascending order")
+        for table in self.tables:
+            if any(a >= b for a, b in itertools.pairwise(table)):
+                raise RangeError(f"anchor: columns {list(table)} are not in ascending order")
+        if len(set(self.tables)) != len(self.tables):
+            # A table counted twice would be paid for twice and sent once.
+            twice = next(table for table in self.tables if self.tables.count(table) > 1)
+            raise RangeError(f"anchor: columns {list(twice)} are asked for twice")
+
+
+class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to score the plan's bundle on the device's held-out rows.
+
+    Parameters
+    ----------
+    share : float
+        Share of this plan's budget, in RDP.
+    clip_nats : float
+        A row's negative log-likelihood counts up to here, in nats.
+    """
+
+    share: _Share
+    clip_nats: PositiveFloat
+
+
+class UpdateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to publish the change of weights that private training brought.
+
+    Parameters
+    ----------
+    clip_norm : float
+        L2 norm that the whole change is scaled down to where it is longer.
+    """
+
+    clip_norm: PositiveFloat
 
 
 class RowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many synthetic rows to send.
+    """How many synthetic rows to send, and with which conditions.
 
     Parameters
     ----------
@@ -79,18 +130,26 @@ class RowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Rows per real row, by the device's NOISY row count.
     minimum, maximum : int
         Bounds of the result.
-    clamp : {"own", "balanced"}
-        Condition columns as in the device's own noisy histogram, or evenly over what it has seen.
+    clamp : {"own", "balanced", "wish"}
+        Condition columns as in the device's own noisy histogram, evenly over what it has seen, or
+        the first of them by `wish`; never what the noisy histogram does not support.
+    wish : tuple of float
+        For "wish": weights of the codes of the first condition column.
     """
 
     share: PositiveFloat
     minimum: Count
     maximum: Count
-    clamp: Literal["own", "balanced"] = "own"
+    clamp: Literal["own", "balanced", "wish"] = "own"
+    wish: Annotated[tuple[_Weight, ...], Meta(max_length=65_535)] = ()
 
     def __post_init__(self) -> None:
         if self.minimum > self.maximum:
             raise RangeError(f"rows: minimum {self.minimum} is above maximum {self.maximum}")
+        if (self.clamp == "wish") != bool(self.wish):
+            raise RangeError("rows: clamp 'wish' and the weights of the wish go together")
+        if self.wish and not sum(self.wish) > 0.0:
+            raise RangeError("rows: every weight of the wish is 0")
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,12 +161,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Fleet and uuid4 of the plan; the same id is the same plan, whenever it arrives.
     round : int
         0 for the census, then from 1.
-    kind : {"census", "train"}
-        Census: release noisy histograms. Train: train from the bundle, send rows and anchor.
+    kind : {"census", "measure", "train"}
+        Census: release noisy histograms. Measure: release the anchor or score the bundle, or both.
+        Train: train from the bundle and send rows; anchor, score and update where asked.
     schema_digest : str
         The schema the plan is about.
     bundle_digest : str or None
-        Where training starts; names the retained bundle.
+        Where training starts and what is scored; names the retained bundle.
     epsilon_after : float or None
         CUMULATIVE ceiling of the unit's epsilon once this plan is done; None: WITHOUT PRIVACY.
     delta : float
@@ -120,15 +180,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     census_sigma : float or None
         Standard deviation of the noise per cell that every device should use, where the
         aggregator prescribes it; None lets the device derive it from `epsilon_after`.
-    train, anchor, rows : request or None
-        What a train plan asks for.
+    train, anchor, rows, score, update : request or None
+        What a train or measure plan asks for.
+    holdout : float
+        Share of a device's rows that take part in nothing but scoring: neither in the anchor nor
+        in training. The device draws them once; the same rows for ever.
     """
 
     version: int = FORMAT_VERSION
     fleet: Id
     id: MessageId
     round: Count
-    kind: Literal["census", "train"]
+    kind: Literal["census", "measure", "train"]
     schema_digest: Digest
     bundle_digest: Digest | None = None
     epsilon_after: PositiveFloat | None
@@ -139,13 +202,41 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     train: TrainRequest | None = None
     anchor: AnchorRequest | None = None
     rows: RowRequest | None = None
+    score: ScoreRequest | None = None
+    update: UpdateRequest | None = None
+    holdout: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.0
 
     def __post_init__(self) -> None:
-        asked = (self.bundle_digest, self.train, self.rows)
-        if self.kind == "train" and any(part is None for part in asked):
+        training = (self.train, self.rows)
+        measuring = (self.anchor, self.score)
+        if self.kind == "train" and None in (self.bundle_digest, *training):
             raise RangeError("plan: kind 'train' needs bundle_digest, train and rows")
-        if self.kind == "census" and any(part is not None for part in (*asked, self.anchor)):
-            raise RangeError("plan: kind 'census' has no bundle_digest, train, anchor or rows")
+        if self.kind == "measure" and (
+            self.bundle_digest is None
+            or measuring == (None, None)
+            or (*training, self.update) != (None, None, None)
+        ):
+            raise RangeError(
+                "plan: kind 'measure' needs bundle_digest and anchor or score, and has no train, "
+                "rows or update"
+            )
+        if self.kind == "census" and (
+            any(p is not None for p in (self.bundle_digest, *training, *measuring, self.update))
+            or self.holdout > 0.0
+        ):
+            raise RangeError(
+                "plan: kind 'census' has no bundle_digest, train, anchor, rows, score, update or "
+                "holdout"
+            )
+        if self.score is not None and self.holdout == 0.0:
+            raise RangeError("plan: a score needs held-out rows, and holdout is 0")
+        shares = sum(part.share for part in measuring if part is not None)
+        most = 1.0 + _SHARE_SLACK if self.kind == "measure" else 1.0 - _SHARE_SLACK
+        if shares > most:
+            raise RangeError(
+                f"plan: anchor and score take {shares:g} of the budget"
+                + ("" if self.kind == "measure" else "; nothing is left for training")
+            )
 
 
 def encode_plan(plan: Plan) -> bytes:

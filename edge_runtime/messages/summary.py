@@ -1,4 +1,4 @@
-"""A summary: noisy statistics of a device's real rows.
+"""A summary of counts: noisy statistics of a device's real rows.
 
 On the wire it is `zstd(safetensors)`, the header as JSON in `__metadata__` under `edge_runtime`.
 
@@ -6,12 +6,14 @@ On the wire it is `zstd(safetensors)`, the header as JSON in `__metadata__` unde
 kind   tensor              meaning                                                  shape
 ====== =================== ======================================================== ==========
 census `census.<d>`        noisy counts of the cells of column d                    [cells_d]
-anchor `one_way.<d>`       noisy counts of the codes of column d                    [K_d]
-anchor `pair.<a>.<b>`      noisy counts of the code pairs of columns a < b          [K_a, K_b]
+anchor `table.<a>`         noisy counts of the codes of column a                    [K_a]
+anchor `table.<a>.<b>`     noisy counts of pairs of codes, a < b; so on up to four  [K_a, K_b]
+score  `score`             noisy sum of clipped losses and of rows, in 1/1024       [2]
 ====== =================== ======================================================== ==========
 
 All are int64 and may be negative; `header.extra["sigma"]` is the standard deviation of the noise
-per count.
+per number. A score's loss of a row is its negative log-likelihood in units of `extra["clip_nats"]`,
+at most 1. The remaining kind, a weight update, is in `edge_runtime.messages.update`.
 """
 
 from __future__ import annotations
@@ -20,37 +22,46 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
-from edge_runtime.errors import MessageError, RangeError, ShapeError, SizeError
-from edge_runtime.messages.batch import METADATA_KEY
-from edge_runtime.messages.compression import compress, decompress
-from edge_runtime.messages.header import Header, decode_header, encode_header
+from edge_runtime.errors import RangeError, ShapeError, SizeError
+from edge_runtime.messages.header import Header
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
+from edge_runtime.messages.tensor_file import pack_tensors, peek_summary, unpack_tensors
 
-__all__ = ["decode_summary", "encode_summary", "peek_summary"]
+__all__ = [
+    "SCORE_UNITS",
+    "columns_of_table",
+    "decode_summary",
+    "encode_summary",
+    "name_of_table",
+    "peek_summary",
+]
 
+#: a score counts one row, and one clip of loss, as so many units
+SCORE_UNITS = 1024
+
+_COLUMN = r"\.(?:0|[1-9][0-9]{0,4})"
 _NAMES = {
-    "census": re.compile(r"\Acensus\.(0|[1-9][0-9]{0,4})\Z"),
-    "anchor": re.compile(r"\A(?:one_way|pair\.(0|[1-9][0-9]{0,4}))\.(0|[1-9][0-9]{0,4})\Z"),
+    "census": re.compile(rf"\Acensus{_COLUMN}\Z"),
+    "anchor": re.compile(rf"\Atable(?:{_COLUMN}){{1,4}}\Z"),
+    "score": re.compile(r"\Ascore\Z"),
 }
-_ONE_WAY = {"census": "census", "anchor": "one_way"}
 # Sums over any fleet stay exact in float64 and far from the ends of int64.
 _LARGEST = 2**48
 
 
-class _Preamble(msgspec.Struct):
-    # The JSON at the start of a safetensors file, as far as it is needed; tensors are left to
-    # the library.
-    metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
+def name_of_table(columns: Sequence[int]) -> str:
+    """Return the tensor's name of an anchor's table: `table.0.3` for columns 0 and 3."""
+    return ".".join(("table", *map(str, columns)))
 
 
-_PREAMBLE = msgspec.json.Decoder(_Preamble)
+def columns_of_table(name: str) -> tuple[int, ...]:
+    """Return the columns of an anchor's table by its tensor's name."""
+    return tuple(int(part) for part in name.split(".")[1:])
 
 
 def encode_summary(
@@ -64,9 +75,10 @@ def encode_summary(
     Parameters
     ----------
     header : Header
-        Of kind `census` or `anchor`, with `extra["sigma"]`.
+        Of kind `census`, `anchor` or `score`, with `extra["sigma"]`; a score's also with
+        `extra["clip_nats"]`.
     tensors : mapping of str to ndarray of int64
-        As in the table above; every column must have its one-way counts.
+        As in the table above; a census has every column.
     limits : Limits
         What the reader will accept; nothing larger is made.
 
@@ -76,17 +88,13 @@ def encode_summary(
         Tensors are not those of the kind; a count or sigma is out of range; too large.
     """
     _check(header, tensors, None, limits)
-    raw = safetensors.numpy.save(
-        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
-        metadata={METADATA_KEY: encode_header(header).decode()},
-    )
-    return compress([raw], limits=limits)
+    return pack_tensors(header, tensors, limits=limits)
 
 
 def decode_summary(
     data: bytes, *, sizes: Sequence[int] | None = None, limits: Limits = DEFAULT_LIMITS
 ) -> tuple[Header, dict[str, npt.NDArray[np.int64]]]:
-    """Decode and check a summary.
+    """Decode and check a summary of counts.
 
     Parameters
     ----------
@@ -101,97 +109,84 @@ def decode_summary(
     Returns
     -------
     header : Header
-        Of kind `census` or `anchor`.
+        Of kind `census`, `anchor` or `score`.
     tensors : dict of str to ndarray of int64
-        One-way counts of every column, and pairs.
+        As in the table above.
 
     Raises
     ------
     SizeError, VersionError, ShapeError, RangeError, MessageError
         Too large; of another version; other tensors; a count out of range; damaged.
     """
-    raw, header = _read(data, limits)
-    try:
-        entries = safetensors.deserialize(raw)  # type: ignore[no-untyped-call]
-    except safetensors.SafetensorError as error:
-        raise MessageError(f"summary: not a safetensors file: {error}") from error
-    if len(entries) > limits.tensors:
-        raise SizeError(f"summary: {len(entries)} tensors, at most {limits.tensors} are accepted")
-    tensors = {}
-    for name, entry in entries:
-        if entry["dtype"] != "I64":
-            raise ShapeError(f"summary: tensor {name!r} is {entry['dtype']}, not I64")
-        flat = np.frombuffer(entry["data"], dtype="<i8").astype(np.int64)
-        tensors[name] = flat.reshape(entry["shape"])
+    header, tensors = unpack_tensors(data, limits=limits)
     _check(header, tensors, sizes, limits)
     return header, tensors
 
 
-def peek_summary(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Header:
-    """Return the checked header of a summary, without looking at its tensors.
-
-    Raises
-    ------
-    SizeError, VersionError, RangeError, MessageError
-        As `decode_summary`.
-    """
-    return _read(data, limits)[1]
-
-
-def _read(data: bytes, limits: Limits) -> tuple[bytes, Header]:
-    raw = decompress(data, limits=limits)
-    length = int.from_bytes(raw[:8], "little")
-    if len(raw) < 8 or length > min(limits.json_bytes, len(raw) - 8):
-        raise MessageError("summary: not a safetensors file")
-    try:
-        metadata = _PREAMBLE.decode(raw[8 : 8 + length]).metadata
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError(f"summary: not a safetensors file: {error}") from error
-    if METADATA_KEY not in metadata:
-        raise MessageError(f"summary: no {METADATA_KEY!r} in __metadata__")
-    return raw, decode_header(metadata[METADATA_KEY].encode(), limits=limits)
-
-
 def _check(
     header: Header,
-    tensors: Mapping[str, npt.NDArray[np.int64]],
+    tensors: Mapping[str, npt.NDArray[Any]],
     sizes: Sequence[int] | None,
     limits: Limits,
 ) -> None:
     if header.kind not in _NAMES:
         raise ShapeError(f"summary: header of kind {header.kind!r}")
-    sigma = header.extra.get("sigma")
-    if not isinstance(sigma, int | float) or not (math.isfinite(sigma) and sigma >= 0):
-        raise RangeError(f"summary: extra['sigma'] is {sigma!r}, not a standard deviation")
+    _check_number(header, "sigma", least=0.0)
+    if header.kind == "score":
+        _check_number(header, "clip_nats", least=math.ulp(0.0))
     if len(tensors) > limits.tensors:
         raise SizeError(f"summary: {len(tensors)} tensors, at most {limits.tensors} are accepted")
-    one_way = _ONE_WAY[header.kind]
-    found = _one_way_sizes(tensors, one_way)
-    if not found or (sizes is not None and found != list(sizes)):
-        wanted = "at least one" if sizes is None else f"{len(sizes)} of the announced sizes"
-        raise ShapeError(f"summary: tensors {one_way}.0 .. {one_way}.<D-1> must be {wanted}")
+    cells = sum(tensor.size for tensor in tensors.values())
+    if cells > limits.cells:
+        raise SizeError(f"summary: {cells} cells, at most {limits.cells} are accepted")
+    if not tensors:
+        raise ShapeError("summary: no tensors")
     for name, tensor in tensors.items():
         if _NAMES[header.kind].match(name) is None:
             raise ShapeError(f"summary: tensor {name!r} is none of kind {header.kind!r}")
-        _check_tensor(name, tensor, found)
+        _check_values(name, tensor)
+    if header.kind == "score":
+        _check_shape("score", tensors["score"], (2,))
+    else:
+        _check_columns(header.kind, tensors, sizes)
 
 
-def _one_way_sizes(tensors: Mapping[str, npt.NDArray[np.int64]], prefix: str) -> list[int]:
-    columns = sum(name.startswith(f"{prefix}.") for name in tensors)
-    names = [f"{prefix}.{d}" for d in range(columns)]
-    return [tensors[name].size for name in names] if all(n in tensors for n in names) else []
-
-
-def _check_tensor(name: str, tensor: npt.NDArray[np.int64], sizes: Sequence[int]) -> None:
-    columns = [int(part) for part in name.split(".")[1:]]
-    ascending = all(a < b for a, b in itertools.pairwise(columns))
-    if columns[-1] >= len(sizes) or not ascending:
-        raise ShapeError(f"summary: tensor {name!r} is about columns that are not there")
-    shape = tuple(sizes[d] for d in columns)
-    if tensor.dtype != np.int64 or tensor.shape != shape:
-        raise ShapeError(
-            f"summary: tensor {name!r} is {tensor.dtype}{list(tensor.shape)}, "
-            f"not int64{list(shape)}"
+def _check_columns(
+    kind: str, tensors: Mapping[str, npt.NDArray[Any]], sizes: Sequence[int] | None
+) -> None:
+    known = dict(enumerate(sizes)) if sizes is not None else {}
+    for name, tensor in tensors.items():
+        columns = columns_of_table(name)
+        ascending = all(a < b for a, b in itertools.pairwise(columns))
+        if not ascending or (sizes is not None and columns[-1] >= len(sizes)):
+            raise ShapeError(f"summary: tensor {name!r} is about columns that are not there")
+        if tensor.ndim != len(columns):
+            raise ShapeError(f"summary: tensor {name!r} has {tensor.ndim} dimensions")
+        # Without announced sizes the tables must at least agree with each other.
+        shape = tuple(
+            known.setdefault(column, size)
+            for column, size in zip(columns, tensor.shape, strict=True)
         )
-    if tensor.size and (tensor.min() < -_LARGEST or tensor.max() > _LARGEST):
+        _check_shape(name, tensor, shape)
+    if kind == "census" and len(tensors) != max(known) + 1:
+        raise ShapeError(f"summary: a census has {max(known) + 1} columns, not {len(tensors)}")
+
+
+def _check_values(name: str, tensor: npt.NDArray[Any]) -> None:
+    if tensor.dtype != np.int64:
+        raise ShapeError(f"summary: tensor {name!r} is {tensor.dtype}, not int64")
+    if not tensor.size:
+        raise ShapeError(f"summary: tensor {name!r} has no cells")
+    if tensor.min() < -_LARGEST or tensor.max() > _LARGEST:
         raise RangeError(f"summary: tensor {name!r} has counts beyond {_LARGEST}")
+
+
+def _check_shape(name: str, tensor: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise ShapeError(f"summary: tensor {name!r} is {list(tensor.shape)}, not {list(shape)}")
+
+
+def _check_number(header: Header, key: str, *, least: float) -> None:
+    value = header.extra.get(key)
+    if not isinstance(value, int | float) or not (math.isfinite(value) and value >= least):
+        raise RangeError(f"summary: extra[{key!r}] is {value!r}, not a usable number")

@@ -19,15 +19,17 @@ from edge_runtime.aggregator.planner import Planner
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import RoundRecord
 from edge_runtime.aggregator.workspace import Workspace, create_workspace
-from edge_runtime.generator import Bundle
-from edge_runtime.kernel import count_codes, count_pairs
+from edge_runtime.generator import Bundle, Weights
 from edge_runtime.messages import (
+    SCORE_UNITS,
     Header,
     Plan,
     PrivacyStatement,
     encode_batch,
     encode_plan,
     encode_summary,
+    encode_update,
+    name_of_table,
     new_id,
 )
 from edge_runtime.schema import Column, Schema, Table, census_counts
@@ -148,14 +150,29 @@ class Device:
     def anchor(self, plan: Plan, bundle: Bundle, **changes: Any) -> bytes:
         codes = bundle.codec.encode(self.table).codes
         cards = bundle.codec.cardinalities
-        tensors = {
-            f"one_way.{d}": self._noisy(count_codes(codes[:, d], k)) for d, k in enumerate(cards)
-        }
-        for a, b in plan.anchor.pairs if plan.anchor else ():
-            tensors[f"pair.{a}.{b}"] = self._noisy(
-                count_pairs(codes[:, a], codes[:, b], cards[a], cards[b])
-            )
+        assert plan.anchor is not None
+        tensors = {}
+        for table in plan.anchor.tables:
+            shape = tuple(cards[d] for d in table)
+            counts = np.zeros(shape, np.int64)
+            np.add.at(counts, tuple(codes[:, d] for d in table), 1)
+            tensors[name_of_table(table)] = self._noisy(counts)
         return encode_summary(self.header("anchor", plan, bundle, **changes), tensors)
+
+    def score(self, plan: Plan, bundle: Bundle, *, nats: float, rows: int, **changes: Any) -> bytes:
+        """A score of `rows` held-out rows with a mean loss of `nats`."""
+        assert plan.score is not None
+        clip = plan.score.clip_nats
+        exact = np.array([nats / clip * rows, rows]) * SCORE_UNITS
+        changes.setdefault("extra", {"sigma": self.sigma, "clip_nats": clip})
+        header = self.header("score", plan, bundle, **changes)
+        return encode_summary(header, {"score": self._noisy(np.rint(exact))})
+
+    def update(self, plan: Plan, bundle: Bundle, delta: Weights, **changes: Any) -> bytes:
+        assert plan.update is not None
+        changes.setdefault("extra", {"clip_norm": plan.update.clip_norm})
+        header = self.header("update", plan, bundle, **changes)
+        return encode_update(header, delta, layout=bundle.layout)
 
     def batch(self, plan: Plan, bundle: Bundle, codes: np.ndarray, **changes: Any) -> bytes:
         return encode_batch(
@@ -189,8 +206,10 @@ class Kit:
     inbox: Inbox
     devices: dict[str, Device]
 
-    def open(self, number: int, bundle: Bundle | None = None) -> Plan:
+    def open(self, number: int, bundle: Bundle | None = None, **changes: Any) -> Plan:
+        """Open a round with the planner's plan, or one that differs by `changes`."""
         plan = self.planner.make_plan(number, bundle.digest if bundle else None)
+        plan = msgspec.structs.replace(plan, **changes)
         self.workspace.catalogue.open_round(
             RoundRecord(
                 round=number,
@@ -219,7 +238,7 @@ class Kit:
             privacy=self.workspace.privacy(),
         )
         self.workspace.add_bundle(bundle, status="published", reason="")
-        self.inbox.use_codec(bundle.codec)
+        self.inbox.use_codec(bundle.codec, bundle.layout)
         self.planner.close(0, now_unix_s=1001.0, reason="")
         return bundle
 
@@ -232,7 +251,8 @@ class Kit:
                 Incoming(device.name, "batch", data)
                 for data in device.batches(plan, bundle, rows, seed=index)
             ]
-            messages.append(Incoming(device.name, "summary", device.anchor(plan, bundle)))
+            if plan.anchor is not None:
+                messages.append(Incoming(device.name, "summary", device.anchor(plan, bundle)))
             assert {ack.status for ack in self.inbox.accept(messages)} == {"accepted"}
         return plan, bundle
 

@@ -158,7 +158,8 @@ class LiveDevice:
                 plan, bundle, self.rows, parts=self.parts, seed=plan.round
             ):
                 self.put("batch", data)
-            self.put("summary", self.device.anchor(plan, bundle))
+            if plan.anchor is not None:
+                self.put("summary", self.device.anchor(plan, bundle))
             self.sent_rows += self.rows
         self.done.add(plan.id)
 

@@ -31,9 +31,8 @@ def test_the_projection_is_the_nearest_distribution(values: np.ndarray) -> None:
 
 def test_rounds_are_averaged_by_precision_and_devices_added() -> None:
     def release(device: str, number: int, value: float, sigma: float) -> DeviceCounts:
-        return DeviceCounts(
-            device, number, [np.full(2, value)], {(0, 1): np.full((2, 3), value)}, sigma
-        )
+        tables = {(0,): np.full(2, value), (0, 1): np.full((2, 3), value)}
+        return DeviceCounts(device, number, tables, sigma)
 
     assert merge_anchors([]) is None
     anchor = merge_anchors(
@@ -42,16 +41,16 @@ def test_rounds_are_averaged_by_precision_and_devices_added() -> None:
     assert anchor is not None
     assert anchor.devices == 2
     # a: (10/1 + 40/4) / (1 + 1/4) = 16, variance 0.8; b: 5, variance 9.
-    np.testing.assert_allclose(anchor.one_way[0].counts, [21.0, 21.0])
-    assert abs(anchor.one_way[0].variance - 9.8) < 1e-12
-    assert anchor.pairs[0].columns == (0, 1)
-    np.testing.assert_allclose(anchor.pairs[0].counts, np.full((2, 3), 21.0))
+    np.testing.assert_allclose(anchor.tables[0,].counts, [21.0, 21.0])
+    assert abs(anchor.tables[0,].variance - 9.8) < 1e-12
+    assert anchor.tables[0, 1].columns == (0, 1)
+    np.testing.assert_allclose(anchor.tables[0, 1].counts, np.full((2, 3), 21.0))
     # An exact release replaces noisy ones.
     exact = merge_anchors([release("a", 1, 10.0, 1.0), release("a", 2, 40.0, 0.0)])
     assert exact is not None
-    assert exact.one_way[0].variance == 0.0
-    np.testing.assert_allclose(exact.one_way[0].counts, [40.0, 40.0])
-    assert exact.one_way[0].error == 0.0
+    assert exact.tables[0,].variance == 0.0
+    np.testing.assert_allclose(exact.tables[0,].counts, [40.0, 40.0])
+    assert exact.tables[0,].error == 0.0
 
 
 def test_total_variation_and_its_error_match_what_noise_does() -> None:
@@ -111,10 +110,9 @@ def test_raking_reaches_exact_counts_and_ignores_pure_noise() -> None:
     codes = np.stack([y, x], axis=1).astype(np.int32)
     # In truth y follows x; the pool has smoothed that away.
     joint = np.array([[0.30, 0.20, 0.10], [0.05, 0.15, 0.20]]) * 50_000
-    tables = (Table((0,), joint.sum(1), 0.0), Table((1,), joint.sum(0), 0.0))
-    exact = Anchor(tables, (Table((0, 1), joint, 0.0),), 1)
+    exact = Anchor({(0, 1): Table((0, 1), joint, 0.0)}, 1)
     raked = rake(codes, np.ones(n), exact)
-    cells = exact.pairs[0].cells(codes)
+    cells = exact.tables[0, 1].cells(codes)
     found = np.bincount(cells, raked, minlength=6) / raked.sum()
     np.testing.assert_allclose(found, joint.ravel() / joint.sum(), atol=1e-3)
     assert abs(raked.mean() - 1) < 1e-9
@@ -124,7 +122,7 @@ def test_raking_reaches_exact_counts_and_ignores_pure_noise() -> None:
     distances = []
     for seed in range(20):
         noisy = own + np.random.default_rng(seed).normal(0, sigma, own.shape)
-        anchor = Anchor((), (Table((0, 1), noisy, sigma**2),), 1)
+        anchor = Anchor({(0, 1): Table((0, 1), noisy, sigma**2)}, 1)
         moved = np.bincount(cells, rake(codes, np.ones(n), anchor), minlength=6) / n
         naive = np.abs(noisy / noisy.sum() - own / own.sum()).sum()
         distances.append(np.abs(moved - own.ravel() / own.sum()).sum() / naive)
@@ -135,6 +133,45 @@ def test_raking_reaches_exact_counts_and_ignores_pure_noise() -> None:
 def test_raking_never_multiplies_a_row_without_bound() -> None:
     codes = np.zeros((100, 1), np.int32)
     codes[0] = 1
-    anchor = Anchor((Table((0,), np.array([1.0, 99.0]) * 100, 0.0),), (), 1)
+    anchor = Anchor({(0,): Table((0,), np.array([1.0, 99.0]) * 100, 0.0)}, 1)
     raked = rake(codes, np.ones(100), anchor)
     assert raked.max() / np.median(raked) <= 25 + 1e-9
+
+
+def test_a_column_is_read_from_the_table_that_knows_it_best() -> None:
+    counts = np.arange(24, dtype=float).reshape(2, 3, 4) * 10
+    wide = Table((0, 1, 3), counts, 2.0)
+    narrow = Table((1,), counts.sum(axis=(0, 2)) + 5, 9.0)
+    anchor = Anchor({(1,): narrow, (0, 1, 3): wide}, 2)
+    # One cell of column 1 adds up 8 of the wide table's: variance 16 against 9.
+    best = anchor.one_way(1)
+    assert best is not None
+    np.testing.assert_array_equal(best.counts, narrow.counts)
+    first = anchor.one_way(0)
+    assert first is not None
+    assert (first.columns, first.variance) == ((0,), 24.0)
+    np.testing.assert_array_equal(first.counts, counts.sum(axis=(1, 2)))
+    pair = anchor.marginal((1, 3))
+    assert pair is not None
+    assert (pair.columns, pair.variance) == ((1, 3), 4.0)
+    np.testing.assert_array_equal(pair.counts, counts.sum(axis=0))
+    assert anchor.one_way(2) is None
+    assert anchor.marginal((0, 2)) is None
+    # A table of a few devices has little noise and says little about the others.
+    few = Table((0,), np.array([3.0, 4.0]), 1.0)
+    wide_again = Anchor({(0,): few, (0, 1, 3): wide}, 2).one_way(0)
+    assert wide_again is not None
+    assert wide_again.variance == first.variance
+    assert anchor.rows == np.median([wide.rows, narrow.rows])
+
+
+def test_tables_of_three_columns_count_like_any_other() -> None:
+    rng = np.random.default_rng(2)
+    codes = rng.integers(0, (2, 3, 4, 5), (4000, 4)).astype(np.int32)
+    counts = np.zeros((2, 4, 5))
+    np.add.at(counts, (codes[:, 0], codes[:, 2], codes[:, 3]), 1)
+    table = Table((0, 2, 3), counts, 0.0)
+    assert table.total_variation(codes) == 0.0
+    np.testing.assert_array_equal(np.bincount(table.cells(codes), minlength=40), counts.ravel())
+    other = rng.integers(0, (2, 3, 4, 5), (4000, 4)).astype(np.int32)
+    assert 0.0 < table.total_variation(other) < 3 * table.sampling_error(4000)

@@ -67,7 +67,7 @@ def test_the_first_generator_has_the_fleets_columns_and_nothing_else(kit: Kit) -
     codes = sample_codes(engine, 8000, key=b"\1" * 32)
     engine.close()
     reference = census_anchor(bundle.codec, kit.workspace.censuses())
-    for table in reference.one_way:
+    for table in reference.tables.values():
         assert table.total_variation(codes) < 0.1
     assert abs(_late_by_hour(codes)) < 0.08
 
@@ -107,7 +107,9 @@ def test_fusion_learns_the_pool_and_tells_where_it_comes_from(kit: Kit) -> None:
     # The figures are measured on what is shipped: recomputed here they agree.
     anchor = kit.workspace.anchor(bundle)
     assert anchor is not None
-    for name, table in zip(fused.schema.names, anchor.one_way, strict=True):
+    for column, name in enumerate(fused.schema.names):
+        table = anchor.one_way(column)
+        assert table is not None
         again = table.total_variation(codes)
         assert abs(again - figures[f"total_variation.{name}"]) < 0.04
     assert "Epsilon 0.1" in fused.card
@@ -210,7 +212,7 @@ def _judge(candidate: float, current: float, **changes: float):
     def draw(share: float) -> np.ndarray:
         return (np.arange(rows) >= share * rows).astype(np.int32)[:, None]
 
-    anchor = Anchor((Table((0,), np.array([5e5, 5e5]), 0.0),), (), 3)
+    anchor = Anchor({(0,): Table((0,), np.array([5e5, 5e5]), 0.0)}, 3)
     return judge(
         candidate=draw(candidate),
         current=draw(current),

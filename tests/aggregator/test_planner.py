@@ -48,8 +48,8 @@ def test_a_training_plan_asks_for_what_the_configuration_says(kit: Kit) -> None:
     assert plan.rows is not None
     assert plan.rows.maximum == 4000
     assert plan.anchor is not None
-    # The one condition column with each of the three others.
-    assert plan.anchor.pairs == ((0, 1), (0, 2), (0, 3))
+    # The one condition column with each of the three others: all columns are covered.
+    assert plan.anchor.tables == ((0, 1), (0, 2), (0, 3))
 
 
 def test_pairs_and_the_anchor_can_be_left_out(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_pairs_and_the_anchor_can_be_left_out(tmp_path: Path) -> None:
     kit = make_kit(tmp_path / "x", rounds={"pairs": "none"})
     plan = kit.planner.make_plan(1, "a" * 64)
     assert plan.anchor is not None
-    assert plan.anchor.pairs == ()
+    assert plan.anchor.tables == ((0,), (1,), (2,), (3,))
     kit = make_kit(tmp_path / "y", rounds={"anchor_share": 0.0})
     assert kit.planner.make_plan(1, "a" * 64).anchor is None
 

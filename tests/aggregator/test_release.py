@@ -65,7 +65,7 @@ def test_a_release_is_complete_and_reproducible(kit: Kit, tmp_path: Path) -> Non
     statement = (first.path / "PRIVACY.md").read_text()
     assert "Differential privacy, by each device itself" in statement
     assert "one row: added or removed" in statement
-    assert "| census | 2 | Histograms of every column" in statement
+    assert "| 0 | census | 2 | Histograms of every column" in statement
     assert "WITHOUT PRIVACY" not in statement
     assert first.facts["id"] in (first.path / "MODEL_CARD.md").read_text()
 

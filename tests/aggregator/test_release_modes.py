@@ -281,7 +281,7 @@ def test_the_report_is_one_page_that_tells_noise_from_distance(kit: Kit, tmp_pat
         "bundle " + made.facts["bundle_digest"][:12],
         "DP-SGD",
         "Epsilon spent, worst device",
-        "messages quarantined or refused",
+        "Messages quarantined or refused",
     ):
         assert words in text, words
     figures = report(made)

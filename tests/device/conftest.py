@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.device.config import DeviceConfig, load_config
+from edge_runtime.device.schemas import offer_schema
 from edge_runtime.fleet.broker import Broker, start_broker
 from edge_runtime.generator import Bundle, Layout, Lineage, build_bundle, initial_weights
 from edge_runtime.messages import (
@@ -43,6 +44,7 @@ from edge_runtime.messages import (
     new_id,
 )
 from edge_runtime.schema import Codec, Column, Schema, read_table
+from tests.device.shop import Shop
 
 FLEET = "tests"
 #: a value no other row comes near, to be looked for wherever it must not appear
@@ -376,8 +378,28 @@ def train_plan(
             "train": TrainRequest(
                 steps=steps, expected_batch=64, clip_norm=1.0, learning_rate=0.01
             ),
-            "anchor": AnchorRequest(share=0.1, pairs=((0, 1),)),
+            "anchor": AnchorRequest(share=0.1, tables=((0, 1), (2,), (3,))),
             "rows": RowRequest(share=3.0, minimum=100, maximum=6000),
             **changes,
         }
     )
+
+
+@pytest.fixture
+def open_shop(
+    device: Any, kit: SimpleNamespace, bundle: Bundle, schema: Schema
+) -> Iterator[Callable[..., Shop]]:
+    shops: list[Shop] = []
+
+    def make(*, epsilon: str = "8.0", extra: str = "", with_bundle: bool = True) -> Shop:
+        device.epsilon, device.extra = epsilon, extra
+        shop = Shop(device, kit, bundle)
+        shops.append(shop)
+        offer_schema(shop.store, schema.to_json())
+        if with_bundle:
+            shop.bundles.put(bundle.digest, bundle.to_bytes())
+        return shop
+
+    yield make
+    for shop in shops:
+        shop.end()

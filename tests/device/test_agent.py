@@ -19,7 +19,7 @@ import pytest
 
 from edge_runtime.device.store import Store
 from edge_runtime.fleet.broker import Broker
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, Lineage
 from edge_runtime.messages import decode_batch, decode_summary, encode_plan
 from edge_runtime.privacy import Ledger
 from edge_runtime.schema import Schema
@@ -339,3 +339,42 @@ def test_a_wrong_configuration_is_said_in_one_line(device: Any) -> None:
     log = device.log.read_text()
     assert "storebytes" in log
     assert log.count("\n") == 1
+
+
+def test_a_device_that_returns_after_ten_rounds_goes_on_from_the_current_bundle(
+    device: Any, stand_in: Any, kit: SimpleNamespace, schema: Schema, bundle: Bundle
+) -> None:
+    """What it had paid for is finished and sent; of the rounds it missed it sees the last."""
+    device.extra = "[training]\ncheckpoint_s = 0.0\ncheckpoint_steps = 20\n"
+    process = device.start()
+    run_census(stand_in, kit, schema)
+    stand_in.publish_bundle(bundle)
+    first = stand_in.publish_plan(kit.train_plan(bundle, steps=1500))
+    kit.wait_for("a checkpoint", lambda: look(device, set()))
+    process.kill()
+    process.wait()
+
+    current = bundle
+    for number in range(2, 12):
+        lineage = Lineage(
+            parent=current.digest, depth=number - 1, round=number, devices=1, rows=1.0, privacy={}
+        )
+        older, current = current, bundle.with_weights(bundle.weights, lineage=lineage)
+        # As an aggregator does: the bundles that no plan needs any more are no longer retained.
+        stand_in.link.publish(stand_in.topics.bundle(older.digest), b"", retain=True).wait(5.0)
+        stand_in.publish_bundle(current)
+        plan = stand_in.publish_plan(kit.train_plan(current, epsilon=7.0, round=number))
+
+    device.start()
+    stand_in.wait_state("idle", plan=plan, timeout_s=60.0)
+    lineages = {
+        (header.round, header.plan_id, header.bundle_digest, header.depth)
+        for header, _ in stand_in.batches.values()
+    }
+    assert lineages == {
+        (1, first.id, bundle.digest, 1),
+        (11, plan.id, current.digest, 11),
+    }
+    entries = ledger_of(device).entries()
+    assert len({entry.key for entry in entries}) == len(entries) == 5
+    assert all(entry.released for entry in entries)

@@ -18,7 +18,9 @@ from edge_runtime.messages import (
     Plan,
     PrivacyStatement,
     RowRequest,
+    ScoreRequest,
     TrainRequest,
+    UpdateRequest,
 )
 
 ids = st.from_regex(r"\A[a-z0-9][a-z0-9_-]{0,62}\Z").filter(lambda text: text != "all")
@@ -50,10 +52,12 @@ extras = st.dictionaries(
 
 @st.composite
 def headers(draw: st.DrawFn, kind: str | None = None) -> Header:
-    kind = kind or draw(st.sampled_from(["batch", "census", "anchor"]))
+    kind = kind or draw(st.sampled_from(["batch", "census", "anchor", "score", "update"]))
     extra: dict[str, Any] = draw(extras)
     if kind != "batch":
         extra["sigma"] = draw(not_negative | st.integers(0, 1000))
+    if kind in ("score", "update"):
+        extra["clip_nats" if kind == "score" else "clip_norm"] = draw(positive)
     parts = draw(st.integers(1, 1_000_000))
     return Header(
         fleet=draw(ids),
@@ -83,22 +87,29 @@ trains = st.builds(
     learning_rate=positive,
     averaging=st.floats(0, 1, exclude_max=True),
 )
-pairs = st.tuples(st.integers(0, 65_535), st.integers(0, 65_535)).filter(lambda p: p[0] < p[1])
+tables = st.sets(st.integers(0, 65_535), min_size=1, max_size=4).map(lambda t: tuple(sorted(t)))
+# Half each: score and anchor together leave something for training.
+shares = st.floats(0, 0.49, exclude_min=True)
 anchors = st.builds(
     AnchorRequest,
-    share=st.floats(0, 1, exclude_min=True, exclude_max=True),
-    pairs=st.lists(pairs, max_size=5).map(tuple),
+    share=shares,
+    tables=st.lists(tables, min_size=1, max_size=5, unique=True).map(tuple),
 )
+scores = st.builds(ScoreRequest, share=shares, clip_nats=positive)
+updates = st.builds(UpdateRequest, clip_norm=positive)
 
 
 @st.composite
 def row_requests(draw: st.DrawFn) -> RowRequest:
     low, high = sorted([draw(counts), draw(counts)])
+    clamp = draw(st.sampled_from(["own", "balanced", "wish"]))
+    weights = st.lists(st.floats(0, 1e6), min_size=1, max_size=9).filter(lambda w: sum(w) > 0)
     return RowRequest(
         share=draw(positive),
         minimum=low,
         maximum=high,
-        clamp=draw(st.sampled_from(["own", "balanced"])),  # type: ignore[arg-type]
+        clamp=clamp,  # type: ignore[arg-type]
+        wish=tuple(draw(weights)) if clamp == "wish" else (),
     )
 
 
@@ -114,14 +125,21 @@ def plans(draw: st.DrawFn) -> Plan:
         "deadline_s": draw(positive),
         "quorum": draw(st.integers(1, 2**62)),
     }
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from(["census", "measure", "train"]))
+    if kind == "census":
         return Plan(kind="census", census_sigma=draw(st.none() | not_negative), **common)
+    score = draw(st.none() | scores)
+    holdout = st.floats(0, 0.5, exclude_min=score is not None, exclude_max=True)
+    common |= {"bundle_digest": draw(hex64), "score": score, "holdout": draw(holdout)}
+    if kind == "measure":
+        anchor = draw(anchors if score is None else st.none() | anchors)
+        return Plan(kind="measure", anchor=anchor, **common)
     return Plan(
         kind="train",
-        bundle_digest=draw(hex64),
         train=draw(trains),
         anchor=draw(st.none() | anchors),
         rows=draw(row_requests()),
+        update=draw(st.none() | updates),
         **common,
     )
 
@@ -205,19 +223,23 @@ def batches(draw: st.DrawFn) -> tuple[Header, np.ndarray, list[int], list[str]]:
 @st.composite
 def summaries(draw: st.DrawFn) -> tuple[Header, dict[str, np.ndarray], list[int]]:
     sizes = draw(st.lists(st.integers(1, 20), min_size=1, max_size=12))
-    kind = draw(st.sampled_from(["census", "anchor"]))
+    kind = draw(st.sampled_from(["census", "anchor", "score"]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
 
     def noisy(*shape: int) -> np.ndarray:
         return rng.integers(-(2**48), 2**48, shape, dtype=np.int64, endpoint=True)
 
-    prefix = "census" if kind == "census" else "one_way"
-    tensors = {f"{prefix}.{d}": noisy(k) for d, k in enumerate(sizes)}
-    if kind == "anchor":
-        for a in range(len(sizes)):
-            for b in range(a + 1, len(sizes)):
-                if draw(st.integers(0, 3)) == 0:
-                    tensors[f"pair.{a}.{b}"] = noisy(sizes[a], sizes[b])
+    if kind == "census":
+        tensors = {f"census.{d}": noisy(k) for d, k in enumerate(sizes)}
+    elif kind == "score":
+        tensors = {"score": noisy(2)}
+    else:
+        chosen = st.sets(st.integers(0, len(sizes) - 1), min_size=1, max_size=4)
+        listed = draw(st.lists(chosen.map(sorted).map(tuple), min_size=1, max_size=6, unique=True))
+        tensors = {
+            ".".join(map(str, ("table", *table))): noisy(*(sizes[d] for d in table))
+            for table in listed
+        }
     return draw(headers(kind=kind)), tensors, sizes
 
 

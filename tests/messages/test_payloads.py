@@ -36,7 +36,9 @@ from edge_runtime.messages import (
     Plan,
     PrivacyStatement,
     RowRequest,
+    ScoreRequest,
     TrainRequest,
+    UpdateRequest,
     decode_ack,
     decode_batch,
     decode_header,
@@ -84,7 +86,7 @@ TOO_LARGE_COUNTS = 2**49
 def header(kind: str = "batch", **changes: Any) -> Header:
     fields: dict[str, Any] = {
         "fleet": "f", "device": "d", "id": "0" * 32, "sequence": 7, "kind": kind,
-        "schema_digest": "a" * 64, "privacy": PRIVACY, "extra": {"sigma": 2.0},
+        "schema_digest": "a" * 64, "privacy": PRIVACY, "extra": {"sigma": 2.0, "clip_nats": 9.0},
     }  # fmt: skip
     return Header(**fields | changes)
 
@@ -96,9 +98,9 @@ def some_batch() -> bytes:
 
 def some_summary() -> bytes:
     tensors = {
-        "one_way.0": np.array([1, -2, 3]),
-        "one_way.1": np.array([4, 5]),
-        "pair.0.1": np.zeros((3, 2), np.int64),
+        "table.0": np.array([1, -2, 3]),
+        "table.1": np.array([4, 5]),
+        "table.0.1": np.zeros((3, 2), np.int64),
     }
     return encode_summary(header("anchor"), tensors)
 
@@ -278,9 +280,34 @@ def test_plans_must_be_consistent() -> None:
     with pytest.raises(RangeError, match="'census' has no"):
         Plan(kind="census", rows=rows, **common)
     with pytest.raises(RangeError, match="ascending"):
-        AnchorRequest(share=0.1, pairs=((2, 2),))
+        AnchorRequest(share=0.1, tables=((2, 2),))
+    with pytest.raises(RangeError, match="ascending"):
+        AnchorRequest(share=0.1, tables=((0, 3, 1),))
+    with pytest.raises(RangeError, match="twice"):
+        AnchorRequest(share=0.1, tables=((0, 1), (2,), (0, 1)))
     with pytest.raises(RangeError, match="minimum 5"):
         RowRequest(share=1.0, minimum=5, maximum=4)
+    for wrong in ({"clamp": "wish"}, {"wish": (1.0,)}, {"clamp": "wish", "wish": (0.0, 0.0)}):
+        with pytest.raises(RangeError, match="wish"):
+            RowRequest(share=1.0, minimum=0, maximum=10, **wrong)
+    bundle: dict[str, Any] = {"bundle_digest": "b" * 64}
+    anchor = AnchorRequest(share=0.7, tables=((0,),))
+    score = ScoreRequest(share=0.3, clip_nats=20.0)
+    update = UpdateRequest(clip_norm=1.0)
+    Plan(kind="measure", anchor=anchor, score=score, holdout=0.1, **bundle, **common)
+    for parts in ({}, {"anchor": anchor, "rows": rows}, {"anchor": anchor, "update": update}):
+        with pytest.raises(RangeError, match="'measure' needs"):
+            Plan(kind="measure", **bundle, **parts, **common)
+    with pytest.raises(RangeError, match="'measure' needs"):
+        Plan(kind="measure", anchor=anchor, **common)
+    with pytest.raises(RangeError, match="held-out"):
+        Plan(kind="measure", score=score, **bundle, **common)
+    with pytest.raises(RangeError, match="nothing is left"):
+        Plan(kind="train", train=train, rows=rows, anchor=anchor, score=score, holdout=0.1,
+             **bundle, **common)  # fmt: skip
+    for parts in ({"holdout": 0.1}, {"update": update}, {"anchor": anchor}):
+        with pytest.raises(RangeError, match="'census' has no"):
+            Plan(kind="census", **parts, **common)
     # The same checks guard what arrives.
     data = encode_plan(Plan(kind="census", **common))
     with pytest.raises(RangeError, match="needs bundle_digest"):
@@ -485,12 +512,19 @@ def tensors_file(tensors: dict[str, np.ndarray], kind: str = "census", **changes
         (ShapeError, "census", {"census.0": np.zeros((1, 3), np.int64)}),
         (ShapeError, "census", {"census.1": np.zeros(3, np.int64)}),
         (ShapeError, "census", {"census.0": np.zeros(3, np.int64), "x": np.zeros(1, np.int64)}),
-        (ShapeError, "census", {"one_way.0": np.zeros(3, np.int64)}),
+        (ShapeError, "census", {"table.0": np.zeros(3, np.int64)}),
+        (ShapeError, "census", {"census.0": np.zeros(0, np.int64)}),
         (RangeError, "census", {"census.0": np.array([0, TOO_LARGE_COUNTS])}),
         (RangeError, "census", {"census.0": np.array([0, -TOO_LARGE_COUNTS])}),
-        (ShapeError, "anchor", {"one_way.0": np.zeros(3, int), "pair.0.0": np.zeros((3, 3), int)}),
-        (ShapeError, "anchor", {"one_way.0": np.zeros(3, int), "pair.0.1": np.zeros((3, 3), int)}),
-        (ShapeError, "anchor", {"one_way.00": np.zeros(3, np.int64)}),
+        (ShapeError, "anchor", {"table.0": np.zeros(3, int), "table.0.0": np.zeros((3, 3), int)}),
+        (ShapeError, "anchor", {"table.0": np.zeros(3, int), "table.0.1": np.zeros((2, 3), int)}),
+        (ShapeError, "anchor", {"table.0.1": np.zeros(3, int)}),
+        (ShapeError, "anchor", {"table.1.0": np.zeros((3, 3), int)}),
+        (ShapeError, "anchor", {"table.00": np.zeros(3, np.int64)}),
+        (ShapeError, "anchor", {"table.0.1.2.3.4": np.zeros((1, 1, 1, 1, 1), np.int64)}),
+        (ShapeError, "score", {"score": np.zeros(3, np.int64)}),
+        (ShapeError, "score", {"score": np.zeros(2, np.int64), "x": np.zeros(2, np.int64)}),
+        (ShapeError, "score", {"score": np.zeros(2, np.float32)}),
     ],
 )  # fmt: skip
 def test_summaries_with_other_tensors_are_refused(
@@ -505,7 +539,8 @@ def test_summaries_with_other_tensors_are_refused(
 def test_shapes_are_held_against_the_schema() -> None:
     data = some_summary()
     decode_summary(data, sizes=[3, 2])
-    for sizes in ([3], [2, 3], [3, 2, 1], []):
+    decode_summary(data, sizes=[3, 2, 1])
+    for sizes in ([3], [2, 3], []):
         with pytest.raises(ShapeError):
             decode_summary(data, sizes=sizes)
 
@@ -523,13 +558,14 @@ def test_summaries_are_limited_in_every_size() -> None:
     fits = Limits(message_bytes=len(data), raw_bytes=raw, tensors=3)
     decode_summary(data, limits=fits)
     for smaller in ({"message_bytes": len(data) - 1}, {"raw_bytes": raw - 1}, {"tensors": 2},
-                    {"header_bytes": 100}):  # fmt: skip
+                    {"header_bytes": 100}, {"cells": 10}):  # fmt: skip
         with pytest.raises(SizeError):
             decode_summary(data, limits=msgspec.structs.replace(fits, **smaller))
-    with pytest.raises(SizeError):
-        encode_summary(
-            header("census"), {"census.0": np.zeros(3, np.int64)}, limits=Limits(tensors=0)
-        )
+    for least in ({"tensors": 0}, {"cells": 2}):
+        with pytest.raises(SizeError):
+            encode_summary(
+                header("census"), {"census.0": np.zeros(3, np.int64)}, limits=Limits(**least)
+            )
 
 
 def test_a_safetensors_file_without_header_is_refused() -> None:

@@ -23,8 +23,10 @@ from edge_runtime.messages import (
     Plan,
     PrivacyStatement,
     RowRequest,
+    ScoreRequest,
     Topics,
     TrainRequest,
+    UpdateRequest,
     encode_batch,
     encode_summary,
     new_id,
@@ -68,14 +70,13 @@ def test_a_batch_is_read_by_pyarrow_and_zstandard_alone(tmp_path: Path) -> None:
 
 def test_a_summary_is_read_by_safetensors_and_zstandard_alone(tmp_path: Path) -> None:
     tensors = {
-        "one_way.0": np.array([1, -2, 3]),
-        "one_way.1": np.array([4, 5]),
-        "pair.0.1": np.arange(6).reshape(3, 2),
+        "table.0": np.array([1, -2, 3]),
+        "table.0.1": np.arange(6).reshape(3, 2),
     }
     (tmp_path / "summary.bin").write_bytes(encode_summary(header("anchor"), tensors))
-    output = run(SNIPPETS[1] + "\nprint(counts['one_way.0'].tolist())", tmp_path)
+    output = run(SNIPPETS[1] + "\nprint(counts['table.0'].tolist())", tmp_path)
     assert output.startswith("anchor 3.5 {")
-    assert "'pair.0.1': (3, 2)" in output
+    assert "'table.0.1': (3, 2)" in output
     assert output.endswith("[1, -2, 3]")
 
 
@@ -85,8 +86,8 @@ def test_every_snippet_is_tested() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [Header, PrivacyStatement, Plan, TrainRequest, AnchorRequest, RowRequest, Ack, DeviceState,
-     DeviceProgress, AggregatorStatus],
+    [Header, PrivacyStatement, Plan, TrainRequest, AnchorRequest, RowRequest, ScoreRequest,
+     UpdateRequest, Ack, DeviceState, DeviceProgress, AggregatorStatus],
 )  # fmt: skip
 def test_every_field_is_documented(message: type[msgspec.Struct]) -> None:
     documented = set(re.findall(r"`(\w+)`", PAGE))
@@ -154,5 +155,6 @@ def test_the_limits_are_those_of_the_page() -> None:
         f"{DEFAULT_LIMITS.raw_bytes >> 20} MiB decompressed, "
         f"{DEFAULT_LIMITS.json_bytes >> 20} MiB of JSON, "
         f"{DEFAULT_LIMITS.header_bytes >> 10} KiB of header, {DEFAULT_LIMITS.rows:,} rows, "
-        f"{DEFAULT_LIMITS.columns} columns, {DEFAULT_LIMITS.tensors:,} tensors"
+        f"{DEFAULT_LIMITS.columns} columns, {DEFAULT_LIMITS.tensors:,} tensors, "
+        f"{DEFAULT_LIMITS.cells:,} cells of counts"
     ) in text
