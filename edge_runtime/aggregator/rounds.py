@@ -125,6 +125,8 @@ class Rounds:
             privacy=privacy,
             should_stop=should_stop,
             on_progress=on_progress,
+            updates=workspace.updates(current),
+            state=workspace.state(current),
         )
 
     def already_made(self, number: int) -> str | None:
@@ -145,6 +147,7 @@ class Rounds:
             result.bundle,
             status="published" if verdict.accepted else "rejected",
             reason=verdict.reason,
+            state=result.state,
         )
         if verdict.accepted:
             return f"bundle {result.bundle.digest[:12]} published"
