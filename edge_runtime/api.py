@@ -159,7 +159,7 @@ class Generator:
         SchemaError
             When `epsilon` is given without a schema.
         DataError
-            When a value contradicts the schema.
+            When a value contradicts the schema, or the rows are marked as synthetic.
         """
         tell = on_progress or _silent
         tell("reading", 0.0)
@@ -232,7 +232,8 @@ class Generator:
         key = hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest()
         clamp, reject = self._conditions(where or {})
         if reject:
-            yield from self._rejecting(rows, clamp, reject, where or {}, key=key)
+            for table in self._rejecting(rows, clamp, reject, where or {}, key=key):
+                yield table.marked(self._mark)
             return
         for start in range(0, max(rows, 1), BLOCK_ROWS):
             block = min(BLOCK_ROWS, rows - start)
@@ -243,7 +244,12 @@ class Generator:
                 key=key,
                 offset=start,
                 clamp=_repeated(clamp, block),
-            )
+            ).marked(self._mark)
+
+    @property
+    def _mark(self) -> dict[str, Any]:
+        """What the mark of sampled rows says."""
+        return {"bundle": self.bundle.digest, "depth": self.bundle.lineage.depth}
 
     def _rejecting(
         self,

@@ -13,7 +13,13 @@ try:
     from edge_runtime.aggregator.catalogue import Catalogue
     from edge_runtime.aggregator.config import AggregatorConfig, load_config
     from edge_runtime.aggregator.pool import Pool, PoolRows
-    from edge_runtime.aggregator.release import Release, make_release, verify_release
+    from edge_runtime.aggregator.release import (
+        Release,
+        list_releases,
+        make_release,
+        repeat_release,
+        verify_release,
+    )
     from edge_runtime.aggregator.service import Service, run
     from edge_runtime.aggregator.status import status
     from edge_runtime.aggregator.strategies import STRATEGIES, Strategy
@@ -29,8 +35,10 @@ __all__ = [
     "Release",
     "Service",
     "Strategy",
+    "list_releases",
     "load_config",
     "make_release",
+    "repeat_release",
     "run",
     "status",
     "verify_release",

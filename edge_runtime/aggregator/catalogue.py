@@ -23,7 +23,7 @@ from edge_runtime.errors import AggregatorError
 
 __all__ = ["Catalogue", "utc_now"]
 
-_VERSION = "1"
+_VERSION = "2"
 
 _metadata = sa.MetaData()
 
@@ -49,6 +49,7 @@ _messages = sa.Table(
     sa.Column("part", sa.Integer, nullable=False),
     sa.Column("parts", sa.Integer, nullable=False),
     sa.Column("depth", sa.Integer, nullable=False),
+    sa.Column("bundle_digest", sa.String(64), nullable=False),
     sa.Column("rows", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("path", sa.Text, nullable=False),
@@ -135,6 +136,11 @@ class Catalogue:
                 "use the release that wrote it, or a new data directory"
             )
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, for records that are kept beside these."""
+        return self._engine
+
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
@@ -193,6 +199,16 @@ class Catalogue:
             query = query.where(_messages.c.round == round_number)
         query = query.order_by(
             _messages.c.round, _messages.c.device, _messages.c.sequence, _messages.c.id
+        )
+        with self._begin() as connection:
+            return [MessageRecord(*row) for row in connection.execute(query)]
+
+    def accepted(self) -> list[MessageRecord]:
+        """Return records of all kinds that were accepted, in the order of `messages`."""
+        query = (
+            sa.select(_messages)
+            .where(_messages.c.status == "accepted")
+            .order_by(_messages.c.round, _messages.c.device, _messages.c.sequence, _messages.c.id)
         )
         with self._begin() as connection:
             return [MessageRecord(*row) for row in connection.execute(query)]

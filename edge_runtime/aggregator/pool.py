@@ -1,9 +1,12 @@
 """The pool: every accepted row of synthetic codes, accumulated in partitioned Parquet.
 
 `pool/round=<r>/device=<d>/<id>.parquet` holds one batch; its code columns are called
-`code_<column>`, so that no column of a table can collide with a partition's name. A file counts
-only when the catalogue names it: one that a crash left behind is swept away, and comes again when
-its device sends the batch again.
+`code_<column>`, so that no column of a table can collide with a partition's name. Every row names
+where it is from: device and round by the partition, the parent bundle and the generation depth by
+columns of their own (constant within a file, so they take a few bytes), and the file all of them
+in its mark of synthetic rows, for a reader who has the file alone. A file counts only when the
+catalogue names it: one that a crash left behind is swept away, and comes again when its device
+sends the batch again.
 """
 
 from __future__ import annotations
@@ -21,11 +24,15 @@ import pyarrow.parquet as pq
 from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import AggregatorError
+from edge_runtime.schema import marked_metadata
 
 if TYPE_CHECKING:
     import ibis.expr.types
 
-__all__ = ["Pool", "PoolRows"]
+__all__ = ["DEPTH", "PARENT", "Pool", "PoolRows"]
+
+#: columns of every file of the pool, beside the codes
+PARENT, DEPTH = "parent_bundle", "depth"
 
 
 class PoolRows(NamedTuple):
@@ -65,6 +72,9 @@ class Pool:
         device: str,
         round_number: int,
         message_id: str,
+        fleet: str,
+        bundle_digest: str,
+        depth: int,
         names: Sequence[str],
         codes: npt.NDArray[np.int32],
     ) -> str:
@@ -74,6 +84,12 @@ class Pool:
         ----------
         device, round_number, message_id
             The partition and the file's name.
+        fleet : str
+            Whose rows they are.
+        bundle_digest : str
+            Their parent: the bundle that the device started from.
+        depth : int
+            Generations of synthetic rows behind them, their own included.
         names : sequence of str
             Column names, D of them.
         codes : int32 [rows, D]
@@ -85,12 +101,20 @@ class Pool:
             The path relative to the data directory.
         """
         narrow = np.uint8 if codes.size == 0 or codes.max() < 256 else np.uint16
-        table = pa.table(
-            {
-                f"code_{name}": np.ascontiguousarray(codes[:, d].astype(narrow))
-                for d, name in enumerate(names)
-            }
-        )
+        columns: dict[str, Any] = {
+            f"code_{name}": np.ascontiguousarray(codes[:, d].astype(narrow))
+            for d, name in enumerate(names)
+        }
+        columns[PARENT] = pa.repeat(bundle_digest, len(codes))
+        columns[DEPTH] = pa.repeat(pa.scalar(depth, pa.uint32()), len(codes))
+        mark = {
+            "fleet": fleet,
+            "device": device,
+            "round": round_number,
+            "parent": bundle_digest,
+            "depth": depth,
+        }
+        table = pa.table(columns, metadata=marked_metadata(mark, pandas=True))
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         path = self.path_of(device=device, round_number=round_number, message_id=message_id)
@@ -137,8 +161,8 @@ class Pool:
     def table(self, records: Iterable[MessageRecord]) -> ibis.expr.types.Table:
         """Return the catalogued batches as an Ibis table on DuckDB.
 
-        Its columns are `round`, `device` and one `code_<column>` per column; nothing is read
-        before the expression is executed.
+        Its columns are `round`, `device`, `parent_bundle`, `depth` and one `code_<column>` per
+        column; nothing is read before the expression is executed.
 
         Raises
         ------

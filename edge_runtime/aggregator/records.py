@@ -11,8 +11,10 @@ class MessageRecord(NamedTuple):
     """One message that was answered.
 
     `kind` is that of its header or, where none could be read, "unreadable" (then `id` is the
-    SHA-256 of the bytes); `status` is "accepted", "quarantined" or "refused"; `path`
-    is relative to the data directory; `epsilon` is the device's statement, None without privacy.
+    SHA-256 of the bytes); `status` is "accepted", "quarantined" or "refused"; `path` is relative
+    to the data directory; `bundle_digest` is the parent, which the device started from (empty for
+    a census); `depth` counts the generations of synthetic rows behind a batch; `epsilon` is the
+    device's statement, None without privacy.
     """
 
     id: str
@@ -27,6 +29,7 @@ class MessageRecord(NamedTuple):
     part: int
     parts: int
     depth: int
+    bundle_digest: str
     rows: int
     bytes: int
     path: str

@@ -1,45 +1,60 @@
 """The release: a checksummed dataset drawn from the pool, with everything needed to judge it.
 
-Rows are drawn from the pool in proportion to their weights (the device's size, raked towards the
-anchor) and decoded with a public key from the catalogue: the same pool, rows and seed give the
-same bytes again.
+Rows are drawn from the pool in proportion to their weights and decoded with a public key. What a
+release saw (its messages one by one, its bundle, what was known of privacy and the guard) is
+recorded in the catalogue, so that the same bytes can be written again when the pool has grown.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
+import importlib.metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, get_args
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
-
-from edge_runtime.aggregator.fusion import pool_weights
-from edge_runtime.aggregator.statement import privacy_text
+from edge_runtime.aggregator.catalogue import utc_now
+from edge_runtime.aggregator.composition import composition
+from edge_runtime.aggregator.records import MessageRecord
+from edge_runtime.aggregator.release_book import ReleaseBook, ReleaseRecord
+from edge_runtime.aggregator.release_files import (
+    FACTS,
+    SUMS,
+    Release,
+    Seen,
+    sha256_of,
+    write_files,
+)
 from edge_runtime.aggregator.workspace import Workspace, open_workspace
 from edge_runtime.errors import AggregatorError
-from edge_runtime.schema import write_table
 
-__all__ = ["Release", "make_release", "verify_release", "write_release"]
+__all__ = [
+    "Mode",
+    "Release",
+    "list_releases",
+    "make_release",
+    "repeat_release",
+    "verify_release",
+    "write_release",
+]
 
-_FACTS, _SUMS = "release.json", "SHA256SUMS"
+Mode = Literal["pool", "balanced", "matched"]
 
-
-class Release(NamedTuple):
-    """A written release: its directory, the data file, its rows and its facts."""
-
-    path: Path
-    data: Path
-    rows: int
-    facts: dict[str, Any]
+#: kinds of messages that can be in quarantine, and how many of them the report shows
+_QUARANTINE_KINDS = ("batch", "census", "anchor", "score", "update", "unreadable")
+_SHOWN_REASONS = 20
 
 
 def make_release(
-    data_dir: str | Path, out: str | Path, rows: int | None = None, *, seed: int = 0
+    data_dir: str | Path,
+    out: str | Path,
+    rows: int | None = None,
+    *,
+    mode: Mode | None = None,
+    seed: int = 0,
 ) -> Release:
     """Write a release from an aggregator's data directory; no broker is needed.
+
+    The same pool, mode, rows and seed are the same release: it is written again, byte for byte.
 
     Parameters
     ----------
@@ -50,6 +65,10 @@ def make_release(
     rows : int, optional
         How many rows; by default the configured number, or as many as the fleet is estimated to
         hold, at most the pool's.
+    mode : {"pool", "balanced", "matched"}, optional
+        Which rows: as the pool is, with every device weighted by its noisy number of rows;
+        balanced, equally many of every combination of condition values that the pool has; matched,
+        weighted towards the anchor, which is the default where there is one.
     seed : int
         Another seed draws and decodes other rows.
 
@@ -60,73 +79,153 @@ def make_release(
     Raises
     ------
     AggregatorError
-        If the pool is empty, `rows` is impossible or `out` holds something else.
+        If the pool is empty, `rows` or `mode` is impossible or `out` holds something else.
     """
     workspace = open_workspace(data_dir)
     try:
-        return write_release(workspace, Path(out), rows=rows, seed=seed)
+        return write_release(workspace, Path(out), rows=rows, mode=mode, seed=seed)
+    finally:
+        workspace.close()
+
+
+def repeat_release(data_dir: str | Path, release_id: str, out: str | Path) -> Release:
+    """Write an earlier release again, whatever has been accepted since.
+
+    Parameters
+    ----------
+    data_dir : str or Path
+        The aggregator's data directory.
+    release_id : str
+        Its id, or a beginning that no other release has.
+    out : str or Path
+        As for `make_release`.
+
+    Returns
+    -------
+    Release
+
+    Raises
+    ------
+    AggregatorError
+        If there is no such release, something that it saw is lost or `out` holds something else.
+    """
+    workspace = open_workspace(data_dir)
+    try:
+        _check_place(Path(out))
+        book = ReleaseBook(workspace.catalogue)
+        record = book.find(release_id)
+        seen = Seen.of(workspace, record.bundle_digest, book.messages(record))
+        return write_files(workspace, record, seen, Path(out))
+    finally:
+        workspace.close()
+
+
+def list_releases(data_dir: str | Path) -> list[ReleaseRecord]:
+    """Return what was released from a data directory, in that order."""
+    workspace = open_workspace(data_dir)
+    try:
+        return ReleaseBook(workspace.catalogue).all()
     finally:
         workspace.close()
 
 
 def write_release(
-    workspace: Workspace, out: Path, *, rows: int | None = None, seed: int = 0
+    workspace: Workspace,
+    out: Path,
+    *,
+    rows: int | None = None,
+    mode: Mode | None = None,
+    seed: int = 0,
 ) -> Release:
     """As `make_release`, from an open workspace."""
-    if out.exists() and any(out.iterdir()) and not (out / _FACTS).exists():
-        raise AggregatorError(f"{out} is not empty and not an earlier release; name another")
-    bundle = workspace.bundle()
-    if bundle is None:
+    _check_place(out)
+    if mode is not None and mode not in get_args(Mode):
+        raise AggregatorError(f"a release is one of {', '.join(get_args(Mode))}, not {mode!r}")
+    published = workspace.catalogue.bundles()
+    if not published:
         raise AggregatorError("there is no generator yet: the census is not done")
-    pool = workspace.pool_rows()
-    if not len(pool.codes):
+    messages = workspace.catalogue.accepted()
+    seen = Seen.of(workspace, published[-1].digest, messages)
+    if not len(seen.pool.codes):
         raise AggregatorError("the pool is empty: no batch has been accepted yet")
-    rows_of = workspace.rows_of_devices(bundle)
+    if mode is None:
+        mode = "pool" if seen.anchor is None else "matched"
+    _check_mode(mode, seen)
     rows = rows or workspace.config.release.rows or None
     if rows is None:
-        rows = max(1, min(len(pool.codes), round(sum(rows_of.values()))))
+        rows = max(1, min(len(seen.pool.codes), round(sum(seen.rows_of.values()))))
     if rows < 1:
         raise AggregatorError(f"a release needs at least one row, not {rows}")
-    raked = workspace.config.fusion.rake
-    weights = pool_weights(pool, rows_of, workspace.anchor(bundle), raked=raked)
-    key = hashlib.sha256(workspace.release_key + f"release {seed}".encode()).digest()
-    chosen = _draw(weights, rows, np.random.default_rng(list(key)))
-    table = bundle.codec.decode(np.ascontiguousarray(pool.codes[chosen]), key=key, stream=0)
 
-    privacy = workspace.privacy()
-    facts: dict[str, Any] = {
-        "format": "edge-runtime-release",
-        "version": 1,
-        "fleet": workspace.config.fleet.name,
-        "schema_digest": workspace.schema.digest,
-        "bundle_digest": bundle.digest,
-        "rows": rows,
-        "pooled_rows": len(pool.codes),
-        "distinct_pooled_rows": len(np.unique(chosen)),
-        "estimated_real_rows": round(sum(rows_of.values())),
-        "devices": len(pool.devices),
-        "rounds": sorted({int(r) for r in np.unique(pool.round)}),
-        "raked_to_anchor": raked,
-        "sampling_key": key.hex(),
-        "seed": seed,
-        "privacy": privacy,
-        "metrics": dict(bundle.metrics),
+    book = ReleaseBook(workspace.catalogue)
+    record = ReleaseRecord(
+        id=_identify(workspace, seen, mode=mode, rows=rows, seed=seed),
+        mode=mode,
+        rows=rows,
+        seed=seed,
+        bundle_digest=seen.bundle.digest,
+        facts=_facts(workspace, messages),
+        sums_sha256="",
+        created_at=utc_now(),
+    )
+    earlier = [r for r in book.all() if r.id == record.id]
+    if earlier:
+        return write_files(workspace, earlier[0], seen, out)
+    made = write_files(workspace, record, seen, out)
+    book.add(record._replace(sums_sha256=sha256_of(out / SUMS)), messages)
+    return made
+
+
+def _check_place(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / FACTS).exists():
+        raise AggregatorError(f"{out} is not empty and not an earlier release; name another")
+
+
+def _check_mode(mode: Mode, seen: Seen) -> None:
+    if mode == "matched" and seen.anchor is None:
+        raise AggregatorError(
+            "there is no anchor to match: no device has released counts yet; use --mode pool, or "
+            "set [rounds] anchor_share above 0"
+        )
+    if mode == "balanced" and not seen.bundle.schema.conditions:
+        raise AggregatorError(
+            "the schema has no condition columns to balance over; use --mode matched or pool"
+        )
+
+
+def _identify(workspace: Workspace, seen: Seen, *, mode: Mode, rows: int, seed: int) -> str:
+    """Name a release by all that its rows follow from."""
+    what = (
+        f"{workspace.config.fleet.name} {seen.bundle.digest} {seen.digest} {mode} {rows} {seed} "
+    ).encode()
+    return hashlib.sha256(workspace.release_key + what).hexdigest()[:12]
+
+
+def _facts(workspace: Workspace, messages: list[MessageRecord]) -> dict[str, Any]:
+    """Return what is known now and could not be derived later."""
+    catalogue = workspace.catalogue
+    put_aside = [
+        message
+        for status in ("quarantined", "refused")
+        for kind in _QUARANTINE_KINDS
+        for message in catalogue.messages(kind=kind, status=status)
+    ]
+    put_aside.sort(key=lambda m: (m.received_at, m.id), reverse=True)
+    packages = ("numpy", "pyarrow")
+    return {
+        "privacy": workspace.privacy(),
+        "rounds": composition(catalogue.rounds(), messages),
+        "rejected": len(catalogue.bundles(status="rejected")),
+        "quarantined": len(put_aside),
+        "reasons": [
+            {"device": m.device, "round": m.round, "reason": m.reason}
+            for m in put_aside[:_SHOWN_REASONS]
+        ],
+        "made_with": {
+            "edge-runtime": importlib.metadata.version("edge-runtime"),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
     }
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_table(table, partial / "data.parquet")
-    workspace.schema.save(partial / "schema.json")
-    bundle.save(partial / "generator.bundle")
-    (partial / "MODEL_CARD.md").write_text(bundle.card, encoding="utf-8")
-    (partial / "PRIVACY.md").write_text(_privacy_page(privacy, facts), encoding="utf-8")
-    (partial / _FACTS).write_bytes(msgspec.json.format(msgspec.json.encode(facts), indent=1))
-    sums = [f"{_sha256(path)}  {path.name}\n" for path in sorted(partial.iterdir())]
-    (partial / _SUMS).write_text("".join(sums), encoding="ascii")
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
-    return Release(out, out / "data.parquet", rows, facts)
 
 
 def verify_release(path: str | Path) -> int:
@@ -139,40 +238,12 @@ def verify_release(path: str | Path) -> int:
     """
     path = Path(path)
     try:
-        lines = (path / _SUMS).read_text(encoding="ascii").splitlines()
+        lines = (path / SUMS).read_text(encoding="ascii").splitlines()
         sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        found = {p.name: _sha256(p) for p in path.iterdir() if p.name != _SUMS and p.is_file()}
+        found = {p.name: sha256_of(p) for p in path.iterdir() if p.name != SUMS and p.is_file()}
     except (OSError, ValueError) as error:
         raise AggregatorError(f"{path} is not a release: {error}") from error
     wrong = sorted(name for name in sums.keys() | found.keys() if sums.get(name) != found.get(name))
     if wrong:
         raise AggregatorError(f"{path}: changed since it was written: {', '.join(wrong)}")
     return len(found)
-
-
-def _draw(
-    weights: npt.NDArray[np.float64], rows: int, rng: np.random.Generator
-) -> npt.NDArray[np.intp]:
-    """Return indices of `rows` draws in proportion to `weights`, in random order.
-
-    Systematic sampling: a row of weight w comes floor or ceil of its expected number of times,
-    which repeats fewer rows than independent draws would.
-    """
-    edges = np.cumsum(weights) / weights.sum()
-    points = (np.arange(rows) + rng.random()) / rows
-    chosen = np.minimum(np.searchsorted(edges, points, side="right"), len(weights) - 1)
-    return rng.permutation(chosen)
-
-
-def _privacy_page(privacy: dict[str, Any], facts: dict[str, Any]) -> str:
-    return (
-        f"# Release of fleet {facts['fleet']}\n\n"
-        f"{facts['rows']:,} synthetic rows drawn from {facts['pooled_rows']:,} that "
-        f"{facts['devices']} devices made from models of their own real rows. No real row is in "
-        "this release, and none was sent by any device.\n\n" + privacy_text(privacy)
-    )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,18 +19,12 @@ import sqlalchemy.exc
 
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import hold_directory
-from edge_runtime.aggregator.fusion import (
-    Outcome,
-    census_anchor,
-    first_generator,
-    next_generator,
-)
-from edge_runtime.aggregator.inbox import Inbox, Incoming
-from edge_runtime.aggregator.planner import Planner, Step
-from edge_runtime.aggregator.quarantine import Quarantine
+from edge_runtime.aggregator.fusion import Outcome
+from edge_runtime.aggregator.inbox import Incoming
+from edge_runtime.aggregator.planner import Step
 from edge_runtime.aggregator.release import write_release
+from edge_runtime.aggregator.rounds import Rounds
 from edge_runtime.aggregator.showing import make_status
-from edge_runtime.aggregator.workspace import create_workspace
 from edge_runtime.errors import EdgeRuntimeError, MessageError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
@@ -72,33 +66,18 @@ class Service:
     def __init__(self, config: AggregatorConfig) -> None:
         self._config = config
         self._lock_file = hold_directory(config.data_dir)
-        self._workspace = create_workspace(config)
-        self._catalogue = self._workspace.catalogue
+        self._rounds = Rounds(config)
+        self._workspace = self._rounds.workspace
+        self._catalogue = self._rounds.catalogue
+        self._planner = self._rounds.planner
+        self._inbox = self._rounds.inbox
         self._topics = Topics(config.fleet.name)
-        self._planner = Planner(
-            config=config, schema=self._workspace.schema, catalogue=self._catalogue
-        )
-        self._inbox = Inbox(
-            data_dir=config.data_dir,
-            fleet=config.fleet.name,
-            schema=self._workspace.schema,
-            catalogue=self._catalogue,
-            pool=self._workspace.pool,
-            quarantine=Quarantine(config.data_dir, max_bytes=config.limits.quarantine_bytes),
-            max_rows=config.rows.maximum,
-        )
-        swept = self._workspace.pool.sweep(
-            record.path for record in self._catalogue.messages(kind="batch")
-        )
-        if swept:
-            _LOG.info("removed %d files that were written but never committed", swept)
         self._queue: queue.Queue[Incoming] = queue.Queue(config.limits.queue_messages)
         self._states: dict[str, DeviceState] = {}
         self._changed: set[str] = set()
         self._states_lock = threading.Lock()
         self._stop = threading.Event()
         self._failure: BaseException | None = None
-        self._bundle: Bundle | None = None
         self._progress = 0.0
         self._shown: bytes = b""
         self._shown_at = 0.0
@@ -159,7 +138,7 @@ class Service:
             inbox.join()
             self._save_states()
             self._link.close(farewell=farewell)
-            self._workspace.close()
+            self._rounds.close()
             self._lock_file.close()
 
     # what arrives -----------------------------------------------------------------------------
@@ -218,10 +197,8 @@ class Service:
         """Publish what is in force, as it was before a restart."""
         workspace = self._workspace
         self._link.publish(self._topics.schema, workspace.schema.to_json(), retain=True)
-        self._bundle = workspace.bundle()
-        if self._bundle is not None:
-            self._inbox.use_codec(self._bundle.codec, self._bundle.layout)
-            self._publish_bundles()
+        self._rounds.restore()
+        self._publish_bundles()
         plan = self._planner.current_plan
         if plan is not None:
             _LOG.info("going on with round %d", plan.round)
@@ -229,9 +206,11 @@ class Service:
 
     def _publish_bundles(self) -> None:
         """Retain the bundle in force and the one the plan names; clear older ones."""
-        assert self._bundle is not None
+        bundle = self._rounds.bundle
+        if bundle is None:
+            return
         plan = self._planner.current_plan
-        keep = {self._bundle.digest, plan.bundle_digest if plan else None}
+        keep = {bundle.digest, plan.bundle_digest if plan else None}
         for record in self._catalogue.bundles():
             topic = self._topics.bundle(record.digest)
             if record.digest in keep:
@@ -245,16 +224,11 @@ class Service:
             raise self._failure
         with self._states_lock:
             states = dict(self._states)
-        step = self._planner.step(
-            now_unix_s=time.time(),
-            states=states,
-            bundle_digest=self._bundle.digest if self._bundle else None,
-        )
+        step = self._rounds.step(now_unix_s=time.time(), states=states)
         if step.action == "open":
             assert step.plan is not None
             _LOG.info("round %d opened, plan %s", step.number, step.plan.id)
-            if self._bundle is not None:
-                self._publish_bundles()
+            self._publish_bundles()
             self._link.publish(self._topics.plan, encode_plan(step.plan), retain=True)
         elif step.action == "fuse":
             step = self._drive_fusion(step)
@@ -266,10 +240,10 @@ class Service:
         """Start the fusion of a round, or look whether it is done."""
         number = step.number
         if self._fusion is None:
-            made = [b for b in self._catalogue.bundles(status=None) if b.round == number]
-            if made:
+            made = self._rounds.already_made(number)
+            if made is not None:
                 # A crash came between the bundle's commit and the round's.
-                self._adopt(number, made[-1].reason)
+                self._adopt(number, made)
                 return step
             _LOG.info("round %d: %s; fusing", number, step.reason)
             self._progress = 0.0
@@ -280,69 +254,25 @@ class Service:
         try:
             result = fusion.result()
         except EdgeRuntimeError as error:
-            if number == 0:
-                raise
-            reason = f"no new generator: {error}"
-            _LOG.error("round %d: %s", number, reason)
-            self._planner.close(number, now_unix_s=time.time(), reason=reason)
+            reason = self._rounds.without(number, error, now_unix_s=time.time())
             return step._replace(reason=reason[:500])
-        if isinstance(result, Bundle):
-            self._workspace.add_bundle(result, status="published", reason="")
-            reason = f"bundle {result.digest[:12]} from the census"
-        else:
-            verdict = result.verdict
-            self._workspace.add_bundle(
-                result.bundle,
-                status="published" if verdict.accepted else "rejected",
-                reason=verdict.reason,
-                state=result.state,
-            )
-            reason = (
-                f"bundle {result.bundle.digest[:12]} published"
-                if verdict.accepted
-                else f"candidate rejected: {verdict.reason}"
-            )
+        reason = self._rounds.settle(result)
         self._adopt(number, reason)
         return step._replace(progress=1.0, reason=reason[:500])
 
     def _adopt(self, number: int, reason: str) -> None:
         """Use the generator in force after a fusion and close the round."""
         _LOG.info("round %d: %s", number, reason)
-        bundle = self._workspace.bundle()
-        if bundle is not None:
-            self._bundle = bundle
-            self._inbox.use_codec(bundle.codec, bundle.layout)
-            self._publish_bundles()
+        self._rounds.restore()
+        self._publish_bundles()
         self._planner.close(number, now_unix_s=time.time(), reason=reason)
 
     def _fuse(self, number: int) -> Outcome | Bundle:
-        workspace = self._workspace
-        privacy = workspace.privacy()
-        if number == 0:
-            return first_generator(
-                workspace.censuses(),
-                schema=workspace.schema,
-                config=self._config,
-                privacy=privacy,
-            )
-        current = self._bundle
-        assert current is not None
-        anchor = workspace.anchor(current)
-        reference = anchor or census_anchor(current.codec, workspace.censuses())
         ends = time.monotonic() + self._config.fusion.max_seconds
-        return next_generator(
-            current=current,
-            pool=workspace.pool_rows(),
-            rows_of=workspace.rows_of_devices(current),
-            anchor=anchor,
-            reference=reference,
-            round_number=number,
-            config=self._config,
-            privacy=privacy,
+        return self._rounds.fuse(
+            number,
             should_stop=lambda: self._stop.is_set() or time.monotonic() > ends,
             on_progress=self._note_progress,
-            updates=workspace.updates(current),
-            state=workspace.state(current),
         )
 
     def _note_progress(self, progress: float) -> None:
@@ -381,7 +311,7 @@ class Service:
                 catalogue=self._catalogue,
                 config=self._config,
                 states=states,
-                bundle_digest=self._bundle.digest if self._bundle else "",
+                bundle_digest=self._rounds.bundle.digest if self._rounds.bundle else "",
             )
         )
         if shown != self._shown or force:

@@ -1,13 +1,12 @@
-"""What is stated about privacy: as values for lineages, in words for people."""
+"""What is stated about privacy, as values; `privacy_page` puts it into words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from edge_runtime.schema import Schema
 
-__all__ = ["privacy_facts", "privacy_text"]
+__all__ = ["privacy_facts"]
 
 
 def privacy_facts(
@@ -44,23 +43,3 @@ def privacy_facts(
             f"per {schema.privacy_unit}"
         ),
     }
-
-
-def privacy_text(facts: Mapping[str, Any]) -> str:
-    """Return the statement as a Markdown section."""
-    if not facts["private"]:
-        return (
-            "## Privacy\n\n"
-            "**WITHOUT PRIVACY.** Devices trained and counted without any noise. Synthetic rows "
-            "can repeat or reveal real rows. Do not publish this outside the circle that may see "
-            "the real rows.\n"
-        )
-    epsilon, limit, delta = facts["epsilon"], facts["epsilon_limit"], facts["delta"]
-    return (
-        "## Privacy\n\n"
-        f"Differential privacy per {facts['unit']} (one more or less): the most that any device "
-        f"states to have spent is epsilon {epsilon:.4g} of {limit:g}, at delta {delta:g}, over "
-        "the census and all rounds together (Renyi accountant, exact composition in each "
-        "device's own ledger). What one person contributes in several rows or on several devices "
-        "is protected that many times less.\n"
-    )

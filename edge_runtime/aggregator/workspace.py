@@ -53,6 +53,10 @@ class Workspace:
         """Close the catalogue."""
         self.catalogue.close()
 
+    def as_of(self, catalogue: Catalogue) -> Workspace:
+        """Return the same data seen through another catalogue, such as one of an earlier time."""
+        return Workspace(config=self.config, schema=self.schema, catalogue=catalogue)
+
     @property
     def release_key(self) -> bytes:
         """32 public bytes, fixed when the directory was made: releases are reproducible."""

@@ -5,19 +5,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_runtime.cli.aggregator import data_dir_of
-from edge_runtime.cli.console import facts, print_json, privacy_text, working
+from edge_runtime.cli.console import facts, notes, print_json, privacy_text, table, working
 from edge_runtime.cli.options import existing, json_option, seed_option
+
+if TYPE_CHECKING:
+    from edge_runtime.aggregator.release import Mode
 
 __all__ = ["release"]
 
 
 @click.command(
     short_help="Write a dataset from what a fleet has sent.",
-    epilog="\b\nExample:\n  edge-runtime release aggregator.toml --out release --rows 100000",
+    epilog="\b\nExamples:\n"
+    "  edge-runtime release aggregator.toml --out release --rows 100000\n"
+    "  edge-runtime release aggregator.toml --out even --mode balanced\n"
+    "  edge-runtime release aggregator.toml --again 3f2a --out copy",
 )
 @click.argument("where", type=existing(either=True))
 @click.option(
@@ -25,43 +32,116 @@ __all__ = ["release"]
     help="The directory to write; an earlier release there is replaced.",
 )  # fmt: skip
 @click.option(
+    "--mode", type=click.Choice(["pool", "balanced", "matched"]),
+    help="Rows as the pool has them, equally many of every combination of conditions, or weighted "
+    "towards the anchor.  [default: matched, or pool where there is no anchor]",
+)  # fmt: skip
+@click.option(
     "--rows", type=click.IntRange(min=1),
     help="How many.  [default: as many as the fleet is estimated to hold]",
 )  # fmt: skip
+@click.option("--again", metavar="ID", help="Write an earlier release again, byte for byte.")
+@click.option("--list", "listing", is_flag=True, help="List the releases made so far.")
 @click.option("--verify", is_flag=True, help="Check the release in WHERE instead of making one.")
 @seed_option
 @json_option
 def release(
-    *, where: Path, out: Path | None, rows: int | None, verify: bool, seed: int, as_json: bool
+    *,
+    where: Path,
+    out: Path | None,
+    mode: Mode | None,
+    rows: int | None,
+    again: str | None,
+    listing: bool,
+    verify: bool,
+    seed: int,
+    as_json: bool,
 ) -> None:
-    """Write a dataset with schema, generator, model card, privacy statement and checksums.
+    """Write a dataset with report, model card, lineage, privacy statement and checksums.
 
     WHERE is aggregator.toml or its data directory. The rows are drawn from the pool of accepted
-    synthetic rows; the same seed gives the same files.
+    synthetic rows; the same pool, mode, rows and seed give the same files, and --again gives them
+    when the pool has grown.
     """
-    from edge_runtime.aggregator import make_release, verify_release
+    from edge_runtime.aggregator import make_release, repeat_release
 
+    alone = [name for name, given in (("--verify", verify), ("--list", listing)) if given]
+    if alone and (len(alone) > 1 or (out, mode, rows, again) != (None, None, None, None)):
+        raise click.UsageError(f"{alone[0]} stands alone: without --out, --mode, --rows or --again")
     if verify:
-        if out is not None or rows is not None:
-            raise click.UsageError("--verify checks a release; it takes neither --out nor --rows")
-        files = verify_release(where)
-        if as_json:
-            print_json({"release": str(where), "files": files, "intact": True})
-        else:
-            facts({"intact": f"{where}: {files} files match their checksums"})
+        _verify(where, as_json=as_json)
+        return
+    if listing:
+        _list(where, as_json=as_json)
         return
     if out is None:
         raise click.UsageError("--out is needed: the directory to write")
+    if again is not None and (mode, rows, seed) != (None, None, 0):
+        raise click.UsageError("--again repeats a release as it was: no --mode, --rows or --seed")
     with working("drawing ...", quiet=as_json):
-        made = make_release(data_dir_of(where), out, rows, seed=seed)
+        made = (
+            make_release(data_dir_of(where), out, rows, mode=mode, seed=seed)
+            if again is None
+            else repeat_release(data_dir_of(where), again, out)
+        )
+    if not made.identical:
+        notes(
+            [
+                "the files differ from those first written: another version of the software "
+                "has written them; release.json names the versions of the first time"
+            ]
+        )
     if as_json:
-        print_json({"release": str(made.path), "data": str(made.data), **made.facts})
+        print_json(
+            {
+                "release": str(made.path),
+                "data": str(made.data),
+                "identical": made.identical,
+                **made.facts,
+            }
+        )
         return
     facts(
         {
-            "release": str(made.path),
+            "release": f"{made.facts['id']} in {made.path}",
             "rows": f"{made.rows:,} synthetic rows in {made.data.name}, drawn from "
-            f"{made.facts['pooled_rows']:,} of {made.facts['devices']} devices",
+            f"{made.facts['pooled_rows']:,} of {made.facts['devices']} devices "
+            f"({made.facts['mode']})",
             "privacy": privacy_text(made.facts["privacy"]),
+            "report": str(made.path / "report.html"),
         }
+    )
+
+
+def _verify(where: Path, *, as_json: bool) -> None:
+    from edge_runtime.aggregator import verify_release
+
+    files = verify_release(where)
+    if as_json:
+        print_json({"release": str(where), "files": files, "intact": True})
+    else:
+        facts({"intact": f"{where}: {files} files match their checksums"})
+
+
+def _list(where: Path, *, as_json: bool) -> None:
+    from edge_runtime.aggregator import list_releases
+
+    made = list_releases(data_dir_of(where))
+    if as_json:
+        print_json([{k: v for k, v in r._asdict().items() if k != "facts"} for r in made])
+        return
+    table(
+        ("release", "made", "mode", "rows", "seed", "bundle", "privacy"),
+        [
+            (
+                r.id,
+                r.created_at,
+                r.mode,
+                f"{r.rows:,}",
+                str(r.seed),
+                r.bundle_digest[:12],
+                privacy_text(r.facts["privacy"]),
+            )
+            for r in made
+        ],
     )

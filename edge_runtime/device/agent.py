@@ -23,7 +23,7 @@ from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.outbox import Outbox, SendWindow
 from edge_runtime.device.planbook import PlanBook
-from edge_runtime.device.report import Reporter
+from edge_runtime.device.report import Reporter, show_outbox
 from edge_runtime.device.schemas import offer_schema
 from edge_runtime.device.store import Store
 from edge_runtime.device.work import STORE_FILE, Worker
@@ -296,14 +296,7 @@ class Agent:
             self._show_outbox()
 
     def _show_outbox(self) -> None:
-        waiting = len(self._outbox)
-        self._reporter.set(
-            outbox=waiting,
-            bytes_up=self._store.counter("outbox.bytes_up"),
-            rows_sent=self._store.counter("outbox.rows_accepted"),
-        )
-        if not waiting and self._reporter.state.status == "sending":
-            self._reporter.set(status="idle")
+        show_outbox(self._reporter, self._outbox, self._store)
 
     def _publish_state(self) -> None:
         state = self._reporter.due(now_s=time.monotonic())

@@ -12,9 +12,11 @@ from typing import Any
 
 import msgspec
 
+from edge_runtime.device.outbox import Outbox
+from edge_runtime.device.store import Store
 from edge_runtime.messages import DeviceState
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "show_outbox"]
 
 #: as in `DeviceState.reason`
 _REASON_CHARACTERS = 2000
@@ -99,3 +101,15 @@ class Reporter:
             if self._published_s is None:
                 return 0.0
             return max(0.0, self._published_s + self._interval_s - now_s)
+
+
+def show_outbox(reporter: Reporter, outbox: Outbox, store: Store) -> None:
+    """Bring what waits and what was sent into the state; with an empty outbox work is done."""
+    waiting = len(outbox)
+    reporter.set(
+        outbox=waiting,
+        bytes_up=store.counter("outbox.bytes_up"),
+        rows_sent=store.counter("outbox.rows_accepted"),
+    )
+    if not waiting and reporter.state.status == "sending":
+        reporter.set(status="idle")

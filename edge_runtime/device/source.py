@@ -19,10 +19,15 @@ import numpy as np
 
 from edge_runtime.device.config import SourceConfig
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.schema import Schema, Table, read_table
+from edge_runtime.schema import WATERMARK, Schema, Table, read_table, refuse_synthetic
 
 __all__ = ["SOURCES", "CsvSource", "Piece", "Position", "Source", "open_source"]
 
+
+#: how Arrow and Parquet files begin
+_OTHER_KINDS = (b"ARROW1", b"PAR1")
+#: where the mark of synthetic rows is looked for, at either end
+_MARK_BYTES = 1 << 20
 
 #: enough to tell two files of the same kind apart, cheap to read again
 _TAIL_BYTES = 256
@@ -131,6 +136,7 @@ class CsvSource:
         try:
             with self._path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
+                self._refuse_other_kinds(file, size)
                 header, start = self._records(file, 0, limit=1)
                 restarted = position is not None and (
                     position.offset > size
@@ -152,6 +158,22 @@ class CsvSource:
         table = self._parse(header, body, schema, first_row=position.rows + 1)
         after = Position(offset=end, rows=position.rows + table.rows, identity=identity)
         return Piece(table, after, more=bool(body) and end < size, restarted=restarted)
+
+    def _refuse_other_kinds(self, file: io.BufferedReader, size: int) -> None:
+        """Refuse Parquet and Arrow by name, and synthetic rows among them as what they are.
+
+        Converting such a file to CSV, as "not UTF-8" would suggest, loses the mark.
+        """
+        if not file.read(len(_OTHER_KINDS[0])).startswith(_OTHER_KINDS):
+            return
+        # The schema is in the first message of an Arrow file and in the footer of a Parquet file.
+        ends = file.read(_MARK_BYTES)
+        file.seek(max(0, size - _MARK_BYTES))
+        if WATERMARK.encode() in ends + file.read():
+            refuse_synthetic({}, file=str(self._path))
+        raise DataError(
+            "is a Parquet or Arrow file, not CSV", file=str(self._path), hint="convert it first"
+        )
 
     def _records(
         self, file: io.BufferedReader, offset: int, *, limit: int | None = None

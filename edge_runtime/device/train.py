@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.clamp import clamp_columns
+from edge_runtime.device.closeness import replace_close
 from edge_runtime.device.holdout import held_out
 from edge_runtime.device.intake import Intake
 from edge_runtime.device.measure import measure, prepare
@@ -20,7 +21,7 @@ from edge_runtime.device.memory import give_back
 from edge_runtime.device.released import Released
 from edge_runtime.device.update import enqueue_update
 from edge_runtime.errors import PlanError, TrainingError
-from edge_runtime.generator import Bundle, Weights, open_engine, sample_codes
+from edge_runtime.generator import Bundle, Engine, Weights, open_engine, sample_codes
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.messages import Plan, RowRequest, TrainRequest, encode_batch
 from edge_runtime.privacy import Entry
@@ -95,7 +96,11 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     weights = _train(bench, plan, bundle, intake, paid)
     if weights is None:
         return Outcome("stopped")
-    _release(bench, plan, plan.rows, bundle, weights=weights, released=released, entry=paid)
+    # Where noise protects the rows, nothing else may look at the real ones any more.
+    real = _real_rows(intake, bundle, paid) if paid.rdp is None else None
+    _release(
+        bench, plan, plan.rows, bundle, weights=weights, released=released, entry=paid, real=real
+    )
     return Outcome("done")
 
 
@@ -231,6 +236,7 @@ def _release(
     weights: Weights,
     released: Released,
     entry: Entry,
+    real: npt.NDArray[np.int32] | None,
 ) -> None:
     """Enqueue rows from the trained network, and its update, settled with the ledger at once."""
     give_back()
@@ -244,7 +250,9 @@ def _release(
     # Narrow while they wait: one transaction takes them all.
     pieces: list[npt.NDArray[np.uint16]] = []
     if clamp is not None:
-        pieces = _sample(bench, bundle, weights, rows=rows, key=key, clamp=clamp)
+        pieces = _sample(bench, bundle, weights, rows=rows, key=key, clamp=clamp, real=real)
+        if not pieces:
+            reason = "every row drawn lies too close to a real one: no synthetic rows"
     statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
     with bench.store.transaction():
         ids = []
@@ -306,8 +314,9 @@ def _sample(
     rows: int,
     key: bytes,
     clamp: Mapping[int, npt.NDArray[np.int32]],
+    real: npt.NDArray[np.int32] | None,
 ) -> list[npt.NDArray[np.uint16]]:
-    """Draw rows from the trained network, one piece per message."""
+    """Draw rows from the trained network, one piece per message; away from `real`, where given."""
     engine = open_engine(
         bundle,
         weights=weights,
@@ -323,9 +332,50 @@ def _sample(
             )
             pieces.append(codes.astype(np.uint16))
             bench.reporter.set(progress=(start + size) / rows)
+        if real is not None:
+            pieces = _away(engine, bundle, pieces, key=key, clamp=clamp, real=real)
     finally:
         engine.close()
     return pieces
+
+
+def _away(
+    engine: Engine,
+    bundle: Bundle,
+    pieces: list[npt.NDArray[np.uint16]],
+    *,
+    key: bytes,
+    clamp: Mapping[int, npt.NDArray[np.int32]],
+    real: npt.NDArray[np.int32],
+) -> list[npt.NDArray[np.uint16]]:
+    """Replace rows that lie too close to real ones; WITHOUT PRIVACY only, see `closeness`."""
+    codes = np.concatenate(pieces).astype(np.int32)
+    offset = len(codes)
+
+    def redraw(at: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
+        nonlocal offset
+        wanted = {column: values[at] for column, values in clamp.items()}
+        fresh = sample_codes(engine, len(at), key=key, offset=offset, clamp=wanted)
+        offset += len(at)
+        return fresh
+
+    made = replace_close(codes, real=real, codec=bundle.codec, redraw=redraw)
+    _LOG.info(
+        "WITHOUT PRIVACY: %d of %d synthetic rows lay closer to a real row than real rows to each "
+        "other and were drawn again, %d of them in vain",
+        made.close,
+        len(codes),
+        made.left_out,
+    )
+    return [
+        made.codes[start : start + BATCH_ROWS].astype(np.uint16)
+        for start in range(0, len(made.codes), BATCH_ROWS)
+    ]
+
+
+def _real_rows(intake: Intake, bundle: Bundle, entry: Entry) -> npt.NDArray[np.int32]:
+    codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
+    return codes
 
 
 def _rows(bench: Bench, request: RowRequest, rows_public: float, columns: int) -> int:

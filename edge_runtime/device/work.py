@@ -1,4 +1,8 @@
-"""The worker thread: carries out plans, one after the other, and survives what goes wrong."""
+"""The device's work: carries out plans, one after the other, and survives what goes wrong.
+
+`PlanRunner` is the work itself and knows no thread; `Worker` runs it on one, so that the link never
+waits for training.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from edge_runtime.messages import Plan
 from edge_runtime.privacy import Ledger
 from edge_runtime.schema import Schema
 
-__all__ = ["STORE_FILE", "Worker"]
+__all__ = ["STORE_FILE", "PlanRunner", "Worker"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,8 +73,6 @@ class Worker:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
-        self._problem = ""
-        self._refused = ""
         #: why the worker ended before it was told to
         self.failure: EdgeRuntimeError | None = None
 
@@ -116,7 +118,55 @@ class Worker:
         self._on_news()
 
     def _loop(self, store: Store) -> None:
-        config = self._config
+        runner = PlanRunner(
+            config=self._config,
+            store=store,
+            bundles=self._bundles,
+            reporter=self._reporter,
+            should_stop=self._stop.is_set,
+            on_bundle_wanted=self._on_bundle_wanted,
+        )
+        while not self._stop.is_set():
+            self._wake.clear()
+            retry_s = runner.once()
+            self._on_news()
+            self._wake.wait(retry_s)
+
+
+class PlanRunner:
+    """Carries out plans on the thread that calls it.
+
+    Parameters
+    ----------
+    config : DeviceConfig
+        The device's configuration.
+    store : Store
+        Of the calling thread; the runner does not close it.
+    bundles : BundleCache
+        Where the bundles that plans name are found.
+    reporter : Reporter
+        Where progress is shown.
+    should_stop : callable ()
+        True once the process has been told to end; long work then saves itself and returns.
+    on_bundle_wanted : callable (str)
+        Called with the digest of a bundle to fetch.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: DeviceConfig,
+        store: Store,
+        bundles: BundleCache,
+        reporter: Reporter,
+        should_stop: Callable[[], bool],
+        on_bundle_wanted: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._reporter = reporter
+        self._on_bundle_wanted = on_bundle_wanted
+        self._problem = ""
+        self._refused = ""
         ledger = Ledger(
             store.connection,
             epsilon_limit=config.privacy.epsilon_limit,
@@ -124,32 +174,34 @@ class Worker:
         )
         plans = PlanBook(store)
         plans.reconsider_declined()
-        bench = Bench(
+        self._bench = Bench(
             config=config,
             store=store,
             ledger=ledger,
             outbox=Outbox(store, max_bytes=config.limits.outbox_bytes),
             plans=plans,
             source=open_source(config.source),
-            bundles=self._bundles,
-            reporter=self._reporter,
-            should_stop=self._stop.is_set,
+            bundles=bundles,
+            reporter=reporter,
+            should_stop=should_stop,
         )
-        keeper = SchemaKeeper(
+        self._keeper = SchemaKeeper(
             store=store,
             ledger=ledger,
             plans=plans,
             accept_new=config.privacy.accept_new_schema,
         )
-        bench.show_spent()
-        while not self._stop.is_set():
-            self._wake.clear()
-            retry_s = self._once(bench, keeper)
-            self._on_news()
-            self._wake.wait(retry_s)
+        self._bench.show_spent()
 
-    def _once(self, bench: Bench, keeper: SchemaKeeper) -> float | None:
-        """Do what can be done now; return when to look again, or None: when woken."""
+    def once(self) -> float | None:
+        """Do what can be done now.
+
+        Returns
+        -------
+        float or None
+            Seconds until it is worth looking again, or None: when something has arrived.
+        """
+        bench, keeper = self._bench, self._keeper
         schema = keeper.current()
         plan = bench.plans.current()
         if keeper.refused and keeper.refused != self._refused:

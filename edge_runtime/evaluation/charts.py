@@ -31,6 +31,8 @@ def bars(
     names: Sequence[str],
     ticks: Sequence[tuple[float, str]] | None = None,
     title: str,
+    errors: Sequence[float] | None = None,
+    series: tuple[str, str] = ("real", "synthetic"),
 ) -> str:
     """Draw real and synthetic shares over each other.
 
@@ -45,12 +47,18 @@ def bars(
         an outline. Without them the bars are categories, drawn apart and named below.
     title : str
         For screen readers.
+    errors : sequence of float, optional
+        Half the length of an error bar on each real share.
+    series : (str, str)
+        What real and synthetic shares are called.
     """
     width, height = 300.0, 108.0
     step = width / max(1, len(real))
-    top = max([*real, *synthetic, 1e-12])
+    spread = errors or [0.0] * len(real)
+    top = max([a + e for a, e in zip(real, spread, strict=True)] + [*synthetic, 1e-12])
     apart = min(3.0, step * 0.18) if ticks is None else 0.0
     parts: list[str] = []
+    whiskers: list[str] = []
     outline = f"M0 {height}"
     for i, (a, b) in enumerate(zip(real, synthetic, strict=True)):
         x, w = i * step, step - apart
@@ -61,11 +69,21 @@ def bars(
             f'width="{0.5 * w:.1f}" height="{hb:.1f}"/>'
         )
         parts.append(
-            f'<g class="bar"><title>{escape(names[i])}: real {a:.1%}, synthetic {b:.1%}</title>'
+            f'<g class="bar"><title>{escape(names[i])}: {series[0]} {a:.1%}'
+            f"{f' ± {spread[i]:.1%}' if errors else ''}, {series[1]} {b:.1%}</title>"
             f'<rect class="hit" x="{x:.1f}" y="0" width="{step:.1f}" height="{height}"/>'
             f'<rect class="real" x="{x:.1f}" y="{height - ha:.1f}" width="{w:.1f}" '
             f'height="{ha:.1f}"/>{inner if ticks is None else ""}</g>'
         )
+        if errors:
+            high, low = (
+                height - min(top, a + spread[i]) / top * height,
+                height - max(0.0, a - spread[i]) / top * height,
+            )
+            whiskers.append(
+                f'<line class="whisker" x1="{x + w / 2:.1f}" x2="{x + w / 2:.1f}" '
+                f'y1="{high:.1f}" y2="{low:.1f}"/>'
+            )
     if ticks is None:
         foot = _name_bars(parts, names, step=step, apart=apart, top=height)
     else:
@@ -77,6 +95,7 @@ def bars(
                 f'<text class="tick" x="{place * width:.1f}" y="{height + 13}" '
                 f'text-anchor="{anchor}">{escape(text)}</text>'
             )
+    parts += whiskers
     parts.append(f'<line class="axis" x1="0" x2="{width}" y1="{height}" y2="{height}"/>')
     return _svg(width, height + foot, title, parts)
 

@@ -45,7 +45,8 @@ def evaluate(
     Parameters
     ----------
     real, synthetic : path, frame or Table
-        Anything `read_table` reads. `real` are the rows the generator may have learnt from.
+        Anything `read_table` reads. `real` are the rows the generator may have learnt from; rows
+        that are marked as synthetic are refused there and in `holdout`.
     schema : Schema, optional
         Inferred from `real` when None (the real table's own schema when it is a `Table`).
     holdout : path, frame or Table, optional
@@ -87,7 +88,7 @@ def evaluate(
     if schema is None:
         schema = real.schema if isinstance(real, (Table, Frame)) else Schema.infer(real)
     rows = Frame.of(real, schema)
-    made = Frame.of(synthetic, schema)
+    made = Frame.of(synthetic, schema, synthetic=True)
     if not rows.rows or not made.rows:
         raise EvaluationError(f"{rows.rows} real and {made.rows} synthetic rows; both need some")
     if holdout is None:

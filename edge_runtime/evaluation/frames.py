@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import EvaluationError, MissingExtraError
-from edge_runtime.schema import Schema, Table, read_table
+from edge_runtime.schema import Schema, Table, marked_of, read_table, refuse_synthetic
+from edge_runtime.schema.sources import source_name
 
 if TYPE_CHECKING:
     import pandas
@@ -44,20 +45,29 @@ class Frame:
     labels: dict[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, source: Any, schema: Schema) -> Frame:
+    def of(cls, source: Any, schema: Schema, *, synthetic: bool = False) -> Frame:
         """Read anything `read_table` reads, or take a `Table` or `Frame` as it is.
 
         Raises
         ------
         DataError
-            A value does not fit the schema.
+            A value does not fit the schema, or rows marked as synthetic came without `synthetic`.
         """
         if isinstance(source, Frame):
             return source
+        if not synthetic:
+            mark = (
+                source.synthetic
+                if isinstance(source, Table)
+                else marked_of(getattr(source, "attrs", None))
+            )
+            refuse_synthetic(mark, file=source_name(source))
         fast = _from_pandas(source, schema)
         if fast is not None:
             return fast
-        table = source if isinstance(source, Table) else read_table(source, schema)
+        table = (
+            source if isinstance(source, Table) else read_table(source, schema, synthetic=synthetic)
+        )
         numbers: dict[str, F64] = {}
         codes: dict[str, I32] = {}
         labels: dict[str, tuple[str, ...]] = {}

@@ -1,13 +1,13 @@
-"""The report as one page that loads nothing: style and drawings are inside it."""
+"""The report of a comparison with real rows, as one page."""
 
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from edge_runtime.evaluation import charts
 from edge_runtime.evaluation.fleet_section import fleet_sections
+from edge_runtime.evaluation.shell import card, loud, standalone
 from edge_runtime.evaluation.words import METRIC_NAMES, count, findings, limits, number
 
 __all__ = ["render"]
@@ -15,7 +15,6 @@ __all__ = ["render"]
 
 def render(figures: dict[str, Any]) -> str:
     """Return the page for the figures of a report (plain values, None where undefined)."""
-    style = files("edge_runtime.evaluation").joinpath("style.css").read_text(encoding="utf-8")
     body = [
         _header(figures),
         _loud(figures),
@@ -29,15 +28,7 @@ def render(figures: dict[str, Any]) -> str:
         _limits(figures),
         _footer(figures),
     ]
-    title = escape(figures["title"])
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>{style}</style></head><body><main>"
-        + "\n".join(part for part in body if part)
-        + "</main></body></html>\n"
-    )
+    return standalone(figures["title"], body)
 
 
 def _header(figures: dict[str, Any]) -> str:
@@ -53,30 +44,22 @@ def _loud(figures: dict[str, Any]) -> str:
     privacy = figures.get("privacy")
     if privacy is None or privacy.get("epsilon") is not None:
         return ""
-    return (
-        '<div class="loud">WITHOUT PRIVACY: these rows carry no privacy guarantee.'
-        "<span>No noise was added anywhere. Synthetic rows may repeat real ones; treat them as "
-        "you would treat the real table.</span></div>"
-    )
-
-
-def _card(label: str, figure: str, beside: str, *, bad: bool = False) -> str:
-    return (
-        f'<div class="card{" bad" if bad else ""}"><div class="label">{escape(label)}</div>'
-        f'<div class="figure">{escape(figure)}</div>'
-        f'<div class="beside">{escape(beside)}</div></div>'
+    return loud(
+        "WITHOUT PRIVACY: these rows carry no privacy guarantee.",
+        "No noise was added anywhere. Synthetic rows may repeat real ones; treat them as you would "
+        "treat the real table.",
     )
 
 
 def _cards(figures: dict[str, Any]) -> str:
     fidelity = figures["fidelity"]
     cards = [
-        _card(
+        card(
             "Column shapes",
             number(fidelity["shapes"]),
             f"real against real: {number(fidelity['ceiling']['shapes'])}",
         ),
-        _card(
+        card(
             "Column pairs",
             number(fidelity["pairs"]),
             f"real against real: {number(fidelity['ceiling']['pairs'])}",
@@ -86,7 +69,7 @@ def _cards(figures: dict[str, Any]) -> str:
     if utility is not None:
         by_kind = {score["kind"]: score["value"] for score in utility["scores"]}
         cards.append(
-            _card(
+            card(
                 f"{METRIC_NAMES[utility['metric']]} for {utility['target']}",
                 number(by_kind.get("release")),
                 f"trained on real rows: {number(by_kind.get('real'))}",
@@ -94,12 +77,12 @@ def _cards(figures: dict[str, Any]) -> str:
         )
     privacy = figures.get("privacy")
     if privacy is None:
-        cards.append(_card("Privacy", "unknown", "no statement came with these rows", bad=True))
+        cards.append(card("Privacy", "unknown", "no statement came with these rows", bad=True))
     elif privacy.get("epsilon") is None:
-        cards.append(_card("Privacy", "none", "rows carry no guarantee", bad=True))
+        cards.append(card("Privacy", "none", "rows carry no guarantee", bad=True))
     else:
         cards.append(
-            _card(
+            card(
                 "Epsilon spent, worst device" if figures.get("fleet") else "Epsilon spent",
                 number(privacy["epsilon"], 2),
                 f"delta {privacy.get('delta', 0):g}, per {privacy.get('unit', 'row')}",
@@ -108,7 +91,7 @@ def _cards(figures: dict[str, Any]) -> str:
     fleet = figures.get("fleet")
     if fleet is not None:
         cards.append(
-            _card(
+            card(
                 "Real rows sent",
                 count(fleet["real_rows_sent"]),
                 f"{count(fleet['rows_accepted'])} synthetic rows accepted",

@@ -18,10 +18,12 @@ from edge_runtime.schema.reading import iter_tables, read_table
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import MISSING_TOKENS
+from edge_runtime.schema.watermark import WATERMARK, marked_metadata, marked_of, refuse_synthetic
 from edge_runtime.schema.writing import TableWriter, write_table
 
 __all__ = [
     "MISSING_TOKENS",
+    "WATERMARK",
     "BlockDecoder",
     "Census",
     "Codec",
@@ -37,8 +39,11 @@ __all__ = [
     "format_timestamp",
     "infer_schema",
     "iter_tables",
+    "marked_metadata",
+    "marked_of",
     "merge_census",
     "parse_timestamp",
     "read_table",
+    "refuse_synthetic",
     "write_table",
 ]

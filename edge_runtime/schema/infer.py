@@ -20,6 +20,7 @@ from edge_runtime.schema.columns import Column, format_timestamp, parse_timestam
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.sources import Raw, Source, raw_chunks, source_name
 from edge_runtime.schema.values import MISSING_TOKENS
+from edge_runtime.schema.watermark import refuse_synthetic
 
 __all__ = ["infer_schema"]
 
@@ -36,7 +37,11 @@ _DAY = 86_400_000_000
 
 
 def infer_schema(
-    source: Source, *, name: str | None = None, conditions: Iterable[str] = ()
+    source: Source,
+    *,
+    name: str | None = None,
+    conditions: Iterable[str] = (),
+    synthetic: bool = False,
 ) -> tuple[Schema, tuple[str, ...]]:
     """Draft a schema from a table.
 
@@ -48,6 +53,8 @@ def infer_schema(
         The schema's name; by default the file's, or ``"table"``.
     conditions : iterable of str
         Names of condition columns; they move to the front.
+    synthetic : bool
+        Whether rows marked as synthetic are welcome, as for `read_table`.
 
     Returns
     -------
@@ -59,13 +66,15 @@ def infer_schema(
     Raises
     ------
     DataError
-        The source cannot be read, or has no usable column.
+        The source cannot be read, has no usable column, or is marked as synthetic and not welcome.
     SchemaError
         A condition names no column.
     """
     file = source_name(source)
     drafts: dict[str, _Draft] = {}
     for chunk in raw_chunks(source, names=None, file=file):
+        if not synthetic:
+            refuse_synthetic(chunk.synthetic, file=file)
         for column, raw in chunk.columns.items():
             drafts.setdefault(str(column), _Draft(str(column))).add(raw)
     wanted = tuple(conditions)

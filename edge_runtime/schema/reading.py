@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.schema.infer import infer_schema
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.sources import RawChunk, Source, raw_chunks, source_name
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import MISSING_TOKENS, Place, typed_column
+from edge_runtime.schema.watermark import refuse_synthetic
 from edge_runtime.schema.writing import listed
 
 __all__ = ["iter_tables", "read_table"]
@@ -26,6 +28,7 @@ def read_table(
     missing_tokens: tuple[str, ...] = MISSING_TOKENS,
     file: str | None = None,
     first_row: int = 1,
+    synthetic: bool = False,
 ) -> Table:
     """Read a table.
 
@@ -46,6 +49,8 @@ def read_table(
         Name of the source in error messages.
     first_row : int
         Number of the source's first row, for error messages.
+    synthetic : bool
+        Whether rows marked as synthetic are welcome: by default rows are read as real ones.
 
     Returns
     -------
@@ -55,10 +60,15 @@ def read_table(
     ------
     DataError
         The source cannot be read, lacks a column, has a value of a wrong type, or a missing value
-        where none is allowed. Names file, row, column and value.
+        where none is allowed (names file, row, column and value); or the rows are marked as
+        synthetic and not welcome.
     """
     if schema is None:
-        schema = source.schema if isinstance(source, Table) else Schema.infer(source)
+        schema = (
+            source.schema
+            if isinstance(source, Table)
+            else infer_schema(source, synthetic=synthetic)[0]
+        )
         if not isinstance(source, Table) and hasattr(source, "seek"):
             source.seek(0)  # an open file was read to its end to infer the schema
     tables = iter_tables(
@@ -69,6 +79,7 @@ def read_table(
         missing_tokens=missing_tokens,
         file=file,
         first_row=first_row,
+        synthetic=synthetic,
     )
     return Table.concat(list(tables))
 
@@ -82,6 +93,7 @@ def iter_tables(
     missing_tokens: tuple[str, ...] = MISSING_TOKENS,
     file: str | None = None,
     first_row: int = 1,
+    synthetic: bool = False,
 ) -> Iterator[Table]:
     """Read a table in chunks of bounded size; parameters and errors as in `read_table`.
 
@@ -90,23 +102,28 @@ def iter_tables(
     Table
         At least one, possibly empty.
     """
-    if isinstance(source, Table):
-        source = {name: listed(source, name) for name in source.schema.names}
-    name = file or source_name(source)
+    name = file or (source.file if isinstance(source, Table) else source_name(source))
     start = first_row + skip_rows
     stop = None if max_rows is None else start + max_rows
     produced = False
+    mark: Mapping[str, Any] | None = None
+    if isinstance(source, Table):
+        mark = source.synthetic
+        source = {name: listed(source, name) for name in source.schema.names}
     for chunk in raw_chunks(source, names=schema.names, file=name, first_row=first_row):
+        mark = chunk.synthetic if mark is None else mark
+        if not synthetic:
+            refuse_synthetic(mark, file=name)
         end = chunk.first_row + chunk.rows
         low, high = max(start, chunk.first_row), end if stop is None else min(stop, end)
         if high > low:
             produced = True
             part = slice(low - chunk.first_row, high - chunk.first_row)
-            yield _typed(chunk, part, schema, missing_tokens, name)
+            yield _typed(chunk._replace(synthetic=mark), part, schema, missing_tokens, name)
         if stop is not None and end >= stop:
             break
     if not produced:
-        nothing = RawChunk({column: [] for column in schema.names}, start)
+        nothing = RawChunk({column: [] for column in schema.names}, start, mark)
         yield _typed(nothing, slice(0, 0), schema, missing_tokens, name)
 
 
@@ -123,4 +140,11 @@ def _typed(
             place=Place(file, low),
             missing_tokens=tokens,
         )
-    return Table(schema=schema, columns=columns, missing=missing, file=file, first_row=low)
+    return Table(
+        schema=schema,
+        columns=columns,
+        missing=missing,
+        file=file,
+        first_row=low,
+        synthetic=chunk.synthetic,
+    )

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError, MissingExtraError
+from edge_runtime.schema.watermark import marked_of
 
 __all__ = ["CHUNK_ROWS", "ArrowStream", "RawChunk", "Source", "raw_chunks", "source_name"]
 
@@ -47,10 +48,13 @@ class RawChunk(NamedTuple):
         [rows] each, as the source holds them.
     first_row : int
         Number of the first row, counted from 1.
+    synthetic : dict or None
+        What the source's mark of synthetic rows says, see `watermark`.
     """
 
     columns: dict[str, Raw]
     first_row: int
+    synthetic: dict[str, Any] | None = None
 
     @property
     def rows(self) -> int:
@@ -213,7 +217,7 @@ def _from_pandas(frame: Any, names: Sequence[str] | None, file: str, first_row: 
             columns[str(name)] = series.to_numpy()
         else:
             columns[str(name)] = series.astype(object).tolist()
-    return RawChunk(columns, first_row)
+    return RawChunk(columns, first_row, marked_of(getattr(frame, "attrs", None)))
 
 
 def _from_parquet(
@@ -227,14 +231,15 @@ def _from_parquet(
     try:
         with pq.ParquetFile(path) as parquet:
             header = parquet.schema_arrow.names
+            mark = marked_of(parquet.schema_arrow.metadata)
             wanted = header if names is None else list(names)
             _positions(header, wanted, file)
             row = first_row
             for batch in parquet.iter_batches(batch_size=CHUNK_ROWS * 32, columns=wanted):
-                yield _from_record_batch(batch, wanted, row)
+                yield _from_record_batch(batch, wanted, row, mark)
                 row += batch.num_rows
             if row == first_row:
-                yield RawChunk({name: [] for name in wanted}, first_row)
+                yield RawChunk({name: [] for name in wanted}, first_row, mark)
     except pa.ArrowException as error:
         raise DataError(f"is not a readable Parquet file ({error})", file=file) from error
 
@@ -249,18 +254,21 @@ def _from_arrow(
         return
     with pa.RecordBatchReader.from_stream(source) as reader:
         header = reader.schema.names
+        mark = marked_of(reader.schema.metadata)
         wanted = header if names is None else list(names)
         _positions(header, wanted, file)
         row = first_row
         for batch in reader:
-            yield _from_record_batch(batch, wanted, row)
+            yield _from_record_batch(batch, wanted, row, mark)
             row += batch.num_rows
         if row == first_row:
-            yield RawChunk({name: [] for name in wanted}, first_row)
+            yield RawChunk({name: [] for name in wanted}, first_row, mark)
 
 
-def _from_record_batch(batch: Any, wanted: Sequence[str], row: int) -> RawChunk:
-    return RawChunk({name: _arrow_column(batch.column(name)) for name in wanted}, row)
+def _from_record_batch(
+    batch: Any, wanted: Sequence[str], row: int, mark: dict[str, Any] | None
+) -> RawChunk:
+    return RawChunk({name: _arrow_column(batch.column(name)) for name in wanted}, row, mark)
 
 
 def _arrow_column(array: Any) -> Raw:
@@ -287,6 +295,7 @@ def _from_nanoarrow(
     import nanoarrow as na  # noqa: PLC0415 - only needed for this kind of source
 
     stream = na.ArrayStream(source)
+    mark = marked_of(stream.schema.metadata)
     header = [field.name for field in stream.schema.fields]
     wanted = header if names is None else list(names)
     positions = _positions(header, wanted, file)
@@ -297,7 +306,7 @@ def _from_nanoarrow(
             name: list(children[position].iter_py())
             for name, position in zip(wanted, positions, strict=True)
         }
-        yield RawChunk(columns, row)
+        yield RawChunk(columns, row, mark)
         row += len(array)
     if row == first_row:
-        yield RawChunk({name: [] for name in wanted}, first_row)
+        yield RawChunk({name: [] for name in wanted}, first_row, mark)

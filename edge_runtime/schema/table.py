@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edge_runtime.errors import MissingExtraError, SchemaError
 from edge_runtime.schema.coded import Coded, Columns
 from edge_runtime.schema.schema import Schema
+from edge_runtime.schema.watermark import WATERMARK, marked_metadata
 
 if TYPE_CHECKING:
     import pandas
@@ -45,6 +47,9 @@ class Table:
         Where the rows came from, for error messages.
     first_row : int
         Number of the first row in that file, counted from 1.
+    synthetic : mapping, optional
+        Marks the rows as synthetic and says where they are from; see `watermark`. Every form that
+        has room for the mark carries it.
 
     Raises
     ------
@@ -60,6 +65,7 @@ class Table:
         missing: Mapping[str, NDArray[np.bool_]] | None = None,
         file: str = "<table>",
         first_row: int = 1,
+        synthetic: Mapping[str, Any] | None = None,
     ) -> None:
         if set(columns) != set(schema.names):
             raise SchemaError(
@@ -74,6 +80,7 @@ class Table:
         self.missing: dict[str, NDArray[np.bool_]] = {}
         self.file = file
         self.first_row = first_row
+        self.synthetic = None if synthetic is None else dict(synthetic)
         for column in schema.columns:
             values = columns[column.name]
             given = None if missing is None else missing.get(column.name)
@@ -121,7 +128,25 @@ class Table:
             missing={name: mask[rows] for name, mask in self.missing.items()},
             file=self.file,
             first_row=self.first_row,
+            synthetic=self.synthetic,
         )
+
+    def marked(self, facts: Mapping[str, Any]) -> Table:
+        """Return the same rows, marked as synthetic.
+
+        Parameters
+        ----------
+        facts : mapping
+            Where they are from, as plain values.
+
+        Returns
+        -------
+        Table
+            Shares its arrays with this one.
+        """
+        made = copy.copy(self)
+        made.synthetic = dict(facts)
+        return made
 
     @classmethod
     def concat(cls, tables: Sequence[Table]) -> Table:
@@ -135,6 +160,7 @@ class Table:
         Returns
         -------
         Table
+            Synthetic as soon as one of them is: such a table is not real rows any more.
 
         Raises
         ------
@@ -154,6 +180,7 @@ class Table:
             missing={n: np.concatenate([t.missing[n] for t in tables]) for n in schema.names},
             file=tables[0].file,
             first_row=tables[0].first_row,
+            synthetic=next((t.synthetic for t in tables if t.synthetic is not None), None),
         )
 
     def to_arrow(self) -> pyarrow.Table:
@@ -163,7 +190,7 @@ class Table:
         -------
         pyarrow.Table
             number float64, integer int64, boolean bool, category string,
-            timestamp microseconds in UTC.
+            timestamp microseconds in UTC; synthetic rows with their mark in the metadata.
 
         Raises
         ------
@@ -196,7 +223,8 @@ class Table:
             if column.kind == "boolean":
                 values = values == 1
             arrays.append(pa.array(values, type=types[column.kind], mask=mask))
-        return pa.table(arrays, names=list(self.schema.names))
+        mark = None if self.synthetic is None else marked_metadata(self.synthetic, pandas=True)
+        return pa.table(arrays, names=list(self.schema.names), metadata=mark)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the table in pandas.
@@ -206,7 +234,8 @@ class Table:
         pandas.DataFrame
             number float64; integer int64; boolean bool; category object (str or None);
             timestamp datetime64[us, UTC]. As pandas does by itself, integers that may be missing
-            are float64 with NaN and booleans that may be missing object with None.
+            are float64 with NaN and booleans that may be missing object with None. Synthetic
+            rows have their mark in `attrs`.
 
         Raises
         ------
@@ -237,7 +266,10 @@ class Table:
                 frame[column.name] = pd.Series(values, dtype=object)
             else:
                 frame[column.name] = values
-        return pd.DataFrame(frame)
+        made = pd.DataFrame(frame)
+        if self.synthetic is not None:
+            made.attrs[WATERMARK] = dict(self.synthetic)
+        return made
 
 
 def _joined(parts: Sequence[Columns], name: str) -> NDArray[Any] | Coded:

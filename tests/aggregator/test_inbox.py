@@ -16,7 +16,7 @@ from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import Ack, Plan, PrivacyStatement
-from edge_runtime.schema import Codec
+from edge_runtime.schema import Codec, marked_of
 
 from .conftest import Kit, make_inbox, make_kit, sha256
 
@@ -41,8 +41,14 @@ def test_an_accepted_batch_is_in_the_pool_as_it_was_sent(kit: Kit) -> None:
     assert rows.codes.dtype == np.int32
     # The file alone can be read by anything that reads Parquet.
     table = pq.ParquetFile(kit.config.data_dir / record.path).read()
-    assert table.column_names == [f"code_{n}" for n in kit.workspace.schema.names]
-    assert {str(t) for t in table.schema.types} == {"uint8"}
+    coded = [f"code_{n}" for n in kit.workspace.schema.names]
+    assert table.column_names == [*coded, "parent_bundle", "depth"]
+    assert set(table["parent_bundle"].to_pylist()) == {bundle.digest} == {record.bundle_digest}
+    assert set(table["depth"].to_pylist()) == {1} == {record.depth}
+    assert marked_of(table.schema.metadata) == {
+        "fleet": "testing", "device": "a", "round": 1, "parent": bundle.digest, "depth": 1,
+    }  # fmt: skip
+    assert {str(table.schema.field(c).type) for c in coded} == {"uint8"}
 
 
 def test_a_duplicate_is_acknowledged_again_and_not_counted(kit: Kit) -> None:
@@ -226,6 +232,12 @@ def test_the_pool_is_queried_through_ibis(kit: Kit) -> None:
     assert counts.to_pyarrow().to_pylist() == [
         {"device": "a", "rows": 400},
         {"device": "b", "rows": 400},
+    ]
+    bundle = kit.workspace.bundle()
+    assert bundle is not None
+    lineage = table.select("device", "round", "parent_bundle", "depth").distinct()
+    assert lineage.order_by("device").to_pyarrow().to_pylist() == [
+        {"device": name, "round": 1, "parent_bundle": bundle.digest, "depth": 1} for name in "ab"
     ]
     late = table.filter(table.code_late == 1).count().to_pyarrow().as_py()
     assert late == int((kit.workspace.pool_rows().codes[:, 0] == 1).sum())

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from edge_runtime.aggregator import make_release, status, verify_release
 from edge_runtime.aggregator.workspace import create_workspace, open_workspace
-from edge_runtime.errors import AggregatorError
+from edge_runtime.errors import AggregatorError, DataError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import DeviceState
 from edge_runtime.schema import Schema, read_table
@@ -34,7 +34,10 @@ def test_a_release_is_complete_and_reproducible(kit: Kit, tmp_path: Path) -> Non
         "generator.bundle",
         "MODEL_CARD.md",
         "PRIVACY.md",
+        "lineage.json",
         "release.json",
+        "report.html",
+        "report.json",
         "SHA256SUMS",
     }
     for name in names:
@@ -44,8 +47,12 @@ def test_a_release_is_complete_and_reproducible(kit: Kit, tmp_path: Path) -> Non
 
     # As many rows as the pool has, which is less than the fleet's 4,000.
     assert first.rows == 3000
-    table = read_table(first.data, Schema.load(first.path / "schema.json"))
+    schema = Schema.load(first.path / "schema.json")
+    with pytest.raises(DataError, match="synthetic rows where real ones belong"):
+        read_table(first.data, schema)
+    table = read_table(first.data, schema, synthetic=True)
     assert table.rows == 3000
+    assert table.synthetic == {"fleet": "testing", "release": first.facts["id"], "depth": 1}
     # Devices weigh as their rows: a has 3,000 of 4,000, though both sent 1,500.
     share = float(np.mean(table.columns["origin"] == "EWR"))
     assert abs(share - 0.75) < 0.02
@@ -54,7 +61,13 @@ def test_a_release_is_complete_and_reproducible(kit: Kit, tmp_path: Path) -> Non
     assert facts["estimated_real_rows"] == 4000
     assert facts["privacy"]["epsilon"] == 0.1
     assert facts["devices"] == 2
-    assert "Differential privacy per row" in (first.path / "PRIVACY.md").read_text()
+    assert facts["mode"] == "matched"  # there is an anchor
+    statement = (first.path / "PRIVACY.md").read_text()
+    assert "Differential privacy, by each device itself" in statement
+    assert "one row: added or removed" in statement
+    assert "| 0 | census | 2 | Histograms of every column" in statement
+    assert "WITHOUT PRIVACY" not in statement
+    assert first.facts["id"] in (first.path / "MODEL_CARD.md").read_text()
 
 
 def test_rows_can_be_chosen_and_an_earlier_release_is_replaced(kit: Kit, tmp_path: Path) -> None:
@@ -104,7 +117,7 @@ def test_without_privacy_every_page_says_so(tmp_path: Path) -> None:
     kit = make_kit(tmp_path, privacy={"epsilon": "none"})
     kit.filled(rows=100)
     release = make_release(kit.config.data_dir, tmp_path / "r")
-    for name in ("PRIVACY.md", "MODEL_CARD.md", "release.json"):
+    for name in ("PRIVACY.md", "MODEL_CARD.md", "release.json", "report.html", "report.json"):
         assert "WITHOUT PRIVACY" in (release.path / name).read_text(), name
     shown = status(kit.config.data_dir)
     assert shown["private"] is False

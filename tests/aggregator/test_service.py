@@ -110,7 +110,7 @@ def test_a_fleet_goes_through_all_rounds_while_the_aggregator_is_killed(
         assert [bundle.round for bundle in bundles] == [0, 1, 2]
         catalogue.close()
 
-        assert verify_release(data / "release") == 6
+        assert verify_release(data / "release") == 9
         shown = status(data)
         assert shown["phase"] == "done"
         assert shown["totals"]["rows"] == 2400

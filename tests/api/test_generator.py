@@ -9,7 +9,7 @@ from sklego.datasets import load_arrests
 
 import edge_runtime
 from edge_runtime import Generator, Schema, __version__
-from edge_runtime.errors import BundleError, SamplingError, SchemaError
+from edge_runtime.errors import BundleError, DataError, SamplingError, SchemaError
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,22 @@ def test_where_on_another_column_rejects(generator: Generator) -> None:
     assert len(table) == 700
     assert set(table.citizen) == {"No"}
     assert set(table.released) == {"Yes"}
+
+
+def test_sampled_rows_are_marked_and_not_learnt_from(
+    generator: Generator, frame: pd.DataFrame, schema: Schema
+) -> None:
+    mark = {"bundle": generator.bundle.digest, "depth": 1}
+    for rows in (generator.sample(50), generator.sample(50, where={"colour": "Black"})):
+        assert rows.synthetic == mark
+        for source in (rows, rows.to_pandas(), rows.to_arrow()):
+            with pytest.raises(DataError, match="synthetic rows where real ones belong"):
+                Generator.fit(source, schema)
+            with pytest.raises(DataError, match="synthetic rows where real ones belong"):
+                edge_runtime.evaluate(source, rows, schema=schema)
+            with pytest.raises(DataError, match="synthetic rows where real ones belong"):
+                edge_runtime.evaluate(frame, rows, schema=schema, holdout=source)
+            assert edge_runtime.evaluate(frame, source, schema=schema).figures["rows"]
 
 
 def test_what_cannot_be_drawn_is_said(generator: Generator) -> None:

@@ -142,10 +142,30 @@ def test_from_rows_to_release(fleet: Fleet, run: Run) -> None:
     told = run("release", config, "--out", out, "--rows", 500)
     assert told.code == 0
     assert "500 synthetic rows" in told.out
-    assert read_table(out / "data.parquet").rows == 500
+    assert read_table(out / "data.parquet", synthetic=True).rows == 500
     again = run("release", home / "data", "--out", home / "again", "--rows", 500, "--json").json
     assert again["rows"] == 500
     assert (home / "again" / "data.parquet").read_bytes() == (out / "data.parquet").read_bytes()
+    listed = run("release", home / "data", "--list", "--json").json
+    assert [r["rows"] for r in listed][1:] == [500]  # the first was made when the rounds ended
+    assert run("release", config, "--list").out.count("epsilon") == 2
+    told = run("release", config, "--again", listed[-1]["id"][:6], "--out", home / "copy")
+    assert told.code == 0
+    for path in out.iterdir():
+        assert path.read_bytes() == (home / "copy" / path.name).read_bytes(), path.name
+    even = run("release", config, "--out", home / "even", "--mode", "balanced", "--json").json
+    assert even["mode"] == "balanced"
+    refused = run("fit", out / "data.parquet", "--out", home / "x.bundle")
+    assert refused.code == 5
+    assert "synthetic rows where real ones belong" in refused.err
+    assert "fleet small" in refused.err
+    for wrong in (
+        ("--verify", "--rows", 5),
+        ("--again", "x", "--seed", 1, "--out", home / "y"),
+        (),
+    ):
+        assert run("release", config, *wrong).code == 2
+    assert run("release", config, "--again", "nothing", "--out", home / "y").code == 1
     assert run("release", out, "--verify").code == 0
     assert run("release", out, "--verify", "--json").json["intact"]
     facts = json.loads((out / "release.json").read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from edge_runtime.device.config import SourceConfig
 from edge_runtime.device.source import SOURCES, Piece, Position, Source, open_source
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.schema import Column, Schema
+from edge_runtime.schema import Column, Schema, read_table, write_table
 
 SCHEMA = Schema(
     name="things",
@@ -102,6 +103,29 @@ def rows_of(found: list[Piece]) -> list[Row]:
 @pytest.fixture(params=sorted(SOURCES))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_files_of_synthetic_rows_are_refused_as_such(
+    kind: str, marked: bool, tmp_path: Path
+) -> None:
+    maker, source = make(kind, tmp_path)
+    maker.write(ROWS)
+    table = read_table(maker.path, SCHEMA)
+    written = tmp_path / "made.parquet"
+    write_table(table.marked({"fleet": "north"}) if marked else table, written)
+    maker.path.write_bytes(written.read_bytes())
+    match = "synthetic rows where real ones belong" if marked else "not CSV"
+    with pytest.raises(DataError, match=match) as caught:
+        source.read(SCHEMA, None)
+    assert caught.value.file == str(maker.path)
+    arrow = io.BytesIO()
+    made = table.marked({"fleet": "north"}).to_arrow()
+    with pa.ipc.new_file(arrow, made.schema) as writer:
+        writer.write_table(made)
+    maker.path.write_bytes(arrow.getvalue())
+    with pytest.raises(DataError, match="synthetic rows where real ones belong"):
+        source.read(SCHEMA, None)
 
 
 def test_every_source_is_in_the_suite() -> None:

@@ -19,7 +19,14 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.errors import MessageError, RangeError, ShapeError, SizeError, VersionError
+from edge_runtime.errors import (
+    DataError,
+    MessageError,
+    RangeError,
+    ShapeError,
+    SizeError,
+    VersionError,
+)
 from edge_runtime.messages import (
     Ack,
     AnchorRequest,
@@ -50,6 +57,7 @@ from edge_runtime.messages import (
     peek_batch,
     peek_summary,
 )
+from edge_runtime.schema import Column, Schema, marked_of, read_table
 from tests.messages import objects as make
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -366,6 +374,17 @@ def test_batches_that_do_not_fit_the_codec_are_refused(
 ) -> None:
     with pytest.raises(error):
         decode_batch(arrow(table), **AB)
+
+
+def test_a_batch_is_marked_as_synthetic() -> None:
+    codes = np.array([[0, 1]], dtype=np.int32)
+    data = encode_batch(header(depth=3), codes, **AB)
+    stream = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    table = pa.ipc.open_stream(stream).read_all()
+    assert marked_of(table.schema.metadata) == {"fleet": "f", "depth": 3}
+    schema = Schema(name="t", columns=(Column(name="a", kind="integer", low=0, high=9),))
+    with pytest.raises(DataError, match="synthetic rows where real ones belong"):
+        read_table(table, schema)
 
 
 def test_a_batch_needs_a_header_of_its_kind() -> None:

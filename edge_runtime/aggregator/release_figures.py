@@ -1,0 +1,258 @@
+"""What the report of a release shows: its rows held against the fleet's noisy counts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.aggregator.anchor import Anchor, Table
+from edge_runtime.aggregator.records import MessageRecord
+from edge_runtime.schema import Codec
+
+__all__ = ["cell_figures", "column_figures", "findings", "lineage_figures", "table_figures"]
+
+Codes = npt.NDArray[np.int32]
+
+#: labels below a column of numbers
+_TICKS = 3
+#: a distance beyond what noise explains that is worth a sentence
+_VISIBLE = 0.02
+#: copies of one pooled row on average from which on people should know
+_MANY_COPIES = 3.0
+
+
+def column_figures(
+    codec: Codec, pooled: Codes, released: Codes, anchor: Anchor | None, census: Anchor | None
+) -> list[dict[str, Any]]:
+    """Return one entry per column: shares in the anchor and the release, distance, noise.
+
+    Parameters
+    ----------
+    codec : Codec
+    pooled, released : int32 [n, D]
+        The pool before weighting, and the rows drawn.
+    anchor, census : Anchor or None
+        The second stands in for columns that the first has not measured.
+    """
+    figures = []
+    for d, (column, k) in enumerate(zip(codec.schema.columns, codec.cardinalities, strict=True)):
+        measured = [a.one_way(d) for a in (anchor, census) if a is not None]
+        table = next((t for t in measured if t is not None), None)
+        labels = [codec.label(d, code) for code in range(k)]
+        counts = np.bincount(released[:, d], minlength=k)
+        figures.append(
+            {
+                "name": column.name,
+                "kind": column.kind,
+                "unit": column.unit or "",
+                "condition": column.condition,
+                "bars": labels,
+                "ticks": _ticks(labels, column.nullable) if column.numeric else None,
+                "anchor": None if table is None else table.distribution.tolist(),
+                "errors": None if table is None else [2 * _share_error(table)] * k,
+                "release": (counts / len(released)).tolist(),
+                **_distances(table, pooled, released),
+            }
+        )
+    return figures
+
+
+def table_figures(
+    codec: Codec, pooled: Codes, released: Codes, anchor: Anchor | None
+) -> list[dict[str, Any]]:
+    """Return one entry per measured table over several columns."""
+    if anchor is None:
+        return []
+    names = codec.schema.names
+    return [
+        {
+            "columns": [names[d] for d in table.columns],
+            "cells": int(table.counts.size),
+            **_distances(table, pooled, released),
+        }
+        for table in anchor.tables.values()
+        if len(table.columns) > 1
+    ]
+
+
+def cell_figures(
+    codec: Codec, cells: Codes, cell: npt.NDArray[np.intp], chosen: npt.NDArray[np.intp]
+) -> list[dict[str, Any]]:
+    """Return one entry per combination of conditions that the pool has.
+
+    Parameters
+    ----------
+    codec : Codec
+    cells, cell
+        From `drawing.condition_cells`.
+    chosen : intp [rows]
+        Indices of the pooled rows drawn.
+    """
+    names = codec.schema.names
+    if not cells.shape[1]:
+        return []
+    pooled = np.bincount(cell, minlength=len(cells))
+    drawn = np.bincount(cell[chosen], minlength=len(cells))
+    distinct = np.bincount(cell[np.unique(chosen)], minlength=len(cells))
+    return [
+        {
+            "conditions": {names[d]: codec.label(d, int(code)) for d, code in enumerate(codes)},
+            "pooled": int(pooled[i]),
+            "released": int(drawn[i]),
+            "distinct": int(distinct[i]),
+        }
+        for i, codes in enumerate(cells)
+    ]
+
+
+def lineage_figures(
+    batches: Sequence[MessageRecord], chosen: npt.NDArray[np.intp]
+) -> dict[str, Any]:
+    """Return where the rows drawn are from.
+
+    Parameters
+    ----------
+    batches : sequence of MessageRecord
+        In the order in which the pool was read.
+    chosen : intp [rows]
+        Indices of the pooled rows drawn.
+
+    Returns
+    -------
+    dict
+        ``rows``: one entry per device, round, parent bundle and depth with ``pooled`` and
+        ``released`` rows; ``groups``: the same over all devices; ``devices``: per device.
+    """
+    batch_of = np.repeat(np.arange(len(batches)), [batch.rows for batch in batches])
+    drawn = np.bincount(batch_of[chosen], minlength=len(batches))
+    pooled: Counter[tuple[str, int, str, int]] = Counter()
+    released: Counter[tuple[str, int, str, int]] = Counter()
+    for batch, count in zip(batches, drawn.tolist(), strict=True):
+        key = (batch.device, batch.round, batch.bundle_digest, batch.depth)
+        pooled[key] += batch.rows
+        released[key] += count
+    rows = [
+        {
+            "device": key[0],
+            "round": key[1],
+            "parent": key[2],
+            "depth": key[3],
+            "pooled": pooled[key],
+            "released": released[key],
+        }
+        for key in sorted(pooled)
+    ]
+    groups = []
+    for group in sorted({key[1:] for key in pooled}):
+        own = [row for row in rows if (row["round"], row["parent"], row["depth"]) == group]
+        groups.append(
+            {
+                "round": group[0],
+                "parent": group[1],
+                "depth": group[2],
+                "devices": len(own),
+                "pooled": sum(row["pooled"] for row in own),
+                "released": sum(row["released"] for row in own),
+            }
+        )
+    devices = []
+    for device in sorted({key[0] for key in pooled}):
+        own = [row for row in rows if row["device"] == device]
+        devices.append(
+            {
+                "device": device,
+                "rounds": sorted({row["round"] for row in own}),
+                "pooled": sum(row["pooled"] for row in own),
+                "released": sum(row["released"] for row in own),
+            }
+        )
+    return {"rows": rows, "groups": groups, "devices": devices}
+
+
+def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return ``(kind, sentence)`` pairs on the figures; kind is empty, "note" or "warn"."""
+    said: list[tuple[str, str]] = []
+    mode, rows = figures["release"]["mode"], figures["rows"]
+    measured = [(c["name"], c) for c in figures["columns"] if c["distance"] is not None]
+    measured += [(", ".join(t["columns"]), t) for t in figures["tables"]]
+    beyond = sorted(
+        ((name, f["distance"] - f["expected"]) for name, f in measured),
+        key=lambda pair: -pair[1],
+    )
+    far = [(name, excess) for name, excess in beyond if excess >= _VISIBLE]
+    if not measured:
+        said.append(("note", "Nothing was measured to hold these rows against."))
+    elif not far:
+        said.append(("", f"Every measured table is within {_VISIBLE} of what its noise explains."))
+    elif mode != "balanced":
+        name, excess = far[0]
+        said.append(
+            (
+                "note",
+                f"{len(far)} of {len(measured)} tables differ from the anchor by more than their "
+                f"noise explains, {name} most: by {excess:.3f}.",
+            )
+        )
+    gained = [f["pool_distance"] - f["distance"] for _, f in measured]
+    if mode == "matched" and gained:
+        said.append(
+            (
+                "" if np.mean(gained) >= 0 else "note",
+                "Weighting towards the anchor brought the tables "
+                f"{abs(float(np.mean(gained))):.3f} {'nearer' if np.mean(gained) >= 0 else 'off'} "
+                "on average.",
+            )
+        )
+    copies = rows["released"] / max(1, rows["distinct"])
+    rare = [c for c in figures["cells"] if c["released"] > _MANY_COPIES * c["distinct"]]
+    if copies > _MANY_COPIES:
+        said.append(
+            (
+                "warn",
+                f"Every pooled row stands here {copies:.1f} times on average: ask for fewer rows, "
+                "or devices for more.",
+            )
+        )
+    elif rare:
+        said.append(
+            (
+                "note",
+                f"{len(rare)} combinations of conditions are stretched: their pooled rows stand "
+                f"here more than {_MANY_COPIES:g} times each on average.",
+            )
+        )
+    if figures["guard"]["rejected"]:
+        said.append(
+            ("note", f"The guard rejected {figures['guard']['rejected']} candidate generators.")
+        )
+    if not figures["privacy"]["private"]:
+        said.append(("warn", "WITHOUT PRIVACY: nothing limits what these rows reveal."))
+    return said
+
+
+def _distances(table: Table | None, pooled: Codes, released: Codes) -> dict[str, float | None]:
+    if table is None:
+        return {"distance": None, "pool_distance": None, "expected": None}
+    return {
+        "distance": table.total_variation(released),
+        "pool_distance": table.total_variation(pooled),
+        "expected": min(1.0, table.error + table.sampling_error(len(released))),
+    }
+
+
+def _share_error(table: Table) -> float:
+    return math.sqrt(table.variance) / table.rows
+
+
+def _ticks(labels: Sequence[str], nullable: bool) -> list[tuple[float, str]]:
+    """Places and lower ends of a few bins of numbers; missing, the last code, is none of them."""
+    values = len(labels) - nullable
+    chosen = sorted({round(i * (values - 1) / (_TICKS - 1)) for i in range(_TICKS)})
+    return [
+        ((code + 0.5) / len(labels), labels[code].lstrip("[(").split(",")[0]) for code in chosen
+    ]

@@ -1,0 +1,266 @@
+"""The files of a release: a function of its record, the messages that it saw and its bundle.
+
+Nothing here looks at the clock, at what was accepted later or at a random source: the same record
+gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.aggregator.anchor import Anchor
+from edge_runtime.aggregator.drawing import condition_cells, draw_balanced, draw_weighted
+from edge_runtime.aggregator.fusion import census_anchor, pool_weights
+from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.aggregator.privacy_page import privacy_page
+from edge_runtime.aggregator.records import MessageRecord
+from edge_runtime.aggregator.release_book import CatalogueAsOf, ReleaseRecord
+from edge_runtime.aggregator.release_figures import (
+    cell_figures,
+    column_figures,
+    findings,
+    lineage_figures,
+    table_figures,
+)
+from edge_runtime.aggregator.workspace import Workspace
+from edge_runtime.errors import AggregatorError
+from edge_runtime.evaluation.release_page import render_release
+from edge_runtime.generator import Bundle
+from edge_runtime.schema import write_table
+
+__all__ = ["FACTS", "SUMS", "Release", "Seen", "sha256_of", "write_files"]
+
+FACTS, SUMS = "release.json", "SHA256SUMS"
+
+
+class Release(NamedTuple):
+    """A written release.
+
+    `path` is its directory, `data` the data file, `identical` whether the files have the bytes
+    that were written when it was first made (they may not after an update of pyarrow).
+    """
+
+    path: Path
+    data: Path
+    rows: int
+    facts: dict[str, Any]
+    identical: bool = True
+
+
+class Seen(NamedTuple):
+    """What a release sees, read from the disk."""
+
+    bundle: Bundle
+    batches: list[MessageRecord]
+    pool: PoolRows
+    anchor: Anchor | None
+    census: Anchor | None
+    rows_of: dict[str, float]
+    digest: str
+
+    @classmethod
+    def of(cls, workspace: Workspace, digest: str, messages: list[MessageRecord]) -> Seen:
+        """Read what follows from these messages, and the bundle of this digest.
+
+        Raises
+        ------
+        AggregatorError
+            If a file that the catalogue names is missing or damaged.
+        """
+        made = [b for b in workspace.catalogue.bundles(status=None) if b.digest == digest]
+        if not made:
+            raise AggregatorError(
+                f"bundle {digest[:12]} is not in the catalogue; restore it from its backup"
+            )
+        then = workspace.as_of(CatalogueAsOf(workspace.catalogue, messages))
+        bundle = then.bundle(made[-1])
+        assert bundle is not None, "a record was given"
+        censuses = then.censuses()
+        return cls(
+            bundle=bundle,
+            batches=then.catalogue.messages(kind="batch"),
+            pool=then.pool_rows(),
+            anchor=then.anchor(bundle),
+            census=census_anchor(bundle.codec, censuses) if censuses else None,
+            rows_of=then.rows_of_devices(bundle),
+            digest=hashlib.sha256("\n".join(sorted(m.id for m in messages)).encode()).hexdigest(),
+        )
+
+
+def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Path) -> Release:
+    """Write the files of a release into a directory of its own, which appears when it is whole.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Of the fleet.
+    record : ReleaseRecord
+        What was asked for, and what was known at the time.
+    seen : Seen
+        What it was drawn from.
+    out : Path
+        The directory; an earlier one is replaced.
+    """
+    key = hashlib.sha256(workspace.release_key + f"release {record.id}".encode()).digest()
+    cells, cell = condition_cells(seen.pool.codes, seen.bundle.schema.conditions)
+    weights = pool_weights(seen.pool, seen.rows_of, seen.anchor, raked=record.mode != "pool")
+    draw = draw_balanced if record.mode == "balanced" else draw_weighted
+    chosen = draw(weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest())
+    codes = np.ascontiguousarray(seen.pool.codes[chosen])
+
+    lineage = lineage_figures(seen.batches, chosen)
+    facts = _release_facts(workspace, record, seen, chosen=chosen, key=key)
+    depth = max(row["depth"] for row in lineage["rows"] if row["released"])
+    table = seen.bundle.codec.decode(codes, key=key, stream=0).marked(
+        {"fleet": facts["fleet"], "release": record.id, "depth": depth}
+    )
+    figures = {
+        "title": f"Release {record.id} of fleet {facts['fleet']}",
+        "table": seen.bundle.schema.name,
+        "release": {
+            "id": record.id,
+            "mode": record.mode,
+            "seed": record.seed,
+            "created_at": record.created_at,
+        },
+        "rows": {
+            "released": record.rows,
+            "pooled": len(seen.pool.codes),
+            "distinct": facts["distinct_pooled_rows"],
+            "devices": len(seen.pool.devices),
+        },
+        "privacy": facts["privacy"],
+        "rounds": record.facts["rounds"],
+        "columns": column_figures(
+            seen.bundle.codec, seen.pool.codes, codes, seen.anchor, seen.census
+        ),
+        "tables": table_figures(seen.bundle.codec, seen.pool.codes, codes, seen.anchor),
+        "cells": cell_figures(seen.bundle.codec, cells, cell, chosen),
+        "guard": {
+            "bundle": seen.bundle.digest,
+            "round": seen.bundle.lineage.round,
+            "metrics": _flat(seen.bundle.metrics),
+            "rejected": record.facts["rejected"],
+            "quarantined": record.facts["quarantined"],
+            "reasons": record.facts["reasons"],
+        },
+        "lineage": {name: lineage[name] for name in ("groups", "devices")},
+        "made_with": record.facts["made_with"],
+    }
+    figures["findings"] = findings(figures)
+
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_table(table, partial / "data.parquet")
+    workspace.schema.save(partial / "schema.json")
+    seen.bundle.save(partial / "generator.bundle")
+    pages = {
+        "MODEL_CARD.md": _model_card(seen.bundle, record, facts),
+        "PRIVACY.md": _privacy_page(record, facts),
+        "report.html": render_release(figures),
+    }
+    for name, text in pages.items():
+        (partial / name).write_text(text, encoding="utf-8")
+    documents = {
+        FACTS: facts,
+        "lineage.json": {"format": "edge-runtime-lineage", "version": 1, "rows": lineage["rows"]},
+        "report.json": {"format": "edge-runtime-release-report", "version": 1, **figures},
+    }
+    for name, document in documents.items():
+        (partial / name).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
+    sums = [f"{sha256_of(path)}  {path.name}\n" for path in sorted(partial.iterdir())]
+    (partial / SUMS).write_text("".join(sums), encoding="ascii")
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+    return Release(
+        out,
+        out / "data.parquet",
+        record.rows,
+        facts,
+        identical=record.sums_sha256 in ("", sha256_of(out / SUMS)),
+    )
+
+
+def _release_facts(
+    workspace: Workspace,
+    record: ReleaseRecord,
+    seen: Seen,
+    *,
+    chosen: npt.NDArray[np.intp],
+    key: bytes,
+) -> dict[str, Any]:
+    return {
+        "format": "edge-runtime-release",
+        "version": 2,
+        "id": record.id,
+        "created_at": record.created_at,
+        "fleet": workspace.config.fleet.name,
+        "mode": record.mode,
+        "schema_digest": workspace.schema.digest,
+        "bundle_digest": seen.bundle.digest,
+        "messages_digest": seen.digest,
+        "rows": record.rows,
+        "pooled_rows": len(seen.pool.codes),
+        "distinct_pooled_rows": len(np.unique(chosen)),
+        "estimated_real_rows": round(sum(seen.rows_of.values())),
+        "devices": len(seen.pool.devices),
+        "rounds": sorted({int(r) for r in np.unique(seen.pool.round)}),
+        "sampling_key": key.hex(),
+        "seed": record.seed,
+        "privacy": record.facts["privacy"],
+        "metrics": dict(seen.bundle.metrics),
+        "made_with": record.facts["made_with"],
+    }
+
+
+def _model_card(bundle: Bundle, record: ReleaseRecord, facts: Mapping[str, Any]) -> str:
+    return (
+        bundle.card
+        + "\n## This release\n\n"
+        + f"{record.rows:,} rows drawn from {facts['pooled_rows']:,} synthetic rows that "
+        f"{facts['devices']} devices sent in rounds {', '.join(map(str, facts['rounds']))} "
+        f"(mode: {record.mode}, seed: {record.seed}, id: {record.id}). The rows of data.parquet "
+        "are from the devices' own networks; generator.bundle is the network that the fleet made "
+        "of them and draws further rows. report.html holds the rows against the fleet's counts, "
+        "PRIVACY.md says what is protected, lineage.json where every row is from.\n"
+    )
+
+
+def _privacy_page(record: ReleaseRecord, facts: Mapping[str, Any]) -> str:
+    return privacy_page(
+        title=f"release {record.id} of fleet {facts['fleet']}",
+        privacy=facts["privacy"],
+        rounds=record.facts["rounds"],
+        release=(
+            f"Made on {record.created_at} from {facts['pooled_rows']:,} synthetic rows of "
+            f"{facts['devices']} devices: {record.rows:,} rows in data.parquet, and a generator "
+            "that draws more. Every row was drawn from a model of real rows; no real row was sent "
+            "by any device."
+        ),
+    )
+
+
+def _flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            flat[prefix + name] = float(value)
+    return flat
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

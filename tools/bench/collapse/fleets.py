@@ -1,0 +1,174 @@
+"""Whole fleets, through the project's own code: ours, and one that lives on its own rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tables import FleetTable
+
+from edge_runtime.aggregator.config import (
+    FusionSettings,
+    GuardSettings,
+    RoundSettings,
+    RowSettings,
+    TrainPlanSettings,
+)
+from edge_runtime.aggregator.strategies import STRATEGIES, Candidate, Material
+from edge_runtime.device.config import TrainingConfig
+from edge_runtime.fleet.simulation import Simulation
+from edge_runtime.generator import Bundle, Layout, Weights, initial_weights
+from edge_runtime.messages import Alarm
+from edge_runtime.schema import Codec
+from edge_runtime.training import make_step, train
+
+__all__ = ["Cost", "FleetRun", "Poison", "SelfConsuming", "poisons", "run_fleet"]
+
+I32 = npt.NDArray[np.int32]
+Poison = Callable[[I32], I32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """How much work a fleet does; `budget` shares are of each round's."""
+
+    hidden: int = 64
+    steps: int = 100
+    batch: int = 64
+    learning_rate: float = 1e-2
+    rows_share: float = 0.5
+    fusion_epochs: int = 8
+    holdout: float = 0.2
+    clip_nats: float = 60.0
+
+
+@dataclass(kw_only=True)
+class FleetRun:
+    """What a fleet left: one entry per round in each list.
+
+    `bundles` are the generators in force, `alarms` those of warnings and above, `notices` the
+    others, `quarantined` messages set aside by device.
+    """
+
+    codec: Codec
+    bundles: list[Bundle] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    alarms: list[list[Alarm]] = field(default_factory=list)
+    notices: list[list[Alarm]] = field(default_factory=list)
+    quarantined: dict[str, list[str]] = field(default_factory=dict)
+    pooled: dict[str, int] = field(default_factory=dict)
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    bytes_up: float = 0.0
+
+    def first(self, kind: str) -> int | None:
+        """Return the first round (from 1) with an alarm of a kind, or None."""
+        rounds = [n for n, found in enumerate(self.alarms, 1) if any(a.kind == kind for a in found)]
+        return rounds[0] if rounds else None
+
+
+def run_fleet(
+    table: FleetTable,
+    *,
+    rounds: int,
+    epsilon: float | None,
+    cost: Cost,
+    seed: int,
+    strategy: str = "pool",
+    poison: Mapping[str, Poison] | None = None,
+    drift: Sequence[Mapping[str, pd.DataFrame]] | None = None,
+) -> FleetRun:
+    """Run a census and so many rounds, guard and all.
+
+    Parameters
+    ----------
+    poison : mapping of str to callable, optional
+        What these devices send in the place of what they have sampled.
+    drift : sequence of mapping of str to DataFrame, optional
+        Rows of every device in round 1, 2, ...
+    """
+    sections: dict[str, Any] = {
+        "train": TrainPlanSettings(
+            steps=cost.steps, expected_batch=cost.batch, learning_rate=cost.learning_rate
+        ),
+        "rows": RowSettings(share=cost.rows_share, minimum=50, maximum=4000),
+        "fusion": FusionSettings(
+            strategy=strategy, hidden=cost.hidden, epochs=cost.fusion_epochs, max_seconds=3600.0
+        ),
+        "guard": GuardSettings(),
+        "training": TrainingConfig(minimum_rows=20),
+    }
+    with Simulation(
+        schema=table.schema,
+        devices=table.devices,
+        epsilon=epsilon,
+        rounds=RoundSettings(count=rounds, anchor_share=0.2),
+        seed=seed,
+        **sections,
+    ) as fleet:
+        fleet.census()
+        run = FleetRun(codec=fleet.bundle.codec)
+        for name, lie in (poison or {}).items():
+            fleet.devices[name].poison = lie
+        for number in range(1, rounds + 1):
+            if drift is not None:
+                for name, frame in drift[number - 1].items():
+                    fleet.devices[name].replace_rows(frame)
+            run.reasons.append(fleet.round(number).reason)
+            run.bundles.append(fleet.bundle)
+            found = fleet.workspace.alarms().alarms
+            run.alarms.append([a for a in found if a.severity != "notice"])
+            run.notices.append([a for a in found if a.severity == "notice"])
+        for kind in ("batch", "anchor", "score"):
+            for record in fleet.workspace.catalogue.messages(kind=kind, status="quarantined"):
+                run.quarantined.setdefault(record.device, []).append(record.reason)
+        for record in fleet.workspace.catalogue.messages(kind="batch"):
+            run.pooled[record.device] = run.pooled.get(record.device, 0) + record.rows
+        devices = fleet.devices.values()
+        run.cpu_seconds = float(np.mean([d.cpu_seconds for d in devices]))
+        run.bytes_up = float(np.mean([d.bytes_up for d in devices]))
+    return run
+
+
+class SelfConsuming:
+    """A fusion as it must not be: the next generator learns from the last one's rows alone."""
+
+    name: ClassVar[str] = "self-consuming"
+
+    def fuse(
+        self,
+        material: Material,
+        settings: FusionSettings,
+        *,
+        should_stop: Callable[[], bool],
+        on_progress: Callable[[float], None],
+    ) -> Candidate:
+        """See `Strategy.fuse`. The first generator still learns from the pool."""
+        layout = material.layout
+        step = make_step(layout)
+        rows = material.codes
+        if not _independent(material.weights, layout):
+            rows = _ancestral(material.weights, layout, len(rows), seed=material.seed)
+        marginals = [np.bincount(rows[:, d], minlength=k) for d, k in enumerate(layout.cardinalities)]
+        weights, _ = train(
+            initial_weights(
+                layout, seed=material.seed, marginals=[m.astype(np.float64) for m in marginals]
+            ),
+            rows,
+            layout=layout,
+            epochs=settings.epochs,
+            batch=settings.batch,
+            learning_rate=settings.learning_rate,
+            seed=material.seed,
+            step=step,
+            should_stop=should_stop,
+        )
+        return Candidate(weights, {})
+
+
+STRATEGIES[SelfConsuming.name] = SelfConsuming
