@@ -154,7 +154,7 @@ class Workspace:
 
     def anchor(self, bundle: Bundle) -> Anchor | None:
         """Return the fleet's merged counts of codes; None before the first."""
-        return merge_anchors(self._anchors(bundle))
+        return merge_anchors(self._anchors(bundle), self.schema.conditions)
 
     def rows_of_devices(self, bundle: Bundle) -> dict[str, float]:
         """Noisy counts of real rows by device, from the census or else from the anchor."""

@@ -1,0 +1,101 @@
+"""Rows drawn from the anchor alone: the outcome, and every column given the outcome.
+
+What the fleet knows before any device's generator: with few rows a device, or little budget, it
+is most of what can be known. Each column's distribution given the outcome is shrunk towards its
+distribution over all rows by as much as the counts are noisy (empirical Bayes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.aggregator.anchor import Anchor, Table, project_to_simplex
+
+__all__ = ["prior_rows", "shares_given"]
+
+F64 = npt.NDArray[np.float64]
+
+
+def prior_rows(
+    anchor: Anchor,
+    cardinalities: Sequence[int],
+    conditions: Sequence[int],
+    rows: int,
+    *,
+    seed: int,
+) -> npt.NDArray[np.int32]:
+    """Draw rows in which columns are independent given the first condition column.
+
+    Parameters
+    ----------
+    anchor : Anchor
+        The merged counts; a column in none of its tables is drawn evenly.
+    cardinalities : sequence of int
+        Codes per column, D of them.
+    conditions : sequence of int
+        Condition columns; without any all columns are independent.
+    rows : int
+        How many.
+    seed : int
+
+    Returns
+    -------
+    int32 [rows, D]
+    """
+    rng = np.random.default_rng(seed)
+    codes = np.empty((rows, len(cardinalities)), np.int32)
+    outcome = conditions[0] if conditions else None
+    given = np.zeros(rows, np.intp)
+    if outcome is not None:
+        table = anchor.one_way(outcome)
+        share = np.full(cardinalities[outcome], 1.0) if table is None else table.distribution
+        given = _draw(share[None, :], np.zeros(rows, np.intp), rng)
+        codes[:, outcome] = given
+    for column, cardinality in enumerate(cardinalities):
+        if column == outcome:
+            continue
+        shares = _shares(anchor, column, outcome, cardinality)
+        at = given if len(shares) > 1 else np.zeros(rows, np.intp)
+        codes[:, column] = _draw(shares, at, rng)
+    return codes
+
+
+def _shares(anchor: Anchor, column: int, outcome: int | None, cardinality: int) -> F64:
+    if outcome is not None:
+        both = anchor.marginal(tuple(sorted((outcome, column))))
+        if both is not None:
+            return shares_given(both, outcome)
+    alone = anchor.one_way(column)
+    if alone is None:
+        return np.full((1, cardinality), 1.0 / cardinality)
+    return alone.distribution[None, :]
+
+
+def shares_given(table: Table, outcome: int) -> F64:
+    """Distribution of the other column of a pair table given the outcome, float64 [K_o, K].
+
+    Row o is the posterior mean of a distribution whose prior has the mean of all rows and a
+    variance, proportional to it, that is estimated from how far the rows of the table differ
+    beyond their noise and sampling error; then the nearest probabilities.
+    """
+    counts = table.counts if table.columns[0] == outcome else table.counts.T
+    overall = project_to_simplex(counts.sum(axis=0) / max(1.0, counts.sum()))
+    rows = np.maximum(counts.sum(axis=1), 1.0)[:, None]
+    share = counts / rows
+    error = table.variance / rows**2 + overall * (1.0 - overall) / rows
+    # Weighed by rows: outcomes that are rare say little about how much outcomes differ.
+    weight = rows / rows.sum()
+    excess = max(0.0, float((weight * ((share - overall) ** 2 - error)).sum()))
+    spread = excess * overall
+    kept = np.divide(spread, spread + error, out=np.zeros_like(error), where=spread > 0)
+    return np.stack([project_to_simplex(row) for row in overall + kept * (share - overall)])
+
+
+def _draw(
+    shares: F64, given: npt.NDArray[np.intp], rng: np.random.Generator
+) -> npt.NDArray[np.intp]:
+    edges = np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
+    return np.asarray((rng.random(len(given))[:, None] >= edges[given, :-1]).sum(axis=1))
