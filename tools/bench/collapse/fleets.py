@@ -154,7 +154,9 @@ class SelfConsuming:
         rows = material.codes
         if not _independent(material.weights, layout):
             rows = _ancestral(material.weights, layout, len(rows), seed=material.seed)
-        marginals = [np.bincount(rows[:, d], minlength=k) for d, k in enumerate(layout.cardinalities)]
+        marginals = [
+            np.bincount(rows[:, d], minlength=k) for d, k in enumerate(layout.cardinalities)
+        ]
         weights, _ = train(
             initial_weights(
                 layout, seed=material.seed, marginals=[m.astype(np.float64) for m in marginals]
