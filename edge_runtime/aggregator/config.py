@@ -115,6 +115,14 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         The census's share of the whole Renyi budget; the training rounds share the rest evenly.
     anchor_share : float
         The share of a training round's budget that goes to the anchor's counts; 0: no anchor.
+    score_share : float
+        The same for the score of the round's bundle on held-out rows; 0: no scores, and no curve
+        for the guard.
+    score_clip : float
+        Nats at which a row's negative log-likelihood is cut off in the score: the noise grows
+        with it. Twice what ordinary rows have is enough.
+    holdout : float
+        Share of a device's rows that it holds out to score with.
     pairs : {"conditions", "none"}
         What the anchor counts: each condition column with every other, or every column alone.
     """
@@ -124,6 +132,9 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     deadline_s: float = 3600.0
     census_share: float = 0.08
     anchor_share: float = 0.1
+    score_share: float = 0.0
+    score_clip: float = 60.0
+    holdout: float = 0.0
     pairs: Literal["conditions", "none"] = "conditions"
 
 
@@ -415,6 +426,18 @@ def _problem(config: AggregatorConfig) -> str:
             0 <= rounds.anchor_share < 1,
             "rounds.anchor_share must be at least 0 and below 1",
             rounds.anchor_share,
+        ),
+        (
+            0 <= rounds.score_share and rounds.score_share + rounds.anchor_share < 1,
+            "rounds.score_share must be at least 0 and, with anchor_share, below 1",
+            rounds.score_share,
+        ),
+        (rounds.score_clip > 0, "rounds.score_clip must be positive", rounds.score_clip),
+        (
+            0 <= rounds.holdout < 0.5 and (rounds.holdout > 0 or rounds.score_share == 0),
+            "rounds.holdout must be at least 0 and below 0.5, and above 0 where scores are asked "
+            "for",
+            rounds.holdout,
         ),
         (
             config.train.steps >= 1 and config.train.expected_batch >= 1,

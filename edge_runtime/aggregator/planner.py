@@ -24,6 +24,7 @@ from edge_runtime.messages import (
     DeviceState,
     Plan,
     RowRequest,
+    ScoreRequest,
     TrainRequest,
     UpdateRequest,
     decode_plan,
@@ -136,6 +137,9 @@ class Planner:
         anchor = None
         if not census and rounds.anchor_share > 0:
             anchor = AnchorRequest(share=rounds.anchor_share, tables=self._tables())
+        score = None
+        if not census and rounds.score_share > 0:
+            score = ScoreRequest(share=rounds.score_share, clip_nats=rounds.score_clip)
         train, rows = config.train, config.rows
         updates = not census and self._strategy.needs_updates
         return Plan(
@@ -160,6 +164,8 @@ class Planner:
                 averaging=train.averaging,
             ),
             anchor=anchor,
+            score=score,
+            holdout=0.0 if census else rounds.holdout,
             rows=None
             if census
             else RowRequest(

@@ -2,7 +2,7 @@
 
 `Service` drives it from MQTT and the wall clock, the fleet's simulation from a loop. Whoever
 drives it, the order is the same: `step` says what is due, `fuse` makes a result, `settle` commits
-it, and only then the round is closed.
+it, `adopt` takes up what is in force then, and only after that the round is closed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from edge_runtime.aggregator.fusion import (
     first_generator,
     next_generator,
 )
+from edge_runtime.aggregator.guard.gate import Gate
+from edge_runtime.aggregator.guard.review import assess, review, rollback
 from edge_runtime.aggregator.inbox import Inbox
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.workspace import create_workspace
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.generator import Bundle
-from edge_runtime.messages import DeviceState
+from edge_runtime.messages import Alarm, Alarms, DeviceState
 
 __all__ = ["Rounds"]
 
@@ -51,6 +53,7 @@ class Rounds:
         self.planner = Planner(
             config=config, schema=self.workspace.schema, catalogue=self.catalogue
         )
+        self._gate = Gate(self.workspace)
         self.inbox = Inbox(
             data_dir=config.data_dir,
             fleet=config.fleet.name,
@@ -59,12 +62,15 @@ class Rounds:
             pool=self.workspace.pool,
             quarantine=Quarantine(config.data_dir, max_bytes=config.limits.quarantine_bytes),
             max_rows=config.rows.maximum,
+            gate=self._gate,
         )
         swept = self.workspace.pool.sweep(
             record.path for record in self.catalogue.messages(kind="batch")
         )
         if swept:
             _LOG.info("removed %d files that were written but never committed", swept)
+        #: what the guard has found in the round that is being fused
+        self._found: list[Alarm] = []
         #: the generator in force; None before the census is fused
         self.bundle: Bundle | None = None
 
@@ -73,7 +79,7 @@ class Rounds:
         self.workspace.close()
 
     def restore(self) -> None:
-        """Take up the generator in force, as it was before a restart or after a fusion."""
+        """Take up the generator in force, as it was before a restart."""
         bundle = self.workspace.bundle()
         if bundle is not None:
             self.bundle = bundle
@@ -94,7 +100,11 @@ class Rounds:
         should_stop: Callable[[], bool],
         on_progress: Callable[[float], None],
     ) -> Outcome | Bundle:
-        """Make the first generator (round 0) or a judged candidate; nothing is committed.
+        """Make the first generator (round 0) or a judged candidate.
+
+        Before, the guard sets aside what the round's answers show to be wrong, and takes back a
+        generator that their scores show to be worse than an earlier one. The result itself is
+        not committed.
 
         Raises
         ------
@@ -112,6 +122,10 @@ class Rounds:
             )
         current = self.bundle
         assert current is not None
+        self._found = review(workspace, self._gate, current.codec, number)
+        if self._roll_back(number):
+            current = workspace.bundle()
+            assert current is not None
         anchor = workspace.anchor(current)
         reference = anchor or census_anchor(current.codec, workspace.censuses())
         return next_generator(
@@ -134,10 +148,10 @@ class Rounds:
         made = [b for b in self.catalogue.bundles(status=None) if b.round == number]
         return made[-1].reason if made else None
 
-    def settle(self, result: Outcome | Bundle) -> str:
+    def settle(self, number: int, result: Outcome | Bundle) -> str:
         """Commit what a fusion has made; what became of it, for people.
 
-        The round itself is closed by the caller, after `restore`.
+        The round itself is closed by the caller, after `adopt`.
         """
         if isinstance(result, Bundle):
             self.workspace.add_bundle(result, status="published", reason="")
@@ -151,7 +165,25 @@ class Rounds:
         )
         if verdict.accepted:
             return f"bundle {result.bundle.digest[:12]} published"
-        return f"candidate rejected: {verdict.reason}"
+        return f"candidate rejected: {verdict.reason}{self._roll_back(number, rejected=True)}"
+
+    def adopt(self, number: int) -> Alarms:
+        """Take up the generator in force after a fusion, and say what is wrong with it."""
+        self.restore()
+        assert self.bundle is not None
+        return assess(self.workspace, self.bundle, round_number=number, found=self._found)
+
+    def _roll_back(self, number: int, *, rejected: bool = False) -> str:
+        """Return to the best bundle if the guard says so; what was done, for people."""
+        back = rollback(self.workspace, round_number=number, rejected=rejected)
+        if back is None:
+            return ""
+        self._found += back.alarms
+        if not back.withdrawn:
+            return f"; {back.reason}"
+        text = f"; rolled back to bundle {back.best[:12]}: {back.reason}"
+        _LOG.error("round %d%s", number, text)
+        return text
 
     def without(self, number: int, error: EdgeRuntimeError, *, now_unix_s: float) -> str:
         """Close a round whose fusion has failed, and say so.

@@ -20,7 +20,9 @@ import sqlalchemy.exc
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import hold_directory
 from edge_runtime.aggregator.fusion import Outcome
+from edge_runtime.aggregator.guard.review import curve
 from edge_runtime.aggregator.inbox import Incoming
+from edge_runtime.aggregator.metrics import Metrics
 from edge_runtime.aggregator.planner import Step
 from edge_runtime.aggregator.release import write_release
 from edge_runtime.aggregator.rounds import Rounds
@@ -34,6 +36,7 @@ from edge_runtime.messages import (
     Topics,
     decode_state,
     encode_ack,
+    encode_alarms,
     encode_plan,
     encode_status,
 )
@@ -82,6 +85,7 @@ class Service:
         self._shown: bytes = b""
         self._shown_at = 0.0
         self._fusion: Future[Outcome | Bundle] | None = None
+        self._metrics = Metrics(config.metrics) if config.metrics.port else None
         self._release: Future[object] | None = None
         self._finished = ""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fusion")
@@ -138,6 +142,8 @@ class Service:
             inbox.join()
             self._save_states()
             self._link.close(farewell=farewell)
+            if self._metrics is not None:
+                self._metrics.close()
             self._rounds.close()
             self._lock_file.close()
 
@@ -199,6 +205,7 @@ class Service:
         self._link.publish(self._topics.schema, workspace.schema.to_json(), retain=True)
         self._rounds.restore()
         self._publish_bundles()
+        self._link.publish(self._topics.alarms, encode_alarms(workspace.alarms()), retain=True)
         plan = self._planner.current_plan
         if plan is not None:
             _LOG.info("going on with round %d", plan.round)
@@ -211,7 +218,9 @@ class Service:
             return
         plan = self._planner.current_plan
         keep = {bundle.digest, plan.bundle_digest if plan else None}
-        for record in self._catalogue.bundles():
+        for record in self._catalogue.bundles(status=None):
+            if record.status == "rejected":
+                continue
             topic = self._topics.bundle(record.digest)
             if record.digest in keep:
                 data = (self._workspace.data_dir / record.path).read_bytes()
@@ -256,15 +265,16 @@ class Service:
         except EdgeRuntimeError as error:
             reason = self._rounds.without(number, error, now_unix_s=time.time())
             return step._replace(reason=reason[:500])
-        reason = self._rounds.settle(result)
+        reason = self._rounds.settle(number, result)
         self._adopt(number, reason)
         return step._replace(progress=1.0, reason=reason[:500])
 
     def _adopt(self, number: int, reason: str) -> None:
         """Use the generator in force after a fusion and close the round."""
         _LOG.info("round %d: %s", number, reason)
-        self._rounds.restore()
+        alarms = self._rounds.adopt(number)
         self._publish_bundles()
+        self._link.publish(self._topics.alarms, encode_alarms(alarms), retain=True)
         self._planner.close(number, now_unix_s=time.time(), reason=reason)
 
     def _fuse(self, number: int) -> Outcome | Bundle:
@@ -305,17 +315,19 @@ class Service:
         self._save_states()
         with self._states_lock:
             states = dict(self._states)
-        shown = encode_status(
-            make_status(
-                step=step,
-                catalogue=self._catalogue,
-                config=self._config,
-                states=states,
-                bundle_digest=self._rounds.bundle.digest if self._rounds.bundle else "",
-            )
+        bundle = self._rounds.bundle
+        status = make_status(
+            step=step,
+            catalogue=self._catalogue,
+            config=self._config,
+            states=states,
+            bundle_digest=bundle.digest if bundle else "",
         )
+        shown = encode_status(status)
         if shown != self._shown or force:
             self._shown = shown
+            if self._metrics is not None:
+                self._metrics.show(status, self._workspace.alarms(), curve(self._workspace))
             self._link.publish(self._topics.status, shown, retain=True)
 
     def _save_states(self) -> None:

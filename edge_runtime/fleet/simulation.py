@@ -321,8 +321,8 @@ class Simulation:
                 )
             except EdgeRuntimeError as error:
                 return rounds.without(plan.round, error, now_unix_s=self.now_unix_s)
-            reason = rounds.settle(result)
-        rounds.restore()
+            reason = rounds.settle(plan.round, result)
+        rounds.adopt(plan.round)
         rounds.planner.close(plan.round, now_unix_s=self.now_unix_s, reason=reason)
         return reason
 

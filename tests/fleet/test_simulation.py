@@ -221,8 +221,13 @@ def test_an_interrupted_training_is_resumed_and_paid_for_once(
     assert totals.rows_of("d1", 2) > 0
 
 
-def test_drift_and_poison(simulate: Callable[..., Simulation]) -> None:
-    fleet = simulate(epsilon=None, rounds=RoundSettings(count=1, quorum=4))
+@pytest.mark.parametrize("guarded", [True, False])
+def test_drift_and_poison(simulate: Callable[..., Simulation], guarded: bool) -> None:
+    fleet = simulate(
+        epsilon=None,
+        rounds=RoundSettings(count=1, quorum=4),
+        guard=GuardSettings(rows=2000, limit=1.0, batches=guarded),
+    )
     fleet.census()
     drifted = frame(9).assign(fault=True)
     fleet.devices["d0"].replace_rows(drifted)
@@ -230,11 +235,16 @@ def test_drift_and_poison(simulate: Callable[..., Simulation]) -> None:
     liar.poison = np.zeros_like
     liar.poison_counts = lambda counts: {name: 0 * values for name, values in counts.items()}
     answers = fleet.round(1).answers
-    assert {ack.status for acks in answers.values() for ack in acks} == {"accepted"}
+    refused = {name for name, acks in answers.items() if acks[-1].status == "quarantined"}
+    assert refused == ({"d1"} if guarded else set())
     pool = fleet.workspace.pool_rows()
-    assert (pool.codes[pool.device == 0, 0] == 1).all()
-    assert not pool.codes[pool.device == 1].any()
-    assert pool.codes[pool.device == 2].any()
+    by_device = {name: pool.codes[pool.device == k] for k, name in enumerate(pool.devices)}
+    assert (by_device["d0"][:, 0] == 1).all()
+    assert by_device["d2"].any()
+    if guarded:
+        assert "d1" not in by_device
+    else:
+        assert not by_device["d1"].any()
     # The liar's outbox took the acknowledgement of what it had sent in its place.
     assert liar.state.outbox == 0
 

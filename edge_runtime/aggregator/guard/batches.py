@@ -269,8 +269,8 @@ def _unrelated(
         product, square = product + one.product, square + one.square
         variance, spread = variance + one.variance, spread + one.spread**2
         columns += 1
-    # An uncertain denominator would make any ratio.
-    if not columns or square < 6 * math.sqrt(spread):
+    # An uncertain denominator would make any ratio; one condition alone makes it zero.
+    if not columns or square <= 0.0 or square < 6 * math.sqrt(spread):
         return None
     value, error = product / square, math.sqrt(variance + spread * min(1.0, (product / square) ** 2)) / square
     z = math.sqrt(2 * math.log(1 / p))

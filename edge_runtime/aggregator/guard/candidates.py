@@ -97,7 +97,9 @@ def judge(
     -------
     Verdict
     """
-    tables = list(anchor.tables.values())
+    singles = [anchor.one_way(d) for d in range(len(names))]
+    tables = [table for table in singles if table is not None]
+    tables += [table for table in anchor.tables.values() if len(table.columns) > 1]
     rows, rows_variance = rows_of(tables)
     p = settings.false_alarms / max(1, len(tables) + 2)
     found: dict[str, float] = {}

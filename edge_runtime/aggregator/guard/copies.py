@@ -90,7 +90,8 @@ class CopyIndex:
 
     def __init__(self) -> None:
         self._known: list[tuple[str, str, int, Fingerprint]] = []
-        self._digests: dict[str, int] = {}
+        self._names: set[str] = set()
+        self._digests: dict[str, list[int]] = {}
         self._holders: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
@@ -108,37 +109,46 @@ class CopyIndex:
         print_ : Fingerprint
             From `fingerprint`.
         """
+        if name in self._names:
+            return
+        self._names.add(name)
         number = len(self._known)
         self._known.append((name, device, round_number, print_))
-        self._digests.setdefault(print_.digest, number)
+        self._digests.setdefault(print_.digest, []).append(number)
         for value in print_.smallest.tolist():
             self._holders.setdefault(value, []).append(number)
 
-    def judge(self, print_: Fingerprint) -> Finding | None:
-        """Return the worst finding about a new batch, or None."""
-        if print_.rows < _FEW_ROWS or not self._known:
+    def judge(self, print_: Fingerprint, *, name: str = "") -> Finding | None:
+        """Return the worst finding about a batch, or None.
+
+        Parameters
+        ----------
+        print_ : Fingerprint
+            Of the batch.
+        name : str
+            Its message's id: a batch that was added already is no copy of itself.
+        """
+        if print_.rows < _FEW_ROWS:
             return None
-        same = self._digests.get(print_.digest)
-        if same is not None and print_.log_chance < math.log(_CHANCE):
-            name, device, round_number, _ = self._known[same]
+        same = [n for n in self._digests.get(print_.digest, ()) if self._known[n][0] != name]
+        if same and print_.log_chance < math.log(_CHANCE):
+            earlier, device, round_number, _ = self._known[same[0]]
             return Finding(
                 "copy",
-                f"all {print_.rows} rows are those of batch {name[:8]} of device {device} in "
+                f"all {print_.rows} rows are those of batch {earlier[:8]} of device {device} in "
                 f"round {round_number}",
                 1.0,
                 print_.natural_overlap(print_.rows),
                 1.0,
             )
-        shared: dict[int, int] = {}
-        for value in print_.smallest.tolist():
-            for number in self._holders.get(value, ()):
-                shared[number] = shared.get(number, 0) + 1
-        worst: Finding | None = None
-        for number in shared:
-            finding = self._overlap(print_, number)
-            if finding is not None and (worst is None or finding.value > worst.value):
-                worst = finding
-        return worst
+        sharing = {
+            n
+            for value in print_.smallest.tolist()
+            for n in self._holders.get(value, ())
+            if self._known[n][0] != name
+        }
+        found = [finding for n in sorted(sharing) if (finding := self._overlap(print_, n))]
+        return max(found, key=lambda finding: finding.value, default=None)
 
     def _overlap(self, print_: Fingerprint, number: int) -> Finding | None:
         name, device, round_number, earlier = self._known[number]

@@ -28,6 +28,10 @@ def test_a_copy_is_found_in_any_order() -> None:
     assert found.kind == "copy"
     assert "all 400 rows" in found.text
     assert "device d1" in found.text
+    # The same message again is no copy of itself, and counts once.
+    assert index.judge(fingerprint(second), name=f"{1:032d}") is None
+    index.add(f"{1:032d}", "d1", 1, fingerprint(second))
+    assert len(index) == 2
 
 
 def test_most_of_a_batch_is_a_copy_too() -> None:

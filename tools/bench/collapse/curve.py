@@ -36,9 +36,7 @@ class Curve(NamedTuple):
     alarm: int | None
 
 
-def fleet_curve(
-    generations: Sequence[Weights], *, layout: Layout, held: Sequence[I32]
-) -> Curve:
+def fleet_curve(generations: Sequence[Weights], *, layout: Layout, held: Sequence[I32]) -> Curve:
     """Score generations on the devices' own held-out rows, with noise, and look for a decline.
 
     Parameters

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from curve import CLIP_NATS
 from tables import FleetTable
 
 from edge_runtime.aggregator.config import (
@@ -19,18 +19,22 @@ from edge_runtime.aggregator.config import (
     RowSettings,
     TrainPlanSettings,
 )
+from edge_runtime.aggregator.guard.review import curve as score_curve_of
 from edge_runtime.aggregator.strategies import STRATEGIES, Candidate, Material
 from edge_runtime.device.config import TrainingConfig
 from edge_runtime.fleet.simulation import Simulation
-from edge_runtime.generator import Bundle, Layout, Weights, initial_weights
+from edge_runtime.generator import Bundle, initial_weights, reference
 from edge_runtime.messages import Alarm
 from edge_runtime.schema import Codec
-from edge_runtime.training import make_step, train
+from edge_runtime.training import train
 
-__all__ = ["Cost", "FleetRun", "Poison", "SelfConsuming", "poisons", "run_fleet"]
+__all__ = ["OPEN_GATE", "Cost", "FleetRun", "Poison", "SelfConsuming", "run_fleet"]
 
 I32 = npt.NDArray[np.int32]
 Poison = Callable[[I32], I32]
+
+#: a guard that publishes every candidate, so that only the score curve can stop a collapse
+OPEN_GATE = GuardSettings(limit=1.0, table_limit=1.0, nll_margin=1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,9 @@ class Cost:
     learning_rate: float = 1e-2
     rows_share: float = 0.5
     fusion_epochs: int = 8
+    anchor_share: float = 0.2
+    score_share: float = 0.2
     holdout: float = 0.2
-    clip_nats: float = 60.0
 
 
 @dataclass(kw_only=True)
@@ -80,8 +85,10 @@ def run_fleet(
     cost: Cost,
     seed: int,
     strategy: str = "pool",
+    guard: GuardSettings | None = None,
     poison: Mapping[str, Poison] | None = None,
     drift: Sequence[Mapping[str, pd.DataFrame]] | None = None,
+    on_round: Callable[[int, str], None] | None = None,
 ) -> FleetRun:
     """Run a census and so many rounds, guard and all.
 
@@ -100,14 +107,20 @@ def run_fleet(
         "fusion": FusionSettings(
             strategy=strategy, hidden=cost.hidden, epochs=cost.fusion_epochs, max_seconds=3600.0
         ),
-        "guard": GuardSettings(),
+        "guard": guard or GuardSettings(),
         "training": TrainingConfig(minimum_rows=20),
     }
     with Simulation(
         schema=table.schema,
         devices=table.devices,
         epsilon=epsilon,
-        rounds=RoundSettings(count=rounds, anchor_share=0.2),
+        rounds=RoundSettings(
+            count=rounds,
+            anchor_share=cost.anchor_share,
+            score_share=cost.score_share,
+            score_clip=CLIP_NATS,
+            holdout=cost.holdout,
+        ),
         seed=seed,
         **sections,
     ) as fleet:
@@ -122,8 +135,11 @@ def run_fleet(
             run.reasons.append(fleet.round(number).reason)
             run.bundles.append(fleet.bundle)
             found = fleet.workspace.alarms().alarms
+            if on_round is not None:
+                on_round(number, run.reasons[-1])
             run.alarms.append([a for a in found if a.severity != "notice"])
             run.notices.append([a for a in found if a.severity == "notice"])
+        run.curve = [(p.nll, p.noise_error) for p in score_curve_of(fleet.workspace)]
         for kind in ("batch", "anchor", "score"):
             for record in fleet.workspace.catalogue.messages(kind=kind, status="quarantined"):
                 run.quarantined.setdefault(record.device, []).append(record.reason)
@@ -136,9 +152,13 @@ def run_fleet(
 
 
 class SelfConsuming:
-    """A fusion as it must not be: the next generator learns from the last one's rows alone."""
+    """A fusion as it must not be: the next generator learns from the last one's rows alone.
+
+    The first one still learns from the pool; what follows is told by the state beside the bundle.
+    """
 
     name: ClassVar[str] = "self-consuming"
+    needs_updates: ClassVar[bool] = False
 
     def fuse(
         self,
@@ -148,12 +168,13 @@ class SelfConsuming:
         should_stop: Callable[[], bool],
         on_progress: Callable[[float], None],
     ) -> Candidate:
-        """See `Strategy.fuse`. The first generator still learns from the pool."""
-        layout = material.layout
-        step = make_step(layout)
-        rows = material.codes
-        if not _independent(material.weights, layout):
-            rows = _ancestral(material.weights, layout, len(rows), seed=material.seed)
+        """See `Strategy.fuse`."""
+        layout, rows = material.layout, material.codes
+        if material.state:
+            noise = np.random.default_rng(material.seed).random(
+                (len(rows), layout.columns), dtype=np.float32
+            )
+            rows = reference.sample(material.weights, layout, noise)
         marginals = [np.bincount(rows[:, d], minlength=k) for d, k in enumerate(layout.cardinalities)]
         weights, _ = train(
             initial_weights(
@@ -165,10 +186,9 @@ class SelfConsuming:
             batch=settings.batch,
             learning_rate=settings.learning_rate,
             seed=material.seed,
-            step=step,
             should_stop=should_stop,
         )
-        return Candidate(weights, {})
+        return Candidate(weights, {}, {"living-on-itself": np.ones(1, np.float32)})
 
 
 STRATEGIES[SelfConsuming.name] = SelfConsuming

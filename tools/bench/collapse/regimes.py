@@ -15,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from figures import Judge
 
-from edge_runtime.generator import Bundle, Layout, Weights, initial_weights, open_engine, sample_codes
+from edge_runtime.generator import (
+    Bundle,
+    Layout,
+    Weights,
+    initial_weights,
+    open_engine,
+    sample_codes,
+)
 from edge_runtime.training import train
 
 __all__ = ["REGIMES", "Fit", "Regime", "fit", "generations", "sample"]

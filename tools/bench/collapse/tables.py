@@ -103,9 +103,7 @@ def abalone(*, seed: int = 0, devices: int = 10, rows: int = 300) -> FleetTable:
     )
     table = table[list(schema.names)]
     order = np.random.default_rng(seed).permutation(len(table))
-    dealt = {
-        f"reef-{k}": table.iloc[order[k * rows : (k + 1) * rows]] for k in range(devices)
-    }
+    dealt = {f"reef-{k}": table.iloc[order[k * rows : (k + 1) * rows]] for k in range(devices)}
     return FleetTable(
         name="abalone", schema=schema, devices=dealt, held_out=table.iloc[order[devices * rows :]]
     )
