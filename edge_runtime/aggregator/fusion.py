@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,11 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import Anchor, Table
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.guard import Verdict, judge
+from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.aggregator.prior import prior_rows
+from edge_runtime.aggregator.sizing import max_bins, prior_share
 from edge_runtime.aggregator.strategies import ClientUpdate, Material, State, find_strategy
-from edge_runtime.aggregator.weighting import device_weights, rake
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import (
     Bundle,
@@ -32,7 +35,12 @@ from edge_runtime.generator import (
 from edge_runtime.schema import Census, Codec, Schema, merge_census
 from edge_runtime.training import make_step, mean_nll
 
-__all__ = ["Outcome", "census_anchor", "first_generator", "next_generator", "pool_weights"]
+__all__ = ["Outcome", "census_anchor", "first_generator", "next_generator"]
+
+#: times that a pooled row is used where its outcome is drawn anew
+_MOST_USES = 4
+#: rows that are drawn from the anchor
+_LEAST_PRIOR, _MOST_PRIOR = 10_000, 50_000
 
 
 class Outcome(NamedTuple):
@@ -67,7 +75,8 @@ def first_generator(
     if not censuses:
         raise AggregatorError("no device has answered the census; check that devices are online")
     merged = merge_census(list(censuses.values()))
-    codec = Codec.from_census(schema, merged)
+    bins = max_bins(config, schema, rows=merged.rows, devices=len(censuses))
+    codec = Codec.from_census(schema, merged, max_bins=bins)
     layout = Layout(cardinalities=codec.cardinalities, hidden=config.fusion.hidden)
     weights = initial_weights(layout, seed=config.seed, marginals=codec.code_counts(merged))
     lineage = Lineage(
@@ -92,14 +101,6 @@ def census_anchor(codec: Codec, censuses: Mapping[str, Census]) -> Anchor:
         cells_per_code = len(merged.counts[d]) / len(counts)
         tables[d,] = Table((d,), counts, merged.sigma**2 * cells_per_code)
     return Anchor(tables, len(censuses))
-
-
-def pool_weights(
-    pool: PoolRows, rows_of: Mapping[str, float], anchor: Anchor | None, *, raked: bool
-) -> npt.NDArray[np.float64]:
-    """How much each pooled row counts: float64 [n], mean 1."""
-    weights = device_weights(pool, rows_of)
-    return rake(pool.codes, weights, anchor) if raked else weights
 
 
 def next_generator(
@@ -152,19 +153,33 @@ def next_generator(
             f"{len(held)} pooled rows are too few to train on and hold some out; ask devices for "
             "more with [rows] minimum"
         )
-    weights = pool_weights(pool, rows_of, anchor, raked=settings.rake)
-    chosen = _thin(np.flatnonzero(~held), settings.max_rows, seed=config.seed + round_number)
-    held_out = pool.codes[held]
-    layout = current.layout
+    layout, conditions = current.layout, current.schema.conditions
+    matched = match_pool(pool, rows_of, anchor, raked=settings.rake, conditions=conditions)
+    seed = config.seed + round_number
+    chosen = _thin(np.flatnonzero(~held), settings.max_rows, seed=seed)
+    if matched.outcome is not None:
+        # A row is used several times, each time with an outcome of its own: the model behind them
+        # is then learnt and not the luck of one draw.
+        chosen = np.tile(chosen, max(1, min(_MOST_USES, settings.max_rows // len(chosen))))
+    key = hashlib.sha256(f"outcomes {config.fleet.name} {seed}".encode()).digest()
+    codes = matched.take(pool.codes, chosen, key=key)
+    held_out = matched.take(pool.codes, np.flatnonzero(held), key=key[::-1])
+    row_weights = matched.weights[chosen]
+    share = prior_share(config, list(rows_of.values()))
+    if anchor is not None and share:
+        draw = partial(prior_rows, anchor, layout.cardinalities, conditions)
+        codes, row_weights, held_out = _mix(
+            codes, row_weights, held_out, share, seed=seed, draw=draw
+        )
     candidate = find_strategy(settings.strategy).fuse(
         Material(
             layout=layout,
             weights=current.weights,
-            codes=pool.codes[chosen],
-            row_weights=weights[chosen].astype(np.float32),
+            codes=codes,
+            row_weights=row_weights.astype(np.float32),
             held_out=held_out,
             anchor=anchor,
-            seed=config.seed + round_number,
+            seed=seed,
             updates=updates,
             state=state or {},
         ),
@@ -194,6 +209,32 @@ def next_generator(
     )
     bundle = current.with_weights(candidate.weights, lineage=lineage, metrics=figures)
     return Outcome(bundle, verdict, candidate.state)
+
+
+def _mix(
+    codes: npt.NDArray[np.int32],
+    row_weights: npt.NDArray[np.float64],
+    held_out: npt.NDArray[np.int32],
+    share: float,
+    *,
+    seed: int,
+    draw: Callable[..., npt.NDArray[np.int32]],
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+    """Add rows from the anchor, to train on and to hold out, so that they have a share of all."""
+    rows = min(_MOST_PRIOR, max(_LEAST_PRIOR, len(codes)))
+    added = draw(rows, seed=seed)
+    each = share / (1 - share) * row_weights.sum() / rows
+    # Held-out rows all count alike, so their numbers have to be in proportion.
+    wanted = round(share / (1 - share) * len(held_out))
+    most = max(_LEAST_PRIOR // 5, len(held_out))
+    if wanted > most:
+        held_out = held_out[: max(1, round(most * (1 - share) / share))]
+        wanted = most
+    return (
+        np.concatenate([codes, added]),
+        np.concatenate([row_weights, np.full(rows, each)]),
+        np.concatenate([held_out, draw(wanted, seed=seed + 1_000_003)]),
+    )
 
 
 def _thin(rows: npt.NDArray[np.intp], most: int, *, seed: int) -> npt.NDArray[np.intp]:

@@ -85,9 +85,7 @@ def match_pool(
     weights = device_weights(pool, rows_of)
     if not raked or anchor is None or not len(pool.codes):
         return Matched(weights, None)
-    outcome = (
-        fit_outcome(pool.codes, weights, anchor, column=conditions[0]) if conditions else None
-    )
+    outcome = fit_outcome(pool.codes, weights, anchor, column=conditions[0]) if conditions else None
     if outcome is None:
         return Matched(rake(pool.codes, weights, anchor), None)
     return Matched(rake(pool.codes, weights, anchor.without(outcome.column)), outcome)

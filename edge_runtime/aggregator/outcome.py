@@ -269,9 +269,7 @@ def interaction_evidence(
         for b in others[index + 1 :]:
             if outcomes * cardinalities[a] * cardinalities[b] > rows:
                 continue
-            mains = [
-                _Effects(counted(_ordered(column, d)), column, codes, weights) for d in (a, b)
-            ]
+            mains = [_Effects(counted(_ordered(column, d)), column, codes, weights) for d in (a, b)]
             logits = np.broadcast_to(bias, (len(codes), outcomes)).copy()
             for effects in mains:
                 effects.evidence(_softmax(logits), weights)

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Anchor
 from edge_runtime.aggregator.drawing import condition_cells, draw_balanced, draw_weighted
-from edge_runtime.aggregator.fusion import census_anchor, pool_weights
+from edge_runtime.aggregator.fusion import census_anchor
+from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
 from edge_runtime.aggregator.privacy_page import privacy_page
 from edge_runtime.aggregator.records import MessageRecord
@@ -111,10 +112,19 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
     """
     key = hashlib.sha256(workspace.release_key + f"release {record.id}".encode()).digest()
     cells, cell = condition_cells(seen.pool.codes, seen.bundle.schema.conditions)
-    weights = pool_weights(seen.pool, seen.rows_of, seen.anchor, raked=record.mode != "pool")
+    matched = match_pool(
+        seen.pool,
+        seen.rows_of,
+        seen.anchor,
+        raked=record.mode == "matched",
+        conditions=seen.bundle.schema.conditions,
+    )
     draw = draw_balanced if record.mode == "balanced" else draw_weighted
-    chosen = draw(weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest())
-    codes = np.ascontiguousarray(seen.pool.codes[chosen])
+    chosen = draw(
+        matched.weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest()
+    )
+    outcomes = hashlib.sha256(key + b"outcomes").digest()
+    codes = matched.take(seen.pool.codes, chosen, key=outcomes)
 
     lineage = lineage_figures(seen.batches, chosen)
     facts = _release_facts(workspace, record, seen, chosen=chosen, key=key)

@@ -100,9 +100,7 @@ def max_bins(config: AggregatorConfig, schema: Schema, *, rows: float, devices: 
     return int(min(_MOST_BINS, max(_LEAST_BINS, found)))
 
 
-def merged_variance(
-    config: AggregatorConfig, *, tables: int, devices: int, share: float
-) -> float:
+def merged_variance(config: AggregatorConfig, *, tables: int, devices: int, share: float) -> float:
     """Variance of a count merged over the fleet, if a round asks for so many tables; 0 exact.
 
     Parameters
@@ -132,5 +130,3 @@ def _typical(rows_of: Collection[float]) -> float:
 
 def _listed(schema: Schema, column: int) -> bool:
     return not schema.columns[column].numeric
-
-
