@@ -46,8 +46,8 @@ class Settings:
 
 #: the best of a grid on validation rows, all real rows together; every pool is scored with the same
 SETTINGS: dict[str, Settings] = {
-    "digits-by-class": Settings(learning_rate=0.001, batch=32, patience=20),
-    "digits-dirichlet": Settings(learning_rate=0.001, batch=32, patience=20),
+    "digits-by-class": Settings(learning_rate=0.003, batch=32, patience=10),
+    "digits-dirichlet": Settings(learning_rate=0.003, batch=32, patience=10),
     "flights-by-carrier": Settings(learning_rate=0.003, batch=1024, patience=4),
     "watch-by-person": Settings(learning_rate=0.003, batch=32, patience=20),
     "watch-by-exercise": Settings(learning_rate=0.003, batch=32, patience=20),
