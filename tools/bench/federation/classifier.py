@@ -8,6 +8,7 @@ Inputs are scaled by the schema's public bounds, so no system learns anything fr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,10 @@ import pandas as pd
 from edge_runtime.evaluation import Features, Frame, TargetTask
 from edge_runtime.evaluation.network import Mlp, fit_early
 from edge_runtime.evaluation.utility import score_network
+from tools.bench.federation.client import unflatten
 from tools.bench.federation.tasks import Task
 
-__all__ = ["HIDDEN", "SETTINGS", "Encoder", "Settings", "local_only", "score", "train"]
+__all__ = ["HIDDEN", "SETTINGS", "Encoder", "Settings", "local_scores", "score", "train"]
 
 F32 = npt.NDArray[np.float32]
 HIDDEN = 64
@@ -72,6 +74,15 @@ class Encoder:
         frame, labels = self.target.labelled(Frame.of(rows, self.schema))
         return self.features.transform(frame), labels.astype(np.float32)
 
+    @property
+    def kind(self) -> Literal["binary", "classes"]:
+        """What the network's outputs mean."""
+        return "binary" if self.target.task == "binary" else "classes"
+
+    def frame(self, rows: pd.DataFrame | Frame) -> Frame:
+        """Return rows in the form that scoring needs, to convert them once."""
+        return Frame.of(rows, self.schema)
+
     def network(self, seed: int) -> Mlp:
         """Return an untrained classifier."""
         return Mlp.create(
@@ -81,6 +92,11 @@ class Encoder:
             task=self.target.task,
             seed=seed,
         )
+
+    def with_weights(self, vector: F32) -> Mlp:
+        """Return the classifier with these weights, all layers in one vector."""
+        shapes = [layer.shape for layer in self.network(0).weights]
+        return Mlp(self.kind, unflatten(vector, shapes))
 
     def score(self, network: Mlp, rows: pd.DataFrame | Frame) -> float:
         """Return the task's metric of a trained network on `rows`."""
@@ -106,8 +122,8 @@ def train(
     ).network
 
 
-def local_only(task: Task, *, settings: Settings | None = None, seed: int = 0) -> float:
-    """Return the mean, over devices, of the metric of a classifier of the device's own rows.
+def local_scores(task: Task, *, settings: Settings | None = None, seed: int = 0) -> list[float]:
+    """Return, for each device, the metric of a classifier of the device's own rows.
 
     A device with fewer than ten rows cannot stop early and keeps the untrained network.
     """
@@ -119,7 +135,7 @@ def local_only(task: Task, *, settings: Settings | None = None, seed: int = 0) -
         else:
             network = train(task, rows, settings=settings, seed=seed)
         scores.append(encoder.score(network, task.test))
-    return sum(scores) / len(scores)
+    return scores
 
 
 def score(

@@ -1,8 +1,9 @@
 """The five tasks: a table spread over devices, and rows that no device has.
 
-A task is the same in every process for a seed; the held-out rows are the same for all seeds. What a schema declares
-is known without looking at the rows: codes by construction, calendars, timetables, and what a
-wrist can do. Packages that only carry a table are not imported; their file is found and read.
+A task is the same in every process for a seed; the held-out rows are the same for all seeds.
+What a schema declares is known without looking at the rows: codes by construction, calendars,
+timetables, and what a wrist can do. Packages that only carry a table are not imported; their file
+is found and read.
 """
 
 from __future__ import annotations
