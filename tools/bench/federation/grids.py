@@ -18,12 +18,16 @@ __all__ = ["GRIDS", "Search", "search"]
 #: rows a step without privacy: small tasks, flights
 BATCH, BATCH_FLIGHTS = 32, 256
 
+#: without privacy every setting is tried this far, and the best of them to the end
+ROUNDS, FIRST_ROUNDS, FIRST_KEPT = 50, 15, 6
+LOOSER_KEPT = 8
 #: how often the rate is halved and doubled around the best, as long as that helps
 EDGE_STEPS = 3
 
 GRIDS = {
     "without privacy": {
         "rounds": [50],
+        "first": "every setting for 15 rounds, the 6 best for all 50",
         "SGD rate": [0.03, 0.1, 0.3, 1.0],
         "Adam rate": [0.001, 0.003, 0.01],
         "epochs": [1, 3, 10],
@@ -31,10 +35,13 @@ GRIDS = {
         "FedProx mu, on the 2 best of FedAvg": [0.001, 0.01, 0.1, 1.0],
         "FedAdam server rate": [0.003, 0.01, 0.03, 0.1],
         "FedAdam local SGD rate": [0.03, 0.1, 0.3],
-        "then, for the best": "rate halved and doubled, up to three times; rate falling to a twentieth",
+        "then, for the best": (
+            "rate halved and doubled, up to three times; rate falling to a twentieth"
+        ),
     },
     "with privacy": {
-        "(rounds, local steps)": [[10, 1], [50, 1], [20, 5], [50, 5]],
+        "at epsilon 2": "the 8 best of epsilon 8 in place of the grid",
+        "(rounds, local steps)": [[10, 1], [50, 1], [50, 5]],
         "sampling": [0.25, 1.0],
         "sampling, flights": [0.02, 0.1],
         "clip": [1.0],
@@ -43,8 +50,9 @@ GRIDS = {
         "FedAdam server rate": [0.003, 0.01, 0.03, 0.1],
         "FedAdam local SGD rate": [1.0],
         "then, for the best": (
-            "clip 0.3 and 3 at the same rate * clip; rate halved and doubled, up to three times; rate falling to a "
-            "twentieth; (5, 1), (20, 1), (100, 1) and (20, 20) rounds and steps"
+            "clip 0.3 and 3 at the same rate * clip; (5, 1), (20, 1), (100, 1), (20, 5) "
+            "and (20, 20) rounds and steps; rate halved and doubled, up to three times; rate falling to a "
+            "twentieth"
         ),
     },
 }
@@ -78,7 +86,13 @@ class Search:
 
 
 def search(
-    system: str, trial: Trial, *, private: bool, flights: bool, fedavg: Search | None
+    system: str,
+    trial: Trial,
+    *,
+    private: bool,
+    flights: bool,
+    fedavg: Search | None,
+    looser: Search | None = None,
 ) -> Search:
     """Tune one peer.
 
@@ -89,6 +103,8 @@ def search(
     private, flights : bool
     fedavg : Search, optional
         What was found for FedAvg; FedProx starts from it.
+    looser : Search, optional
+        What was found for the same system under a larger epsilon; starts from its best.
 
     Returns
     -------
@@ -100,7 +116,14 @@ def search(
         mus = (0.01, 0.1, 1.0) if private else (0.001, 0.01, 0.1, 1.0)
         run.run([replace(c, mu=mu) for c, mu in itertools.product(fedavg.best(2), mus)])
         return run
-    run.run(_private(system, flights) if private else _plain(system, flights))
+    if looser is not None:
+        run.run(looser.best(LOOSER_KEPT))
+    elif private:
+        run.run(_private(system, flights))
+    else:
+        first = Search(trial)
+        first.run([replace(choice, rounds=FIRST_ROUNDS) for choice in _plain(system, flights)])
+        run.run([replace(choice, rounds=ROUNDS) for choice in first.best(FIRST_KEPT)])
     best = run.best()[0]
     if private:
         run.run(
@@ -113,7 +136,7 @@ def search(
         run.run(
             [
                 replace(best, rounds=rounds, steps=steps)
-                for rounds, steps in ((5, 1), (20, 1), (100, 1), (20, 20))
+                for rounds, steps in ((5, 1), (20, 1), (100, 1), (20, 5), (20, 20))
             ]
         )
     # the best rate may lie beyond the grid's edge
@@ -150,7 +173,7 @@ def _plain(system: str, flights: bool) -> Iterator[Choice]:
 
 def _private(system: str, flights: bool) -> Iterator[Choice]:
     for (rounds, steps), sampling in itertools.product(
-        ((10, 1), (50, 1), (20, 5), (50, 5)), (0.02, 0.1) if flights else (0.25, 1.0)
+        ((10, 1), (50, 1), (50, 5)), (0.02, 0.1) if flights else (0.25, 1.0)
     ):
         base = Choice(rounds=rounds, learning_rate=1.0, steps=steps, sampling=sampling, clip=1.0)
         if system == "FedAdam":

@@ -68,7 +68,12 @@ def run_peer(
 
 
 def tune_peer(
-    task: Task, system: str, *, epsilon: float | None, fedavg: Search | None = None
+    task: Task,
+    system: str,
+    *,
+    epsilon: float | None,
+    fedavg: Search | None = None,
+    looser: Search | None = None,
 ) -> Search:
     """Search a peer's settings on the task's validation rows."""
     encoder = Encoder(task)
@@ -96,6 +101,7 @@ def tune_peer(
         private=epsilon is not None,
         flights=task.name.startswith("flights"),
         fedavg=fedavg,
+        looser=looser,
     )
 
 
@@ -183,23 +189,33 @@ def main() -> None:
         ]
         _report(records)
         save(options.results / "peers.json", records)
+        searches: dict[tuple[str, float | None], Search] = {}
         for level in levels:
-            _run_level(name, level, options)
+            _run_level(name, level, searches, options)
 
 
-def _run_level(name: str, level: float | None, options: argparse.Namespace) -> None:
+def _run_level(
+    name: str,
+    level: float | None,
+    searches: dict[tuple[str, float | None], Search],
+    options: argparse.Namespace,
+) -> None:
     peak = client_peak_mb(load_task(name))
-    fedavg: Search | None = None
     chosen = _recorded(options.results / "peers.json", name, level)
     for system in options.system or SYSTEMS:
         choice = None if options.tune else chosen.get(system)
         if choice is None:
             start = time.perf_counter()
-            if system == "FedProx" and fedavg is None:
-                fedavg = tune_peer(load_task(name), "FedAvg", epsilon=level)
-            found = tune_peer(load_task(name), system, epsilon=level, fedavg=fedavg)
-            if system == "FedAvg":
-                fedavg = found
+            if system == "FedProx" and ("FedAvg", level) not in searches:
+                searches["FedAvg", level] = tune_peer(load_task(name), "FedAvg", epsilon=level)
+            found = tune_peer(
+                load_task(name),
+                system,
+                epsilon=level,
+                fedavg=searches.get(("FedAvg", level)),
+                looser=searches.get((system, 8.0)) if level == 2.0 else None,
+            )
+            searches[system, level] = found
             choice = found.best()[0]
             _keep_grid(options.results / "peers-grid.json", name, system, level, found)
             print(
