@@ -51,8 +51,8 @@ GRIDS = {
         "FedAdam local SGD rate": [1.0],
         "then, for the best": (
             "clip 0.3 and 3 at the same rate * clip; (5, 1), (20, 1), (100, 1), (20, 5) "
-            "and (20, 20) rounds and steps; rate halved and doubled, up to three times; rate falling to a "
-            "twentieth"
+            "and (20, 20) rounds and steps; rate halved and doubled, up to three times; rate "
+            "falling to a twentieth"
         ),
     },
 }

@@ -23,7 +23,15 @@ from tools.bench.federation.classifier import SETTINGS, Encoder, local_scores, t
 from tools.bench.federation.client import Choice, Client, flatten
 from tools.bench.federation.flower import STRATEGIES, run_flower
 from tools.bench.federation.grids import GRIDS, Search, search
-from tools.bench.federation.records import PRIVACY_LEVELS, RESULTS, Point, Record, load, save
+from tools.bench.federation.records import (
+    PRIVACY_LEVELS,
+    RESULTS,
+    Point,
+    Record,
+    level_name,
+    load,
+    save,
+)
 from tools.bench.federation.resources import client_peak_mb
 from tools.bench.federation.scaffold import run_scaffold
 from tools.bench.federation.tasks import TASKS, Task, load_task
@@ -169,7 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=TASKS, action="append")
     parser.add_argument("--system", choices=SYSTEMS, action="append")
-    parser.add_argument("--epsilon", choices=("none", "8", "2"), action="append")
+    parser.add_argument(
+        "--epsilon", choices=[level_name(v) for v in PRIVACY_LEVELS], action="append"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
         "--tune", action="store_true", help="search again, even where a choice is recorded"
@@ -179,7 +189,7 @@ def main() -> None:
     levels = [
         level
         for level in PRIVACY_LEVELS
-        if not options.epsilon or _level_name(level) in options.epsilon
+        if not options.epsilon or level_name(level) in options.epsilon
     ]
     for name in options.task or TASKS:
         records = [
@@ -219,7 +229,7 @@ def _run_level(
             choice = found.best()[0]
             _keep_grid(options.results / "peers-grid.json", name, system, level, found)
             print(
-                f"{name} {system} epsilon {_level_name(level)}: {len(found.found)} tried in "
+                f"{name} {system} epsilon {level_name(level)}: {len(found.found)} tried in "
                 f"{time.perf_counter() - start:.0f} s, best on validation rows "
                 f"{found.found[choice]:.4f}: {choice}",
                 flush=True,
@@ -246,7 +256,7 @@ def _keep_grid(path: Path, task: str, system: str, level: float | None, found: S
     document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     document["grids"] = GRIDS
     tried = document.setdefault("tried", {})
-    tried[f"{task}, {system}, epsilon {_level_name(level)}"] = [
+    tried[f"{task}, {system}, epsilon {level_name(level)}"] = [
         {"score": round(found.found[choice], 4), **_changed(choice)}
         for choice in found.best(10_000)
     ]
@@ -266,15 +276,11 @@ def _report(records: Sequence[Record]) -> None:
         scores = [record.score for record in records if record.system == system]
         first = next(record for record in records if record.system == system)
         print(
-            f"{first.task} {system} epsilon {_level_name(first.epsilon)}: {first.metric} "
+            f"{first.task} {system} epsilon {level_name(first.epsilon)}: {first.metric} "
             f"{np.mean(scores):.4f} +- {np.std(scores):.4f}, {first.rounds} rounds, "
             f"{first.bytes_up / 1000:.0f} kB, {first.device_cpu_s:.2f} s a device",
             flush=True,
         )
-
-
-def _level_name(level: float | None) -> str:
-    return "none" if level is None else f"{level:g}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PRIVACY_LEVELS", "RESULTS", "Point", "Record", "load", "save"]
+__all__ = ["PRIVACY_LEVELS", "RESULTS", "Point", "Record", "level_name", "load", "save"]
 
 RESULTS = Path(__file__).parent / "results"
 #: epsilon of a run; None is without privacy. Delta is 1e-5 throughout.
@@ -87,6 +87,11 @@ class Record:
     def key(self) -> tuple[str, str, float | None, int]:
         """What a record stands for; a later one with the same key replaces it in a file."""
         return self.task, self.system, self.epsilon, self.seed
+
+
+def level_name(epsilon: float | None) -> str:
+    """Return how a privacy level is written in options and file names."""
+    return "none" if epsilon is None else f"{epsilon:g}"
 
 
 def load(path: Path) -> list[Record]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.bench.federation.records import PRIVACY_LEVELS, RESULTS, Record, load
+from tools.bench.federation.records import PRIVACY_LEVELS, RESULTS, Record, level_name, load
 from tools.bench.federation.tasks import TASKS
 
 __all__ = ["FILES", "Row", "draw", "markdown", "summarise"]
@@ -191,7 +191,7 @@ def draw(rows: Sequence[Row], directory: Path) -> list[Path]:
             seen.values(), seen.keys(), loc="lower center", ncols=len(seen), frameon=False
         )
         figure.tight_layout(rect=(0, 0.05, 1, 1))
-        path = directory / f"federation-{_level_name(level)}.svg"
+        path = directory / f"federation-{level_name(level)}.svg"
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
         written.append(path)
@@ -252,10 +252,6 @@ def _mean(values: Iterable[float | None]) -> float:
 
 def _level_title(level: float | None) -> str:
     return "without privacy" if level is None else f"epsilon {level:g}"
-
-
-def _level_name(level: float | None) -> str:
-    return "none" if level is None else f"epsilon-{level:g}"
 
 
 def main() -> None:
