@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # tools/ is not installed
 from tools.bench.federation.client import (
     Choice,
     Client,
+    OneByOne,
     flatten,
     noise_multiplier,
     unflatten,
 )
+from tools.bench.federation.lockstep import Lockstep
 from tools.bench.federation.scaffold import run_scaffold
 
 
@@ -82,7 +85,7 @@ def test_scaffold_follows_algorithm_1_option_2() -> None:
     clients = [_client(choice=choice), _client(choice=choice, rows=24)]
     start = flatten(_network().weights)
     seen: list[np.ndarray] = []
-    run_scaffold(clients, start, choice=choice, on_round=lambda _, w: seen.append(w))
+    run_scaffold(OneByOne(clients), start, choice=choice, on_round=lambda _, w: seen.append(w))
 
     shares = [1 / 3, 2 / 3]
     x, c = start, np.zeros_like(start)
@@ -100,3 +103,47 @@ def test_scaffold_follows_algorithm_1_option_2() -> None:
         c = c + sum(p * (new - old) for p, new, old in zip(shares, changed, variates, strict=True))
         variates = changed
         np.testing.assert_allclose(seen[number], x, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("epsilon", [None, 1e9])
+def test_devices_together_do_what_they_do_one_by_one(
+    optimiser: Literal["sgd", "adam"], epsilon: float | None
+) -> None:
+    # full batches and no noise, so that nothing is random
+    choice = Choice(
+        learning_rate=0.1,
+        optimiser=optimiser,
+        epochs=3,
+        batch=100,
+        sampling=1.0,
+        steps=3,
+        clip=0.5,
+    )
+    clients = [_client(choice=choice, rows=rows, epsilon=epsilon) for rows in (12, 5, 30)]
+    for client in clients:
+        client.noise = None if epsilon is None else 0.0
+    start = flatten(_network().weights)
+    rng = np.random.default_rng(0)
+    corrections = 0.1 * rng.normal(size=(3, start.size)).astype(np.float32)
+    expected, steps = OneByOne(clients).train(start, rate=0.1, mu=0.2, corrections=corrections)
+    got, got_steps = Lockstep(clients).train(start, rate=0.1, mu=0.2, corrections=corrections)
+    np.testing.assert_array_equal(got_steps, steps)
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_devices_together_take_the_same_number_of_steps_and_noise() -> None:
+    choice = Choice(learning_rate=0.1, epochs=2, batch=8)
+    clients = [_client(choice=choice, rows=rows) for rows in (12, 5, 30)]
+    start = flatten(_network().weights)
+    _, steps = Lockstep(clients).train(start, rate=0.1)
+    assert steps.tolist() == [4, 2, 8]
+    private = Choice(learning_rate=1.0, sampling=1e-9, steps=1, clip=0.5, rounds=1)
+    noisy = [_client(choice=private, rows=rows, epsilon=8.0) for rows in (12, 24)]
+    for client in noisy:
+        client.noise = 2.0
+    devices = Lockstep(noisy)
+    zero = np.zeros_like(start)
+    moved = np.stack([devices.train(zero, rate=1.0)[0] for _ in range(60)])
+    for at, rows in enumerate((12, 24)):
+        assert np.std(moved[:, at]) == pytest.approx(2.0 * 0.5 / (1e-9 * rows), rel=0.05)

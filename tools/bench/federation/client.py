@@ -9,8 +9,10 @@ of weights that are already released, so adding it costs no privacy.
 from __future__ import annotations
 
 import functools
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from edge_runtime.evaluation.network import Mlp, Moments
 from edge_runtime.privacy import calibrate_noise
 from tools.bench.federation.records import DELTA
 
-__all__ = ["Choice", "Client", "flatten", "noise_multiplier", "unflatten"]
+__all__ = ["Choice", "Client", "Devices", "OneByOne", "flatten", "noise_multiplier", "unflatten"]
 
 F32 = npt.NDArray[np.float32]
 Shapes = list[tuple[int, ...]]
@@ -129,6 +131,7 @@ class Client:
         #: layer shapes of the network that the weights belong to
         self.shapes = shapes
         self._squared = np.square(x).sum(axis=1)
+        self.seed = seed
         self._rng = np.random.default_rng(seed)
 
     @property
@@ -207,3 +210,44 @@ class Client:
         total += np.float32(self.noise) * clip * self._rng.standard_normal(total.size, np.float32)
         total *= np.float32(1.0 / (self.choice.sampling * self.rows))
         return total
+
+
+class Devices(Protocol):
+    """All devices of one run."""
+
+    #: rows of each device
+    rows: npt.NDArray[np.int64]
+
+    def train(
+        self, start: F32, *, rate: float, mu: float = 0.0, corrections: F32 | None = None
+    ) -> tuple[F32, npt.NDArray[np.int64]]:
+        """Return every device's weights float32 ``[devices, parameters]``, and its steps."""
+        ...
+
+
+class OneByOne:
+    """Devices that train one after the other, as each would on its own machine.
+
+    Parameters
+    ----------
+    clients : sequence of Client
+    """
+
+    def __init__(self, clients: Sequence[Client]) -> None:
+        self.clients = clients
+        self.rows = np.array([client.rows for client in clients])
+        #: CPU seconds of all devices together, so far
+        self.cpu_s = 0.0
+
+    def train(
+        self, start: F32, *, rate: float, mu: float = 0.0, corrections: F32 | None = None
+    ) -> tuple[F32, npt.NDArray[np.int64]]:
+        """Train every device from the global weights; see `Client.train`."""
+        weights = np.empty((len(self.clients), start.size), np.float32)
+        steps = np.zeros(len(self.clients), np.int64)
+        begin = time.process_time()
+        for at, client in enumerate(self.clients):
+            correction = None if corrections is None else corrections[at]
+            weights[at], steps[at] = client.train(start, rate=rate, mu=mu, correction=correction)
+        self.cpu_s += time.process_time() - begin
+        return weights, steps

@@ -20,9 +20,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from tools.bench.federation.classifier import SETTINGS, Encoder, local_scores, train
-from tools.bench.federation.client import Choice, Client, flatten
+from tools.bench.federation.client import Choice, Client, Devices, OneByOne, flatten
 from tools.bench.federation.flower import STRATEGIES, run_flower
 from tools.bench.federation.grids import GRIDS, Search, search
+from tools.bench.federation.lockstep import Lockstep
 from tools.bench.federation.records import (
     PRIVACY_LEVELS,
     RESULTS,
@@ -42,6 +43,7 @@ F32 = npt.NDArray[np.float32]
 SYSTEMS = (*STRATEGIES, "SCAFFOLD")
 #: a setting is judged by its last rounds together, so that one lucky round does not choose it
 JUDGED_SHARE = 0.1
+MOST_PADDING = 3
 
 
 def run_peer(
@@ -98,7 +100,16 @@ def tune_peer(
 
         with np.errstate(over="ignore", invalid="ignore"):  # a rate too high for a task
             try:
-                _train(encoder, data, system, choice, epsilon=epsilon, seed=0, on_round=on_round)
+                _train(
+                    encoder,
+                    data,
+                    system,
+                    choice,
+                    epsilon=epsilon,
+                    seed=0,
+                    fast=True,
+                    on_round=on_round,
+                )
             except ValueError:  # weights that are no numbers any more cannot be scored
                 return 0.0
         return float(np.mean(scores))
@@ -151,10 +162,10 @@ def _train(
     *,
     epsilon: float | None,
     seed: int,
+    fast: bool = False,
     on_round: Callable[[int, F32], None],
 ) -> float:
     layers = encoder.network(seed).weights
-    initial = flatten(layers)
     clients = [
         Client(
             x,
@@ -167,9 +178,17 @@ def _train(
         )
         for at, (x, y) in enumerate(data)
     ]
+    rows = [client.rows for client in clients]
+    # Padding every device to the longest must not cost more than it saves.
+    together = fast and max(rows) < MOST_PADDING * np.mean(rows)
+    one_by_one = OneByOne(clients)
+    devices: Devices = Lockstep(clients) if together else one_by_one
+    initial = flatten(layers)
     if system == "SCAFFOLD":
-        return run_scaffold(clients, initial, choice=choice, on_round=on_round)
-    return run_flower(system, clients, initial, choice=choice, on_round=on_round)
+        run_scaffold(devices, initial, choice=choice, on_round=on_round)
+    else:
+        run_flower(system, devices, initial, choice=choice, on_round=on_round)
+    return one_by_one.cpu_s / len(clients)
 
 
 def main() -> None:
