@@ -49,8 +49,8 @@ class Settings:
 
 #: the best of the grid below on validation rows; every pool is scored with the same settings
 SETTINGS: dict[str, Settings] = {
-    "digits-by-class": Settings(learning_rate=0.003, batch=32, patience=10),
-    "digits-dirichlet": Settings(learning_rate=0.003, batch=32, patience=10),
+    "digits-by-class": Settings(learning_rate=0.01, batch=32, patience=10),
+    "digits-dirichlet": Settings(learning_rate=0.01, batch=32, patience=10),
     "flights-by-carrier": Settings(learning_rate=0.003, batch=1024, patience=4),
     "watch-by-person": Settings(learning_rate=0.003, batch=32, patience=20),
     "watch-by-exercise": Settings(learning_rate=0.003, batch=32, patience=20),
