@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tools.bench.federation.classifier import SETTINGS, Encoder, local_scores, train
+from tools.bench.federation.classifier import SETTINGS, Encoder, local_scores
+from tools.bench.federation.classifier import score as classifier_score
 from tools.bench.federation.client import Choice, Client, Devices, OneByOne, flatten
 from tools.bench.federation.flower import STRATEGIES, run_flower
 from tools.bench.federation.grids import GRIDS, Search, search
@@ -91,7 +92,7 @@ def tune_peer(
     data = [encoder.arrays(rows) for rows in kept]
     frame = encoder.frame(validation)
 
-    def trial(choice: Choice) -> float:
+    def trial(choice: Choice, seed: int) -> float:
         scores: list[float] = []
 
         def on_round(number: int, weights: F32) -> None:
@@ -126,10 +127,9 @@ def tune_peer(
 
 def run_bounds(task: Task, *, seed: int) -> list[Record]:
     """Return what all real rows together reach, and what a device reaches alone."""
-    encoder = Encoder(task)
     pooled = pd.concat(task.devices, ignore_index=True)
     start = time.process_time()
-    score = encoder.score(train(task, pooled, seed=seed), task.test)
+    score = classifier_score(task, pooled, seed=seed)
     pooled_s = time.process_time() - start
     start = time.process_time()
     alone = local_scores(task, seed=seed)
@@ -245,12 +245,12 @@ def _run_level(
                 looser=searches.get((system, 8.0)) if level == 2.0 else None,
             )
             searches[system, level] = found
-            choice = found.best()[0]
+            choice = found.confirm()
             _keep_grid(options.results / "peers-grid.json", name, system, level, found)
             print(
                 f"{name} {system} epsilon {level_name(level)}: {len(found.found)} tried in "
                 f"{time.perf_counter() - start:.0f} s, best on validation rows "
-                f"{found.found[choice]:.4f}: {choice}",
+                f"{found.confirmed[choice]:.4f}: {choice}",
                 flush=True,
             )
         records = [
