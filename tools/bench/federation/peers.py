@@ -107,7 +107,7 @@ def tune_peer(
                     system,
                     choice,
                     epsilon=epsilon,
-                    seed=0,
+                    seed=seed,
                     fast=True,
                     on_round=on_round,
                 )
