@@ -147,37 +147,25 @@ def next_generator(
         If training becomes numerically unusable.
     """
     settings = config.fusion
-    held = pool.lot < settings.validation_share
-    if held.all() or not held.any():
-        raise AggregatorError(
-            f"{len(held)} pooled rows are too few to train on and hold some out; ask devices for "
-            "more with [rows] minimum"
-        )
     layout, conditions = current.layout, current.schema.conditions
-    matched = match_pool(pool, rows_of, anchor, raked=settings.rake, conditions=conditions)
     seed = config.seed + round_number
-    chosen = _thin(np.flatnonzero(~held), settings.max_rows, seed=seed)
-    if matched.outcome is not None:
-        # A row is used several times, each time with an outcome of its own: the model behind them
-        # is then learnt and not the luck of one draw.
-        chosen = np.tile(chosen, max(1, min(_MOST_USES, settings.max_rows // len(chosen))))
-    key = hashlib.sha256(f"outcomes {config.fleet.name} {seed}".encode()).digest()
-    codes = matched.take(pool.codes, chosen, key=key)
-    held_out = matched.take(pool.codes, np.flatnonzero(held), key=key[::-1])
-    row_weights = matched.weights[chosen]
     share = prior_share(config, list(rows_of.values()))
-    if anchor is not None and share:
-        draw = partial(prior_rows, anchor, layout.cardinalities, conditions)
-        codes, row_weights, held_out = _mix(
-            codes, row_weights, held_out, share, seed=seed, draw=draw
+    draw = partial(prior_rows, anchor, layout.cardinalities, conditions) if anchor else None
+    rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, seed=seed)
+    if draw is not None and share:
+        rows = _with_prior(rows, share, seed=seed, draw=draw)
+    if not len(rows.codes) or not len(rows.held_out):
+        raise AggregatorError(
+            f"{len(pool.codes)} pooled rows are too few to train on and hold some out; ask devices "
+            "for more with [rows] minimum"
         )
     candidate = find_strategy(settings.strategy).fuse(
         Material(
             layout=layout,
             weights=current.weights,
-            codes=codes,
-            row_weights=row_weights.astype(np.float32),
-            held_out=held_out,
+            codes=rows.codes,
+            row_weights=rows.weights.astype(np.float32),
+            held_out=rows.held_out,
             anchor=anchor,
             seed=seed,
             updates=updates,
@@ -195,8 +183,8 @@ def next_generator(
         anchor=reference,
         names=current.schema.names,
         settings=config.guard,
-        nll=mean_nll(candidate.weights, held_out, layout, step),
-        current_nll=mean_nll(current.weights, held_out, layout, step),
+        nll=mean_nll(candidate.weights, rows.held_out, layout, step),
+        current_nll=mean_nll(current.weights, rows.held_out, layout, step),
     )
     figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(len(pool.codes))}
     lineage = Lineage(
@@ -211,28 +199,59 @@ def next_generator(
     return Outcome(bundle, verdict, candidate.state)
 
 
-def _mix(
-    codes: npt.NDArray[np.int32],
-    row_weights: npt.NDArray[np.float64],
-    held_out: npt.NDArray[np.int32],
-    share: float,
+class _Rows(NamedTuple):
+    """Rows to train on, int32 [n, D], their weights float64 [n], and rows to judge by."""
+
+    codes: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float64]
+    held_out: npt.NDArray[np.int32]
+
+
+def _rows_of_pool(
+    pool: PoolRows,
+    rows_of: Mapping[str, float],
+    anchor: Anchor | None,
+    conditions: tuple[int, ...],
+    config: AggregatorConfig,
     *,
     seed: int,
-    draw: Callable[..., npt.NDArray[np.int32]],
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.int32]]:
-    """Add rows from the anchor, to train on and to hold out, so that they have a share of all."""
-    rows = min(_MOST_PRIOR, max(_LEAST_PRIOR, len(codes)))
-    added = draw(rows, seed=seed)
-    each = share / (1 - share) * row_weights.sum() / rows
+) -> _Rows:
+    """Return the pool matched to the anchor, some of it held out for ever."""
+    settings = config.fusion
+    matched = match_pool(pool, rows_of, anchor, raked=settings.rake, conditions=conditions)
+    held = pool.lot < settings.validation_share
+    chosen = _thin(np.flatnonzero(~held), settings.max_rows, seed=seed)
+    if matched.outcome is not None and len(chosen):
+        # A row is used several times, each time with an outcome of its own: the model behind them
+        # is then learnt and not the luck of one draw.
+        chosen = np.tile(chosen, max(1, min(_MOST_USES, settings.max_rows // len(chosen))))
+    key = hashlib.sha256(f"outcomes {config.fleet.name} {seed}".encode()).digest()
+    return _Rows(
+        codes=matched.take(pool.codes, chosen, key=key),
+        weights=matched.weights[chosen],
+        held_out=matched.take(pool.codes, np.flatnonzero(held), key=key[::-1]),
+    )
+
+
+def _with_prior(
+    rows: _Rows, share: float, *, seed: int, draw: Callable[..., npt.NDArray[np.int32]]
+) -> _Rows:
+    """Add rows from the anchor, to train on and to hold out, so that they have a share of all.
+
+    Without any pooled row they are all there is.
+    """
+    codes, weights, held_out = rows
+    count = min(_MOST_PRIOR, max(_LEAST_PRIOR, len(codes)))
+    mass = share / (1 - share) * (weights.sum() if len(codes) else 1.0)
     # Held-out rows all count alike, so their numbers have to be in proportion.
     wanted = round(share / (1 - share) * len(held_out))
     most = max(_LEAST_PRIOR // 5, len(held_out))
-    if wanted > most:
-        held_out = held_out[: max(1, round(most * (1 - share) / share))]
+    if wanted > most or not len(held_out):
+        held_out = held_out[: round(most * (1 - share) / share)]
         wanted = most
-    return (
-        np.concatenate([codes, added]),
-        np.concatenate([row_weights, np.full(rows, each)]),
+    return _Rows(
+        np.concatenate([codes, draw(count, seed=seed)]),
+        np.concatenate([weights, np.full(count, mass / count)]),
         np.concatenate([held_out, draw(wanted, seed=seed + 1_000_003)]),
     )
 

@@ -19,7 +19,7 @@ from edge_runtime.aggregator.budget import Schedule, make_schedule
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.records import RoundRecord
-from edge_runtime.aggregator.sizing import anchor_share
+from edge_runtime.aggregator.sizing import anchor_share, only_counts
 from edge_runtime.aggregator.strategies import find_strategy
 from edge_runtime.messages import (
     AnchorRequest,
@@ -140,19 +140,23 @@ class Planner:
         census = number == 0
         anchor = None
         advice = read_advice(self._catalogue)
+        measure = not census and only_counts(config, advice.rows_of)
         share = min(anchor_share(config, advice.rows_of), _MOST_SHARE - rounds.score_share)
+        if measure:
+            share = 1.0 - rounds.score_share
         if not census and share > 0:
             anchor = AnchorRequest(share=share, tables=self._tables(advice, number))
         score = None
         if not census and rounds.score_share > 0:
             score = ScoreRequest(share=rounds.score_share, clip_nats=rounds.score_clip)
         train, rows = config.train, config.rows
-        updates = not census and self._strategy.needs_updates
+        asks = not census and not measure
+        updates = asks and self._strategy.needs_updates
         return Plan(
             fleet=config.fleet.name,
             id=new_id(),
             round=number,
-            kind="census" if census else "train",
+            kind="census" if census else "measure" if measure else "train",
             schema_digest=self._schema.digest,
             bundle_digest=None if census else bundle_digest,
             epsilon_after=self.schedule.epsilon_after[number],
@@ -161,7 +165,7 @@ class Planner:
             quorum=rounds.quorum,
             census_sigma=self.schedule.census_sigma if census else None,
             train=None
-            if census
+            if not asks
             else TrainRequest(
                 steps=train.steps,
                 expected_batch=train.expected_batch,
@@ -173,7 +177,7 @@ class Planner:
             score=score,
             holdout=0.0 if census else rounds.holdout,
             rows=None
-            if census
+            if not asks
             else RowRequest(
                 share=rows.share, minimum=rows.minimum, maximum=rows.maximum, clamp=rows.clamp
             ),

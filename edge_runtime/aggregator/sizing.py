@@ -14,7 +14,7 @@ from edge_runtime.aggregator.budget import rho_of
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.schema import Schema
 
-__all__ = ["anchor_share", "max_bins", "merged_variance", "prior_share"]
+__all__ = ["anchor_share", "max_bins", "merged_variance", "only_counts", "prior_share"]
 
 _MOST_BINS, _LEAST_BINS = 32, 4
 #: a bin of one condition's rows should hold so many standard deviations of its count's noise
@@ -23,11 +23,18 @@ _SIGMAS_PER_BIN = 3.0
 #: shared by all columns' conditionals and decoded with knots
 _BINS_PER_ROOT = 2.0
 
-#: Rows of a device at which counts and private training are worth the same at epsilon 8; below,
-#: a network of thousands of weights drowns in its noise while counts still add up over devices.
-_EVEN_ROWS = 1_500.0
-_LEAST_ANCHOR, _MOST_ANCHOR = 0.15, 0.9
+#: Rows of a device, at epsilon 8, at which counts and private training get the same budget. Counts
+#: add up over devices, while every device's network has to fight its own noise.
+_EVEN_BUDGET_ROWS = 3_000.0
+#: Rows of a device, at epsilon 8, at which rows of its generator are worth as much as rows drawn
+#: from the counts: a network of thousands of weights drowns in its noise below.
+_EVEN_WORTH_ROWS = 500.0
 _EVEN_EPSILON = 8.0
+_LEAST_ANCHOR, _MOST_ANCHOR = 0.15, 0.9
+#: a smaller share is not worth the trouble
+_LEAST_PRIOR = 0.05
+#: with this share drawn from the counts, devices need not train at all
+_ONLY_COUNTS = 0.5
 
 
 def anchor_share(config: AggregatorConfig, rows_of: Collection[float]) -> float:
@@ -45,7 +52,7 @@ def anchor_share(config: AggregatorConfig, rows_of: Collection[float]) -> float:
         return configured
     if config.privacy.limit is None:
         return _LEAST_ANCHOR
-    even = _even_rows(config.privacy.limit)
+    even = _EVEN_BUDGET_ROWS * _EVEN_EPSILON / config.privacy.limit
     share = even / (even + _typical(rows_of))
     return min(_MOST_ANCHOR, max(_LEAST_ANCHOR, share))
 
@@ -67,9 +74,26 @@ def prior_share(config: AggregatorConfig, rows_of: Collection[float]) -> float:
         return configured
     if config.privacy.limit is None:
         return 0.0
-    even = _even_rows(config.privacy.limit)
+    even = _EVEN_WORTH_ROWS * _EVEN_EPSILON / config.privacy.limit
     share = (even / (even + _typical(rows_of))) ** 2
-    return share if share > 0.05 else 0.0
+    return share if share > _LEAST_PRIOR else 0.0
+
+
+def only_counts(config: AggregatorConfig, rows_of: Collection[float]) -> bool:
+    """Whether a round had better ask for counts alone: devices' own training would be noise.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+    rows_of : collection of float
+        Noisy rows of each device; without any nothing can be said.
+    """
+    return (
+        config.privacy.limit is not None
+        and config.rounds.anchor_share != 0
+        and bool(rows_of)
+        and prior_share(config, rows_of) >= _ONLY_COUNTS
+    )
 
 
 def max_bins(config: AggregatorConfig, schema: Schema, *, rows: float, devices: int) -> int:
@@ -118,10 +142,6 @@ def merged_variance(config: AggregatorConfig, *, tables: int, devices: int, shar
     rho = rho_of(config.privacy.limit, config.privacy.delta)
     each = rho * (1 - rounds.census_share) / rounds.count * share
     return devices * tables / (2 * each)
-
-
-def _even_rows(epsilon: float) -> float:
-    return _EVEN_ROWS * _EVEN_EPSILON / epsilon
 
 
 def _typical(rows_of: Collection[float]) -> float:
