@@ -38,6 +38,7 @@ class Metrics:
     def __init__(self, settings: MetricsSettings) -> None:
         try:
             import prometheus_client as prometheus  # noqa: PLC0415 - only where it is asked for
+            import prometheus_client.core  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise MissingExtraError("prometheus_client", "aggregator") from error
         self._core: Any = prometheus.core
