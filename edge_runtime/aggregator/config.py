@@ -210,6 +210,8 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     misfit, mean_misfit : float
         Total variation by which an honest device's generator may miss one table of its own
         counts, and all of them on average.
+    dependence : float
+        Share of the dependence between conditions and other columns that a batch must keep.
     diversity : float
         Factor by which rows of a batch may be alike more often than its device's counts allow.
     deviations : float
@@ -237,6 +239,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     batches: bool = True
     misfit: float = 0.35
     mean_misfit: float = 0.2
+    dependence: float = 0.2
     diversity: float = 2.0
     deviations: float = 6.0
     score_margin: float = 0.01
@@ -442,7 +445,16 @@ def _problem(config: AggregatorConfig) -> str:
 
 def _guard_checks(config: AggregatorConfig) -> tuple[tuple[bool, str, Any], ...]:
     guard = config.guard
-    shares = ("limit", "table_limit", "misfit", "mean_misfit", "kept", "subgroup", "drift")
+    shares = (
+        "limit",
+        "table_limit",
+        "misfit",
+        "mean_misfit",
+        "dependence",
+        "kept",
+        "subgroup",
+        "drift",
+    )
     return (
         *(
             (0 <= getattr(guard, name) <= 1, f"guard.{name} must be 0 to 1", getattr(guard, name))

@@ -233,9 +233,7 @@ class Service:
         if self._bundle is not None:
             self._inbox.use_codec(self._bundle.codec, self._bundle.layout)
             self._publish_bundles()
-        self._link.publish(
-            self._topics.alarms, encode_alarms(workspace.alarms()), retain=True
-        )
+        self._link.publish(self._topics.alarms, encode_alarms(workspace.alarms()), retain=True)
         plan = self._planner.current_plan
         if plan is not None:
             _LOG.info("going on with round %d", plan.round)

@@ -100,7 +100,9 @@ def test_poisoned_batches_are_set_aside_and_one_origin_is_normal(fleet: Kit) -> 
     # Nothing is dropped: bytes and reason are kept.
     for name in ("d1", "d4", "d7", "d8"):
         (note,) = (fleet.config.data_dir / "quarantine" / name).glob("*.json")
-        assert json.loads(note.read_text())["reason"] == said[name][1].removeprefix("quarantined: ")
+        assert json.loads(note.read_text())["reason"].startswith(
+            said[name][1].removeprefix("quarantined: ")
+        )
         assert note.with_suffix(".bin").stat().st_size > 0
     assert fleet.workspace.catalogue.totals()["rows"] == 6 * 1500
 

@@ -11,9 +11,9 @@ distance
     unbiased; of all peers the lower median, so that poisoned peers do not count);
 contrast
     how the other columns differ between two conditions, projected on how they differ in the rest of
-    the fleet: 1 for a device like the others, 0 where condition and columns are unrelated (shuffled,
-    uniform), -1 where labels are exchanged. What a device has of its own in every condition
-    cancels.
+    the fleet: 1 for a device like the others, 0 where condition and columns are unrelated
+    (shuffled, uniform), -1 where labels are exchanged. What a device has of its own in every
+    condition cancels.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ def _far(profiles: Mapping[str, _Profiles], limits: DeviceLimits) -> dict[str, F
             found[device] = Finding(
                 "device",
                 f"its counts of real rows are out of line with its peers': within the same "
-                f"condition its shares differ from those of its closest third of peers by {_root(value):.2f} a column "
-                f"(root of squares), honest devices' by {_root(middle):.2f}, at most "
+                f"condition its shares differ from those of its closest third of peers by "
+                f"{_root(value):.2f} a column (root of squares), honest devices' by {_root(middle):.2f}, at most "
                 f"{_root(allowed):.2f} is allowed",
                 _root(value),
                 _root(middle),
