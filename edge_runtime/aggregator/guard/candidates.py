@@ -21,10 +21,8 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import Anchor
 from edge_runtime.aggregator.config import GuardSettings
 from edge_runtime.aggregator.guard.distance import (
-    Distance,
     compare,
     counts_of,
-    rows_behind,
     rows_of,
 )
 

@@ -165,8 +165,8 @@ def _far(profiles: Mapping[str, _Profiles], limits: DeviceLimits) -> dict[str, F
                 "device",
                 f"its counts of real rows are out of line with its peers': within the same "
                 f"condition its shares differ from those of its closest third of peers by "
-                f"{_root(value):.2f} a column (root of squares), honest devices' by {_root(middle):.2f}, at most "
-                f"{_root(allowed):.2f} is allowed",
+                f"{_root(value):.2f} a column (root of squares), honest devices' by "
+                f"{_root(middle):.2f}, at most {_root(allowed):.2f} is allowed",
                 _root(value),
                 _root(middle),
                 _root(allowed),
