@@ -26,7 +26,8 @@ from edge_runtime.aggregator.fusion import (
     next_generator,
 )
 from edge_runtime.aggregator.guard.gate import Gate
-from edge_runtime.aggregator.guard.review import assess, curve, review, rollback
+from edge_runtime.aggregator.guard.review import assess, review
+from edge_runtime.aggregator.guard.rollback import curve, rollback
 from edge_runtime.aggregator.inbox import Inbox, Incoming
 from edge_runtime.aggregator.metrics import Metrics
 from edge_runtime.aggregator.planner import Planner, Step

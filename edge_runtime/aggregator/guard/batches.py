@@ -70,6 +70,8 @@ class BatchLimits(NamedTuple):
 class Finding(NamedTuple):
     """Something wrong: `kind` for programs, `text` for people, with figures.
 
+    Kinds: "shape" (one table), "shapes" (their mean), "dependence", "diversity", "copy", "device".
+
     `value` was found, `expected` is what the reference says, `allowed` the limit it crossed.
     """
 
@@ -230,7 +232,7 @@ def _shapes(
         if value > allowed:
             found.append(
                 Finding(
-                    "shape",
+                    "shapes",
                     f"over all {len(distances)} tables {value:.2f} of the rows differ from its "
                     f"device's own counts on average, at most {allowed:.2f} may "
                     f"({limits.mean_misfit:g} by a weak generator, {spread + extra:.2f} by noise "
