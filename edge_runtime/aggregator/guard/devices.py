@@ -51,7 +51,9 @@ class DeviceLimits(NamedTuple):
     deviations : float
         Robust standard deviations from the fleet's median.
     distance : float
-        Root mean square difference of shares that is always allowed, per table.
+        Distance that is always allowed, the root over a column's squared differences of shares.
+        Where honest devices differ by more than that they set no standard, and only contrasts are
+        compared.
     contrast : float
         A device's projected contrast below this is out of line, once noise is allowed for.
     devices : int
@@ -153,6 +155,9 @@ def _far(profiles: Mapping[str, _Profiles], limits: DeviceLimits) -> dict[str, F
         return {}
     values = np.array([value for value, _ in typical.values()])
     middle = float(np.median(values))
+    if middle > limits.distance**2:
+        # Peers that have little in common (a carrier with one destination) set no standard.
+        return {}
     spread = _MAD * float(np.median(np.abs(values - middle)))
     found = {}
     for device, (value, error) in typical.items():
