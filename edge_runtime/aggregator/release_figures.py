@@ -136,7 +136,7 @@ def lineage_figures(
         key = (batch.device, batch.round, batch.bundle_digest, batch.depth)
         pooled[key] += batch.rows
         released[key] += count
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "device": key[0],
             "round": key[1],
