@@ -295,6 +295,7 @@ class Service:
                 result.bundle,
                 status="published" if verdict.accepted else "rejected",
                 reason=verdict.reason,
+                state=result.state,
             )
             reason = (
                 f"bundle {result.bundle.digest[:12]} published"
@@ -340,6 +341,8 @@ class Service:
             privacy=privacy,
             should_stop=lambda: self._stop.is_set() or time.monotonic() > ends,
             on_progress=self._note_progress,
+            updates=workspace.updates(current),
+            state=workspace.state(current),
         )
 
     def _note_progress(self, progress: float) -> None:

@@ -16,9 +16,12 @@ from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.pool import Pool, PoolRows
 from edge_runtime.aggregator.records import BundleRecord
 from edge_runtime.aggregator.statement import privacy_facts
+from edge_runtime.aggregator.strategies import State
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses
+from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
+from edge_runtime.messages import decode_plan
 from edge_runtime.schema import Census, Schema
 
 __all__ = ["Workspace", "create_workspace", "open_workspace"]
@@ -87,9 +90,12 @@ class Workspace:
             raise AggregatorError(f"{record.path} is not the file that the catalogue names")
         return Bundle.from_bytes(data)
 
-    def add_bundle(self, bundle: Bundle, *, status: str, reason: str) -> BundleRecord:
-        """Write a generator and commit it as "published" or "rejected"."""
+    def add_bundle(
+        self, bundle: Bundle, *, status: str, reason: str, state: State | None = None
+    ) -> BundleRecord:
+        """Write a generator and its strategy's state; commit it as "published" or "rejected"."""
         path = f"bundles/{bundle.digest}.bundle"
+        write_state(self._state_path(bundle), state or {})
         write_durably(self.data_dir / path, bundle.to_bytes())
         record = BundleRecord(
             digest=bundle.digest,
@@ -104,6 +110,38 @@ class Workspace:
         )
         self.catalogue.add_bundle(record)
         return record
+
+    def state(self, bundle: Bundle) -> State:
+        """Return what the strategy kept with a generator; empty where it keeps nothing.
+
+        Raises
+        ------
+        AggregatorError
+            If its file is damaged.
+        """
+        return read_state(self._state_path(bundle))
+
+    def _state_path(self, bundle: Bundle) -> Path:
+        return self.data_dir / f"bundles/{bundle.digest}.state"
+
+    def updates(self, bundle: Bundle) -> StoredUpdates:
+        """Return the accepted weight updates of a generator, late ones included."""
+        rounds = [
+            record.round
+            for record in self.catalogue.rounds()
+            if decode_plan(record.plan.encode()).bundle_digest == bundle.digest
+        ]
+        records = [
+            message
+            for number in rounds
+            for message in self.catalogue.messages(kind="update", round_number=number)
+        ]
+        return StoredUpdates(
+            data_dir=self.data_dir,
+            records=records,
+            layout=bundle.layout,
+            rows_of=self.rows_of_devices(bundle),
+        )
 
     def pool_rows(self) -> PoolRows:
         """Every accepted row."""
