@@ -171,9 +171,13 @@ def write_release(
     earlier = [r for r in book.all() if r.id == record.id]
     if earlier:
         return write_files(workspace, earlier[0], seen, out)
-    made = write_files(workspace, record, seen, out)
-    book.add(record._replace(sums_sha256=sha256_of(out / SUMS)), messages)
-    return made
+    return write_files(
+        workspace,
+        record,
+        seen,
+        out,
+        on_written=lambda digest: book.add(record._replace(sums_sha256=digest), messages),
+    )
 
 
 def _check_place(out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +95,14 @@ class Seen(NamedTuple):
         )
 
 
-def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Path) -> Release:
+def write_files(
+    workspace: Workspace,
+    record: ReleaseRecord,
+    seen: Seen,
+    out: Path,
+    *,
+    on_written: Callable[[str], None] | None = None,
+) -> Release:
     """Write the files of a release into a directory of its own, which appears when it is whole.
 
     Parameters
@@ -108,6 +115,9 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         What it was drawn from.
     out : Path
         The directory; an earlier one is replaced.
+    on_written : callable, optional
+        Called with the digest of SHA256SUMS when all is written, before it appears as `out`: no
+        release is in anybody's hands that the catalogue does not know.
     """
     key = hashlib.sha256(workspace.release_key + f"release {record.id}".encode()).digest()
     cells, cell = condition_cells(seen.pool.codes, seen.bundle.schema.conditions)
@@ -179,6 +189,9 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         (partial / name).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
     sums = [f"{sha256_of(path)}  {path.name}\n" for path in sorted(partial.iterdir())]
     (partial / SUMS).write_text("".join(sums), encoding="ascii")
+    written = sha256_of(partial / SUMS)
+    if on_written is not None:
+        on_written(written)
     if out.exists():
         shutil.rmtree(out)
     partial.rename(out)
@@ -187,7 +200,7 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         out / "data.parquet",
         record.rows,
         facts,
-        identical=record.sums_sha256 in ("", sha256_of(out / SUMS)),
+        identical=record.sums_sha256 in ("", written),
     )
 
 
