@@ -190,6 +190,16 @@ class Catalogue:
         with self._begin() as connection:
             return {row.id: MessageRecord(*row) for row in connection.execute(query)}
 
+    def requalify(self, records: Sequence[MessageRecord]) -> None:
+        """Commit another status, reason and path of known messages, in one transaction."""
+        with self._begin() as connection:
+            for record in records:
+                connection.execute(
+                    sa.update(_messages)
+                    .where(_messages.c.id == record.id)
+                    .values(status=record.status, reason=record.reason, path=record.path)
+                )
+
     def messages(
         self, *, kind: str, status: str = "accepted", round_number: int | None = None
     ) -> list[MessageRecord]:
@@ -325,13 +335,21 @@ class Catalogue:
             connection.execute(sa.insert(_bundles).values(**record._asdict()))
 
     def bundles(self, *, status: str | None = "published") -> list[BundleRecord]:
-        """Return generators in the order they were made; `status` None: rejected ones too."""
+        """Return generators in the order they were made; `status` None: those of any status."""
         columns = [c for c in _bundles.c if c.name != "number"]
         query = sa.select(*columns).order_by(_bundles.c.number)
         if status is not None:
             query = query.where(_bundles.c.status == status)
         with self._begin() as connection:
             return [BundleRecord(*row) for row in connection.execute(query)]
+
+    def withdraw(self, digests: Iterable[str], *, reason: str) -> None:
+        """Take published generators back; the last one that stays published is in force."""
+        query = sa.update(_bundles).where(
+            _bundles.c.digest.in_(list(digests)), _bundles.c.status == "published"
+        )
+        with self._begin() as connection:
+            connection.execute(query.values(status="withdrawn", reason=reason))
 
     # devices ----------------------------------------------------------------------------------
 

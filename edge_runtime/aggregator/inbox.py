@@ -19,6 +19,7 @@ import msgspec
 from edge_runtime.aggregator.asked import privacy_problem, unasked
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.files import write_durably
+from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.pool import Pool
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import MessageRecord
@@ -85,6 +86,8 @@ class Inbox:
         Where everything else is kept.
     max_rows : int
         Rows accepted from one device in one round.
+    gate : Gate
+        Judges rows statistically.
     limits : Limits, optional
         Sizes that are refused unread.
     """
@@ -99,6 +102,7 @@ class Inbox:
         pool: Pool,
         quarantine: Quarantine,
         max_rows: int,
+        gate: Gate,
         limits: Limits | None = None,
     ) -> None:
         self._base = data_dir
@@ -108,6 +112,7 @@ class Inbox:
         self._pool = pool
         self._quarantine = quarantine
         self._max_rows = max_rows
+        self._gate = gate
         self._limits = limits or Limits()
         self._codec: Codec | None = None
         self._layout: Layout | None = None
@@ -142,6 +147,9 @@ class Inbox:
         fresh: dict[str, MessageRecord] = {}
         acks = [self._one(message, fresh) for message in messages]
         self._catalogue.add_messages(list(fresh.values()))
+        for record in fresh.values():
+            if record.kind in ("census", "anchor") and record.status == "accepted":
+                self._gate.heard(record.device)
         return acks
 
     def _one(self, message: Incoming, fresh: dict[str, MessageRecord]) -> Ack:
@@ -279,6 +287,11 @@ class Inbox:
                     f"{before + rows} rows in round {header.round}, at most {self._max_rows} "
                     "were asked for"
                 )
+        plan = self._plan(header.plan_id)
+        if not suspicion and plan is not None:
+            suspicion = self._gate.judge(
+                message_id=header.id, device=header.device, plan=plan, codec=codec, codes=codes
+            )
         if suspicion:
             return _Answer("quarantined", suspicion, rows)
         path = self._pool.write(
@@ -291,6 +304,9 @@ class Inbox:
             names=self._schema.names,
             codes=codes,
         )
+        self._gate.took(
+            message_id=header.id, device=header.device, round_number=header.round, codes=codes
+        )
         return _Answer("accepted", "", rows, path)
 
     def _judge_summary(
@@ -301,6 +317,8 @@ class Inbox:
         plan = self._plan(header.plan_id)
         if not suspicion and plan is not None:
             suspicion = unasked(header, names, plan)
+        if not suspicion and header.kind != "census":
+            suspicion = self._gate.excluded(header.device, header.round)
         if not suspicion and (
             self._catalogue.has_summary(header.device, header.plan_id, header.kind)
             or any(
@@ -342,7 +360,12 @@ class Inbox:
         if (plan.kind == "census") != (header.kind == "census"):
             return f"a {header.kind} does not answer a {plan.kind} plan"
         if header.kind == "batch":
-            parents = {b.digest: b.depth for b in self._catalogue.bundles()}
+            # A device may still be at work on a bundle that was taken back since.
+            parents = {
+                b.digest: b.depth
+                for b in self._catalogue.bundles(status=None)
+                if b.status != "rejected"
+            }
             if header.bundle_digest not in parents:
                 return f"bundle {header.bundle_digest[:12]} was never published here"
             if header.depth != parents[header.bundle_digest] + 1:

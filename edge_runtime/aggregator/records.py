@@ -62,7 +62,7 @@ class RoundRecord(NamedTuple):
 
 
 class BundleRecord(NamedTuple):
-    """One generator: `status` is "published" or "rejected"."""
+    """One generator: `status` is "published", "rejected" or "withdrawn"."""
 
     digest: str
     round: int

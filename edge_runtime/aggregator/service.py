@@ -25,7 +25,10 @@ from edge_runtime.aggregator.fusion import (
     first_generator,
     next_generator,
 )
+from edge_runtime.aggregator.guard.gate import Gate
+from edge_runtime.aggregator.guard.review import assess, curve, review, rollback
 from edge_runtime.aggregator.inbox import Inbox, Incoming
+from edge_runtime.aggregator.metrics import Metrics
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.release import write_release
@@ -35,11 +38,13 @@ from edge_runtime.errors import EdgeRuntimeError, MessageError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
     AggregatorStatus,
+    Alarm,
     DeviceState,
     Link,
     Topics,
     decode_state,
     encode_ack,
+    encode_alarms,
     encode_plan,
     encode_status,
 )
@@ -78,6 +83,7 @@ class Service:
         self._planner = Planner(
             config=config, schema=self._workspace.schema, catalogue=self._catalogue
         )
+        self._gate = Gate(self._workspace)
         self._inbox = Inbox(
             data_dir=config.data_dir,
             fleet=config.fleet.name,
@@ -86,6 +92,7 @@ class Service:
             pool=self._workspace.pool,
             quarantine=Quarantine(config.data_dir, max_bytes=config.limits.quarantine_bytes),
             max_rows=config.rows.maximum,
+            gate=self._gate,
         )
         swept = self._workspace.pool.sweep(
             record.path for record in self._catalogue.messages(kind="batch")
@@ -103,6 +110,8 @@ class Service:
         self._shown: bytes = b""
         self._shown_at = 0.0
         self._fusion: Future[Outcome | Bundle] | None = None
+        self._found: list[Alarm] = []
+        self._metrics = Metrics(config.metrics) if config.metrics.port else None
         self._release: Future[object] | None = None
         self._finished = ""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fusion")
@@ -159,6 +168,8 @@ class Service:
             inbox.join()
             self._save_states()
             self._link.close(farewell=farewell)
+            if self._metrics is not None:
+                self._metrics.close()
             self._workspace.close()
             self._lock_file.close()
 
@@ -222,6 +233,7 @@ class Service:
         if self._bundle is not None:
             self._inbox.use_codec(self._bundle.codec, self._bundle.layout)
             self._publish_bundles()
+        self._link.publish(self._topics.alarms, encode_alarms(workspace.alarms()), retain=True)
         plan = self._planner.current_plan
         if plan is not None:
             _LOG.info("going on with round %d", plan.round)
@@ -232,7 +244,9 @@ class Service:
         assert self._bundle is not None
         plan = self._planner.current_plan
         keep = {self._bundle.digest, plan.bundle_digest if plan else None}
-        for record in self._catalogue.bundles():
+        for record in self._catalogue.bundles(status=None):
+            if record.status == "rejected":
+                continue
             topic = self._topics.bundle(record.digest)
             if record.digest in keep:
                 data = (self._workspace.data_dir / record.path).read_bytes()
@@ -302,6 +316,8 @@ class Service:
                 if verdict.accepted
                 else f"candidate rejected: {verdict.reason}"
             )
+            if not verdict.accepted:
+                reason += self._roll_back(number, rejected=True)
         self._adopt(number, reason)
         return step._replace(progress=1.0, reason=reason[:500])
 
@@ -313,6 +329,8 @@ class Service:
             self._bundle = bundle
             self._inbox.use_codec(bundle.codec, bundle.layout)
             self._publish_bundles()
+            alarms = assess(self._workspace, bundle, round_number=number, found=self._found)
+            self._link.publish(self._topics.alarms, encode_alarms(alarms), retain=True)
         self._planner.close(number, now_unix_s=time.time(), reason=reason)
 
     def _fuse(self, number: int) -> Outcome | Bundle:
@@ -327,6 +345,10 @@ class Service:
             )
         current = self._bundle
         assert current is not None
+        self._found = review(workspace, self._gate, current.codec, number)
+        if self._roll_back(number):
+            current = workspace.bundle()
+            assert current is not None
         anchor = workspace.anchor(current)
         reference = anchor or census_anchor(current.codec, workspace.censuses())
         ends = time.monotonic() + self._config.fusion.max_seconds
@@ -344,6 +366,18 @@ class Service:
             updates=workspace.updates(current),
             state=workspace.state(current),
         )
+
+    def _roll_back(self, number: int, *, rejected: bool = False) -> str:
+        """Return to the best bundle if the guard says so; what was done, for people."""
+        back = rollback(self._workspace, round_number=number, rejected=rejected)
+        if back is None:
+            return ""
+        self._found += back.alarms
+        if not back.withdrawn:
+            return f"; {back.reason}"
+        text = f"; rolled back to bundle {back.best[:12]}: {back.reason}"
+        _LOG.error("round %d%s", number, text)
+        return text
 
     def _note_progress(self, progress: float) -> None:
         self._progress = min(1.0, max(0.0, progress))
@@ -375,17 +409,18 @@ class Service:
         self._save_states()
         with self._states_lock:
             states = dict(self._states)
-        shown = encode_status(
-            make_status(
-                step=step,
-                catalogue=self._catalogue,
-                config=self._config,
-                states=states,
-                bundle_digest=self._bundle.digest if self._bundle else "",
-            )
+        status = make_status(
+            step=step,
+            catalogue=self._catalogue,
+            config=self._config,
+            states=states,
+            bundle_digest=self._bundle.digest if self._bundle else "",
         )
+        shown = encode_status(status)
         if shown != self._shown or force:
             self._shown = shown
+            if self._metrics is not None:
+                self._metrics.show(status, self._workspace.alarms(), curve(self._workspace))
             self._link.publish(self._topics.status, shown, retain=True)
 
     def _save_states(self) -> None:

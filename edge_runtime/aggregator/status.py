@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from edge_runtime.aggregator.guard.review import curve
 from edge_runtime.aggregator.workspace import Workspace, open_workspace
 
 __all__ = ["status"]
@@ -23,8 +26,9 @@ def status(data_dir: str | Path) -> dict[str, Any]:
     dict
         `fleet`, `private`, `privacy` (statement), `phase`, `round`, `rounds` (list), `planned`
         (training rounds), `totals`, `devices` (by id: last state and what was accepted),
-        `bundle` (in force, or None), `rejected` (candidates) and `metrics` of the generator in
-        force.
+        `bundle` (in force, or None), `rejected` and `withdrawn` (generators), `metrics` of the
+        generator in force, `alarms` (critical ones first) and `curve` (the fleet's score of
+        bundles: nats per row on held-out real rows, with errors).
 
     Raises
     ------
@@ -60,6 +64,9 @@ def _collect(workspace: Workspace) -> dict[str, Any]:
         "devices": devices,
         "bundle": published[-1]._asdict() if published else None,
         "rejected": [b._asdict() for b in bundles if b.status == "rejected"],
+        "withdrawn": [b._asdict() for b in bundles if b.status == "withdrawn"],
+        "alarms": [msgspec.to_builtins(alarm) for alarm in workspace.alarms().alarms],
+        "curve": [point._asdict() for point in curve(workspace)],
         "metrics": published[-1].metrics if published else {},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
 from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.pool import Pool, PoolRows
-from edge_runtime.aggregator.records import BundleRecord
+from edge_runtime.aggregator.records import BundleRecord, MessageRecord
 from edge_runtime.aggregator.statement import privacy_facts
 from edge_runtime.aggregator.strategies import State
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses
 from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
-from edge_runtime.messages import decode_plan
-from edge_runtime.schema import Census, Schema
+from edge_runtime.messages import Alarms, decode_alarms, decode_plan, encode_alarms
+from edge_runtime.schema import Census, Codec, Schema
 
 __all__ = ["Workspace", "create_workspace", "open_workspace"]
 
 _URL_FILE = "catalogue.url"
+
+#: settings of the catalogue in which the guard keeps what it found
+_ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_round", "guard.outlying"
 
 
 class Workspace:
@@ -153,8 +157,21 @@ class Workspace:
         return read_censuses(self.data_dir, records, self.schema)
 
     def anchor(self, bundle: Bundle) -> Anchor | None:
-        """Return the fleet's merged counts of codes; None before the first."""
-        return merge_anchors(self._anchors(bundle))
+        """Return the fleet's merged counts of codes; None before the first.
+
+        After a drift of the population a device's older releases no longer count, once it has
+        made a newer one.
+        """
+        releases = self.releases(bundle.codec)
+        moved = {r.device for r in releases if r.round >= self.drift_round}
+        return merge_anchors(
+            [r for r in releases if r.device not in moved or r.round >= self.drift_round]
+        )
+
+    def releases(self, codec: Codec) -> list[DeviceCounts]:
+        """Return every accepted anchor, in the order of the rounds."""
+        records = self.catalogue.messages(kind="anchor")
+        return read_anchors(self.data_dir, records, codec.cardinalities)
 
     def rows_of_devices(self, bundle: Bundle) -> dict[str, float]:
         """Noisy counts of real rows by device, from the census or else from the anchor."""
@@ -162,7 +179,7 @@ class Workspace:
             release.device: Census.of(
                 [counts.ravel() for counts in release.tables.values()], sigma=release.sigma
             ).rows
-            for release in self._anchors(bundle)
+            for release in self.releases(bundle.codec)
         }
         return rows | {device: census.rows for device, census in self.censuses().items()}
 
@@ -177,9 +194,49 @@ class Workspace:
             schema=self.schema,
         )
 
-    def _anchors(self, bundle: Bundle) -> list[DeviceCounts]:
-        records = self.catalogue.messages(kind="anchor")
-        return read_anchors(self.data_dir, records, bundle.codec.cardinalities)
+    # what the guard has found ------------------------------------------------------------------
+
+    @property
+    def drift_round(self) -> int:
+        """The round in which the population was last found changed; 0 when it never was."""
+        return int(self.catalogue.setting(_DRIFT) or 0)
+
+    def note_drift(self, round_number: int) -> None:
+        """Remember that the population has changed."""
+        self.catalogue.put(_DRIFT, str(round_number))
+
+    def outlying(self, round_number: int) -> dict[str, str]:
+        """Return devices that were found out of line in a round, with the reason."""
+        found = self.catalogue.setting(f"{_OUTLYING}.{round_number}")
+        return msgspec.json.decode(found, type=dict[str, str]) if found else {}
+
+    def note_outlying(self, round_number: int, reasons: Mapping[str, str]) -> None:
+        """Remember devices that were found out of line in a round: late messages follow."""
+        known = self.outlying(round_number) | dict(reasons)
+        self.catalogue.put(f"{_OUTLYING}.{round_number}", msgspec.json.encode(known).decode())
+
+    def alarms(self) -> Alarms:
+        """Return the alarms in force; none before the first round."""
+        found = self.catalogue.setting(_ALARMS)
+        return decode_alarms(found.encode()) if found else Alarms(fleet=self.config.fleet.name)
+
+    def keep_alarms(self, alarms: Alarms) -> None:
+        """Commit the alarms in force."""
+        self.catalogue.put(_ALARMS, encode_alarms(alarms).decode())
+
+    def keep_aside(self, record: MessageRecord, reason: str) -> str:
+        """Copy an accepted message's file to quarantine, with the reason; its new path."""
+        source = self.data_dir / record.path
+        path = f"quarantine/{record.device}/{record.id}{source.suffix}"
+        note = {"device": record.device, "id": record.id, "status": "quarantined", "reason": reason}
+        target = self.data_dir / path
+        write_durably(target.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(note)))
+        write_durably(target, source.read_bytes())
+        return path
+
+    def forget_file(self, path: str) -> None:
+        """Remove a file that the catalogue no longer names."""
+        (self.data_dir / path).unlink(missing_ok=True)
 
 
 def create_workspace(config: AggregatorConfig) -> Workspace:

@@ -51,7 +51,7 @@ def run_aggregator(*, config: Path) -> None:
 @click.argument("where", type=existing(either=True))
 @json_option
 def status(*, where: Path, as_json: bool) -> None:
-    """Show rounds, devices and the generator in force.
+    """Show rounds, devices, the generator in force and alarms.
 
     WHERE is aggregator.toml or its data directory. No broker is needed, and a running aggregator
     is not disturbed.
@@ -74,8 +74,15 @@ def status(*, where: Path, as_json: bool) -> None:
             "generator": f"{bundle['digest'][:12]} of round {bundle['round']}"
             if bundle
             else "none yet",
+            "alarms": _count_alarms(found["alarms"]),
         }
     )
+    if found["alarms"]:
+        say("")
+        for alarm in found["alarms"]:
+            since = f"since round {alarm['since_round']}"
+            say(f"{alarm['severity']}: {alarm['kind']}, {alarm['subject']}, {since}")
+            say(f"  {alarm['text']}")
     if found["rounds"]:
         say("")
         table(
@@ -88,6 +95,14 @@ def status(*, where: Path, as_json: bool) -> None:
             ("device", "state", "#rows", "#kB up", "#epsilon", "seen", "reason"),
             [_device(name, entry) for name, entry in found["devices"].items()],
         )
+
+
+def _count_alarms(alarms: list[dict[str, Any]]) -> str:
+    counts = [
+        f"{sum(a['severity'] == severity for a in alarms)} {severity}"
+        for severity in ("critical", "warning", "notice")
+    ]
+    return ", ".join(c for c in counts if not c.startswith("0 ")) or "none"
 
 
 def _round(entry: dict[str, Any]) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ __all__ = ["fleet_sections"]
 
 
 def fleet_sections(figures: dict[str, Any]) -> list[str]:
-    """Return the sections on rounds and devices; none when no fleet was involved."""
+    """Return the sections on rounds, guard and devices; none when no fleet was involved."""
     fleet = figures.get("fleet")
     if fleet is None:
         return []
-    return [_rounds(fleet), _devices(fleet)]
+    return [_rounds(fleet), _guard(fleet), _devices(fleet)]
 
 
 def _rounds(fleet: dict[str, Any]) -> str:
@@ -56,6 +56,53 @@ def _rounds(fleet: dict[str, Any]) -> str:
         "<th class='n'>devices</th><th class='n'>rows in the pool</th>"
         f"<th class='n'>epsilon so far</th><th class='n'>seconds</th></tr>{rows}</table></div>"
     )
+
+
+#: which class of the style sheet marks an alarm
+_MARKS = {"critical": "warn", "warning": "warn", "notice": "note"}
+
+
+def _guard(fleet: dict[str, Any]) -> str:
+    """Return what the guard found wrong, and the score curve; empty where it did not watch."""
+    alarms = fleet.get("alarms")
+    if alarms is None:
+        return ""
+    items = "".join(
+        f'<li class="{_MARKS[a["severity"]]}"><b>{escape(a["severity"])}: {escape(a["kind"])}, '
+        f"{escape(a['subject'])}</b> (since round {count(a['since_round'])}). "
+        f"{escape(a['text'])}</li>"
+        for a in alarms
+    )
+    what = (
+        f'<ul class="means">{items}</ul>'
+        if items
+        else "<p>No alarm is in force: likelihood, tails, rare categories, pairs of columns, "
+        "subgroup rates and privacy budgets are as the fleet's noisy counts say.</p>"
+    )
+    points = fleet.get("curve") or []
+    drawing = ""
+    if points:
+        rows = "".join(
+            f"<tr><td>{escape(p['bundle'][:12])}</td><td class='n'>{count(p['round'])}</td>"
+            f"<td class='n'>{number(p['nll'])} &plusmn; {number(p['error'])}</td>"
+            f"<td class='n'>{count(p['devices'])}</td><td class='n'>{count(p['rows'])}</td></tr>"
+            for p in points
+        )
+        line = charts.lines(
+            [(f"round {p['round']}", p["nll"]) for p in points],
+            title="Nats per held-out real row, by bundle",
+            digits=2,
+        )
+        drawing = (
+            f'<div class="grid2"><div class="panel"><h3>How likely generators find real rows'
+            f"</h3>{line}</div><div class='panel'><table><tr><th>bundle</th>"
+            "<th class='n'>scored in round</th><th class='n'>nats per row</th>"
+            "<th class='n'>devices</th><th class='n'>rows</th></tr>"
+            f"{rows}</table><div class='foot'>Lower is better. Rows that devices hold out for "
+            "ever, scored with noise; a rise beyond the error is what collapse looks like."
+            "</div></div></div>"
+        )
+    return f"<h2>Guard</h2>{what}{drawing}"
 
 
 def _devices(fleet: dict[str, Any]) -> str:

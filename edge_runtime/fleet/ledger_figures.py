@@ -72,6 +72,8 @@ def fleet_figures(
         "rows_quarantined": told["totals"]["quarantined"],
         "rounds": _rounds(told, accepted, private=private),
         "epsilon_limit": told["privacy"].get("epsilon_limit"),
+        "alarms": told["alarms"],
+        "curve": told["curve"],
     }
     privacy: dict[str, Any] = {"epsilon": None, "unit": "row"}
     if private:

@@ -8,6 +8,7 @@ without this package.
 from __future__ import annotations
 
 from edge_runtime.messages.ack import Ack, decode_ack, encode_ack
+from edge_runtime.messages.alarms import Alarm, Alarms, decode_alarms, encode_alarms
 from edge_runtime.messages.batch import METADATA_KEY, decode_batch, encode_batch, peek_batch
 from edge_runtime.messages.connection import PublishHandle
 from edge_runtime.messages.fields import FORMAT_VERSION, check_id, new_id
@@ -52,6 +53,8 @@ __all__ = [
     "Ack",
     "Address",
     "AggregatorStatus",
+    "Alarm",
+    "Alarms",
     "AnchorRequest",
     "DeviceProgress",
     "DeviceState",
@@ -70,6 +73,7 @@ __all__ = [
     "clip_update",
     "columns_of_table",
     "decode_ack",
+    "decode_alarms",
     "decode_batch",
     "decode_header",
     "decode_plan",
@@ -78,6 +82,7 @@ __all__ = [
     "decode_summary",
     "decode_update",
     "encode_ack",
+    "encode_alarms",
     "encode_batch",
     "encode_header",
     "encode_plan",

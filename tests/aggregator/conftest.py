@@ -14,6 +14,7 @@ import pytest
 
 from edge_runtime.aggregator.config import AggregatorConfig, load_config
 from edge_runtime.aggregator.fusion import first_generator
+from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.inbox import Inbox, Incoming
 from edge_runtime.aggregator.planner import Planner
 from edge_runtime.aggregator.quarantine import Quarantine
@@ -267,6 +268,7 @@ def make_inbox(workspace: Workspace) -> Inbox:
         pool=workspace.pool,
         quarantine=Quarantine(config.data_dir, max_bytes=config.limits.quarantine_bytes),
         max_rows=config.rows.maximum,
+        gate=Gate(workspace),
     )
 
 

@@ -1,0 +1,158 @@
+"""The guard at the inbox: a batch is judged before it enters the pool, and again before fusion.
+
+A device sends its counts before its rows, so a batch normally meets its device's summary; where
+none is there yet, the census stands in, and before the round is fused every batch is judged again
+with all that has arrived since.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.aggregator.anchor import Table, merge_anchors
+from edge_runtime.aggregator.config import GuardSettings
+from edge_runtime.aggregator.guard.batches import BatchLimits, Finding, judge_batch
+from edge_runtime.aggregator.guard.copies import CopyIndex, Fingerprint, fingerprint
+from edge_runtime.aggregator.workspace import Workspace
+from edge_runtime.messages import Plan
+from edge_runtime.schema import Codec
+
+__all__ = ["Gate", "own_tables", "reason_of"]
+
+I32 = npt.NDArray[np.int32]
+
+
+class Gate:
+    """Judges batches for the inbox.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        Where earlier batches and the devices' own summaries are.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._settings = workspace.config.guard
+        self._copies: CopyIndex | None = None
+        self._own: dict[str, list[Table]] = {}
+        # The inbox asks on its thread, the review before fusion on another.
+        self._lock = threading.Lock()
+
+    def excluded(self, device: str, round_number: int) -> str:
+        """Say why nothing of a device is taken in a round; empty when it is."""
+        return self._workspace.outlying(round_number).get(device, "")
+
+    def judge(self, *, message_id: str, device: str, plan: Plan, codec: Codec, codes: I32) -> str:
+        """Say why a batch must not enter the pool; empty when nothing is wrong with it.
+
+        Parameters
+        ----------
+        message_id : str
+            The batch's own: sent again, it is no copy of itself.
+        device : str
+            Who sent it.
+        plan : Plan
+            Which it answers.
+        codec : Codec
+            Of its codes.
+        codes : int32 [n, D]
+            The rows.
+        """
+        outlying = self.excluded(device, plan.round)
+        if outlying or not self._settings.batches:
+            return outlying
+        with self._lock:
+            copied = self._index().judge(fingerprint(codes), name=message_id)
+        found = [copied] if copied is not None else []
+        found += self.findings(device=device, plan=plan, codec=codec, codes=codes)
+        return reason_of(found)
+
+    def findings(self, *, device: str, plan: Plan, codec: Codec, codes: I32) -> list[Finding]:
+        """Judge a batch by its device's own counts alone; see `judge`."""
+        with self._lock:
+            own = self._own.get(device)
+        if own is None:
+            own = own_tables(self._workspace, codec, device)
+            with self._lock:
+                self._own[device] = own
+        return judge_batch(
+            codes,
+            own,
+            names=codec.schema.names,
+            conditions=codec.schema.conditions,
+            clamped_to_own=plan.rows is None or plan.rows.clamp == "own",
+            limits=batch_limits(self._settings),
+            label=codec.label,
+        )
+
+    def took(self, *, message_id: str, device: str, round_number: int, codes: I32) -> None:
+        """Remember an accepted batch, so that copies of it are found."""
+        with self._lock:
+            self._index().add(message_id, device, round_number, fingerprint(codes))
+
+    def heard(self, device: str) -> None:
+        """Read a device's counts again: a new summary of it was accepted."""
+        with self._lock:
+            self._own.pop(device, None)
+
+    def _index(self) -> CopyIndex:
+        """Return the fingerprints of the pool, which are taken once a process; lock held."""
+        if self._copies is None:
+            self._copies = CopyIndex()
+            for record, print_ in _fingerprints(self._workspace):
+                self._copies.add(record[0], record[1], record[2], print_)
+        return self._copies
+
+
+def batch_limits(settings: GuardSettings) -> BatchLimits:
+    """Return the limits that [guard] sets."""
+    return BatchLimits(
+        false_alarms=settings.false_alarms,
+        misfit=settings.misfit,
+        mean_misfit=settings.mean_misfit,
+        dependence=settings.dependence,
+        diversity=settings.diversity,
+    )
+
+
+def reason_of(found: Sequence[Finding]) -> str:
+    """Return the worst findings as one text: the first of each kind."""
+    kinds: dict[str, Finding] = {}
+    for finding in found:
+        before = kinds.get(finding.kind)
+        if before is None or abs(finding.value - finding.allowed) > abs(
+            before.value - before.allowed
+        ):
+            kinds[finding.kind] = finding
+    return "; ".join(finding.text for finding in kinds.values())
+
+
+def own_tables(workspace: Workspace, codec: Codec, device: str) -> list[Table]:
+    """Return a device's own noisy counts: its anchors, and its census for columns they lack.
+
+    The census counts finer cells; what the cells of a code add up to in noise is taken as their
+    average, and cleaning has made it smaller still.
+    """
+    merged = merge_anchors([r for r in workspace.releases(codec) if r.device == device])
+    tables = list(merged.tables.values()) if merged is not None else []
+    counted = {column for table in tables for column in table.columns}
+    census = workspace.censuses().get(device)
+    if census is not None:
+        for d, counts in enumerate(codec.code_counts(census)):
+            if d not in counted:
+                cells = len(census.counts[d]) / len(counts)
+                tables.append(Table((d,), counts, census.sigma**2 * cells))
+    return tables
+
+
+def _fingerprints(workspace: Workspace) -> list[tuple[tuple[str, str, int], Fingerprint]]:
+    found = []
+    for record in workspace.catalogue.messages(kind="batch"):
+        codes = workspace.pool.read([record], names=workspace.schema.names).codes
+        found.append(((record.id, record.device, record.round), fingerprint(codes)))
+    return found

@@ -1,0 +1,404 @@
+"""The guard between a round's answers and its fusion, and after it: what must go, what is wrong.
+
+`review` judges the round's batches with everything that has arrived, and devices by their peers;
+what is found is set aside, whole and with its reason. `rollback` looks at the fleet's score curve.
+`assess` says what is wrong with the generator in force.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.aggregator.anchor import Table, merge_anchors
+from edge_runtime.aggregator.guard.alarms import (
+    AlarmLimits,
+    budget_alarms,
+    drift_alarms,
+    kept_figures,
+    likelihood_alarm,
+    measure_alarms,
+    ordered,
+)
+from edge_runtime.aggregator.guard.curve import (
+    Comparison,
+    CurvePoint,
+    best_point,
+    score_curve,
+    worsened,
+)
+from edge_runtime.aggregator.guard.devices import DeviceLimits, outlying_devices
+from edge_runtime.aggregator.guard.drift import Drift, find_drift
+from edge_runtime.aggregator.guard.gate import Gate, reason_of
+from edge_runtime.aggregator.guard.measures import column_facts, measure
+from edge_runtime.aggregator.records import BundleRecord, MessageRecord
+from edge_runtime.aggregator.summaries import DeviceScore, read_scores
+from edge_runtime.aggregator.workspace import Workspace
+from edge_runtime.generator import Bundle, open_engine, sample_codes
+from edge_runtime.messages import Alarm, Alarms, decode_plan
+from edge_runtime.schema import Codec
+
+__all__ = ["Rollback", "assess", "curve", "review", "rollback", "set_aside"]
+
+_LOG = logging.getLogger(__name__)
+
+I32 = npt.NDArray[np.int32]
+
+#: keys of the catalogue's settings
+_KEPT = "guard.kept"
+
+#: rounds after a drift in which a generator is given time to follow
+_FOLLOW_ROUNDS = 3
+
+
+class Rollback(NamedTuple):
+    """Bundles that are taken back, and why; `best` is in force afterwards."""
+
+    best: str
+    withdrawn: tuple[str, ...]
+    reason: str
+    alarms: tuple[Alarm, ...]
+
+
+# before fusion --------------------------------------------------------------------------------
+
+
+def review(workspace: Workspace, gate: Gate, codec: Codec, round_number: int) -> list[Alarm]:
+    """Set aside what a round's answers, taken together, show to be wrong; look for drift.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The aggregator's data.
+    gate : Gate
+        The one that judged batches as they came.
+    codec : Codec
+        Of the codes.
+    round_number : int
+        The round that is to be fused.
+
+    Returns
+    -------
+    list of Alarm
+        About devices and about drift.
+    """
+    alarms = _review_devices(workspace, codec, round_number)
+    _review_batches(workspace, gate, codec, round_number)
+    drifts = _find_drift(workspace, codec, round_number)
+    return alarms + drift_alarms(drifts, names=codec.schema.names)
+
+
+def set_aside(workspace: Workspace, records: Mapping[str, str]) -> int:
+    """Move accepted messages to quarantine.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The aggregator's data.
+    records : mapping of str to str
+        Reasons by message id.
+
+    Returns
+    -------
+    int
+        How many were moved.
+    """
+    found = workspace.catalogue.find_messages(records)
+    moved: list[MessageRecord] = []
+    for record in found.values():
+        if record.status != "accepted":
+            continue
+        reason = records[record.id]
+        path = workspace.keep_aside(record, reason)
+        moved.append(record._replace(status="quarantined", reason=reason, path=path))
+        _LOG.warning("quarantined a %s of %s: %s", record.kind, record.device, reason)
+    workspace.catalogue.requalify(moved)
+    for record in moved:
+        workspace.forget_file(found[record.id].path)
+    return len(moved)
+
+
+def _review_devices(workspace: Workspace, codec: Codec, round_number: int) -> list[Alarm]:
+    """Set aside what devices sent in this round whose counts are out of line with their peers'."""
+    tables = {
+        release.device: [
+            Table(columns, counts, release.sigma**2) for columns, counts in release.tables.items()
+        ]
+        for release in workspace.releases(codec)
+        if release.round == round_number
+    }
+    settings = workspace.config.guard
+    found = outlying_devices(
+        tables,
+        names=codec.schema.names,
+        conditions=codec.schema.conditions,
+        limits=DeviceLimits(deviations=settings.deviations),
+    )
+    if not found:
+        return []
+    # First, so that a batch that arrives meanwhile is set aside, too.
+    workspace.note_outlying(round_number, {d: f.text for d, f in found.items()})
+    reasons = {
+        record.id: found[record.device].text
+        for kind in ("batch", "anchor", "score", "update")
+        for record in workspace.catalogue.messages(kind=kind, round_number=round_number)
+        if record.device in found
+    }
+    moved = set_aside(workspace, reasons)
+    return [
+        Alarm(
+            kind="device",
+            severity="warning",
+            subject=device,
+            value=finding.value,
+            expected=finding.expected,
+            since_round=round_number,
+            text=f"What device {device} sent in round {round_number} is in quarantine ({moved} "
+            f"messages of {len(found)} devices): {finding.text}.",
+        )
+        for device, finding in found.items()
+    ]
+
+
+def _review_batches(workspace: Workspace, gate: Gate, codec: Codec, round_number: int) -> None:
+    if not workspace.config.guard.batches:
+        return
+    plans = {r.plan_id: decode_plan(r.plan.encode()) for r in workspace.catalogue.rounds()}
+    reasons = {}
+    for record in workspace.catalogue.messages(kind="batch", round_number=round_number):
+        codes = workspace.pool.read([record], names=codec.schema.names).codes
+        reason = reason_of(
+            gate.findings(
+                device=record.device, plan=plans[record.plan_id], codec=codec, codes=codes
+            )
+        )
+        if reason:
+            reasons[record.id] = reason
+    set_aside(workspace, reasons)
+
+
+def _find_drift(workspace: Workspace, codec: Codec, round_number: int) -> list[Drift]:
+    settings = workspace.config.guard
+    found = find_drift(
+        workspace.releases(codec),
+        round_number=round_number,
+        since_round=workspace.drift_round,
+        false_alarms=settings.false_alarms,
+        least=settings.drift,
+    )
+    if found:
+        workspace.note_drift(round_number)
+    return found
+
+
+# the score curve ------------------------------------------------------------------------------
+
+
+def curve(workspace: Workspace) -> list[CurvePoint]:
+    """Return the fleet's score of every bundle that was scored since the last drift."""
+    return score_curve(_scores(workspace), since_round=workspace.drift_round)
+
+
+def rollback(workspace: Workspace, *, round_number: int, rejected: bool = False) -> Rollback | None:
+    """Take back bundles that are significantly worse than the best one, if there are any.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The aggregator's data.
+    round_number : int
+        Now.
+    rejected : bool
+        Whether a candidate has just been rejected; when that is the last of as many in a row as
+        [guard] rejections says, the best bundle is returned to even where the difference is not
+        significant.
+
+    Returns
+    -------
+    Rollback or None
+        None when the generator in force stays. What it says is done already.
+    """
+    published = workspace.catalogue.bundles()
+    if len(published) < 2:
+        return _stuck(workspace, round_number) if rejected else None
+    scores, current = _scores(workspace), published[-1]
+    settings = workspace.config.guard
+    found = worsened(
+        scores,
+        bundle=current.digest,
+        among=[b.digest for b in published[:-1]],
+        margin=settings.score_margin,
+        false_alarms=settings.false_alarms,
+        since_round=workspace.drift_round,
+    )
+    if found is not None:
+        return _go_back(workspace, published, found, round_number)
+    return _stuck(workspace, round_number) if rejected else None
+
+
+def _go_back(
+    workspace: Workspace,
+    published: list[BundleRecord],
+    found: tuple[CurvePoint, Comparison],
+    round_number: int,
+) -> Rollback:
+    best, worse = found
+    place = [b.digest for b in published].index(best.bundle)
+    gone = tuple(b.digest for b in published[place + 1 :])
+    reason = (
+        f"held-out real rows are {worse.difference:.3f} nats per row less likely (error "
+        f"{worse.error:.3f}) than under bundle {best.bundle[:12]} of round {published[place].round}"
+    )
+    workspace.catalogue.withdraw(gone, reason=f"withdrawn in round {round_number}: {reason}")
+    alarms = likelihood_alarm(found, bundle=published[-1].digest, round_number=round_number)
+    return Rollback(
+        best.bundle,
+        gone,
+        reason,
+        (*alarms, _rolled(best.bundle, gone, reason, round_number)),
+    )
+
+
+def _stuck(workspace: Workspace, round_number: int) -> Rollback | None:
+    """After repeated rejections go back to the best score, or say that there is none better."""
+    settings = workspace.config.guard
+    failures = _failures(workspace)
+    if failures < settings.rejections:
+        return None
+    published = workspace.catalogue.bundles()
+    names = [b.digest for b in published]
+    best = best_point([p for p in curve(workspace) if p.bundle in names])
+    reason = f"{failures} candidates in a row were rejected"
+    gone: tuple[str, ...] = ()
+    if best is not None and best.bundle != names[-1]:
+        gone = tuple(names[names.index(best.bundle) + 1 :])
+        workspace.catalogue.withdraw(gone, reason=f"withdrawn in round {round_number}: {reason}")
+    force = best.bundle if best is not None else (names[-1] if names else "")
+    alarm = Alarm(
+        kind="rejections",
+        severity="critical",
+        subject="candidates",
+        value=float(failures),
+        expected=0.0,
+        since_round=round_number,
+        text=f"{reason}; see the reasons of rejected candidates. The fleet goes on from bundle "
+        f"{force[:12]}.",
+    )
+    rolled = (_rolled(force, gone, reason, round_number),) if gone else ()
+    return Rollback(force, gone, reason, (alarm, *rolled))
+
+
+def _failures(workspace: Workspace) -> int:
+    count = 0
+    for record in reversed(workspace.catalogue.bundles(status=None)):
+        if record.status != "rejected":
+            break
+        count += 1
+    return count
+
+
+def _rolled(best: str, gone: tuple[str, ...], reason: str, round_number: int) -> Alarm:
+    return Alarm(
+        kind="rollback",
+        severity="critical",
+        subject=f"bundle {best[:12]}",
+        since_round=round_number,
+        text=f"The fleet was rolled back to bundle {best[:12]}, {len(gone)} later ones "
+        f"({', '.join(d[:12] for d in gone[:5])}) were withdrawn: {reason}.",
+    )
+
+
+def _scores(workspace: Workspace) -> list[DeviceScore]:
+    records = workspace.catalogue.messages(kind="score")
+    return read_scores(workspace.data_dir, records)
+
+
+# after fusion ---------------------------------------------------------------------------------
+
+
+def assess(
+    workspace: Workspace, bundle: Bundle, *, round_number: int, found: list[Alarm]
+) -> Alarms:
+    """Put together what is wrong after a round, and commit it.
+
+    Parameters
+    ----------
+    workspace : Workspace
+        The aggregator's data.
+    bundle : Bundle
+        The generator in force after the round.
+    round_number : int
+        The round.
+    found : list of Alarm
+        What the round has shown so far: devices, drift, rollback.
+
+    Returns
+    -------
+    Alarms
+        As `workspace.alarms` gives them back from now on.
+    """
+    settings, config = workspace.config.guard, workspace.config
+    limits = AlarmLimits(
+        kept=settings.kept,
+        subgroup=settings.subgroup,
+        false_alarms=settings.false_alarms,
+        budget=settings.budget,
+    )
+    alarms = list(found)
+    anchor = workspace.anchor(bundle)
+    # The first generator has independent columns by construction: nothing to judge yet.
+    if anchor is not None and bundle.lineage.depth > 0:
+        facts = column_facts(bundle.codec)
+        codes = _sample(bundle, settings.rows)
+        measures = measure(codes, anchor.tables.values(), facts)
+        best: dict[str, float] = json.loads(workspace.catalogue.setting(_KEPT) or "{}")
+        before = _before_drift(workspace, bundle.codec, round_number)
+        alarms += measure_alarms(
+            measures,
+            best=best,
+            round_number=round_number,
+            limits=limits,
+            before_drift=None if before is None else measure(codes, before, facts),
+        )
+        for key, kept in kept_figures(measures).items():
+            best[key] = max(kept, best.get(key, 0.0))
+        workspace.catalogue.put(_KEPT, json.dumps(best))
+    spent = {
+        device: total.epsilon
+        for device, total in workspace.catalogue.device_totals().items()
+        if total.epsilon is not None
+    }
+    alarms += budget_alarms(
+        spent, limit=config.privacy.limit, round_number=round_number, limits=limits
+    )
+    made = Alarms(
+        fleet=config.fleet.name,
+        round=round_number,
+        bundle_digest=bundle.digest,
+        alarms=ordered(alarms, workspace.alarms().alarms),
+    )
+    workspace.keep_alarms(made)
+    return made
+
+
+def _sample(bundle: Bundle, rows: int) -> I32:
+    engine = open_engine(bundle)
+    try:
+        # A public key of the bundle's own: another sample every round, the same when repeated.
+        return sample_codes(engine, rows, key=bytes.fromhex(bundle.digest))
+    finally:
+        engine.close()
+
+
+def _before_drift(workspace: Workspace, codec: Codec, round_number: int) -> list[Table] | None:
+    """Return the anchor as it was before the last drift, while a generator may still follow."""
+    drift = workspace.drift_round
+    if not drift or round_number >= drift + _FOLLOW_ROUNDS:
+        return None
+    anchor = merge_anchors([r for r in workspace.releases(codec) if r.round < drift])
+    return None if anchor is None else list(anchor.tables.values())
