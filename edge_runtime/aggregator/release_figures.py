@@ -235,6 +235,11 @@ def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"here more than {_MANY_COPIES:g} times each on average.",
             )
         )
+    said += [
+        ("warn", f"The guard has raised an alarm: {alarm['text']}")
+        for alarm in figures["guard"]["alarms"]
+        if alarm["severity"] != "notice"
+    ]
     if figures["guard"]["rejected"]:
         said.append(
             ("note", f"The guard rejected {figures['guard']['rejected']} candidate generators.")

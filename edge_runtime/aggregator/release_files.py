@@ -67,8 +67,14 @@ class Seen(NamedTuple):
     digest: str
 
     @classmethod
-    def of(cls, workspace: Workspace, digest: str, messages: list[MessageRecord]) -> Seen:
-        """Read what follows from these messages, and the bundle of this digest.
+    def of(
+        cls,
+        workspace: Workspace,
+        digest: str,
+        messages: list[MessageRecord],
+        settings: Mapping[str, str | None],
+    ) -> Seen:
+        """Read what follows from these messages and settings, and the bundle of this digest.
 
         Raises
         ------
@@ -80,7 +86,7 @@ class Seen(NamedTuple):
             raise AggregatorError(
                 f"bundle {digest[:12]} is not in the catalogue; restore it from its backup"
             )
-        then = workspace.as_of(CatalogueAsOf(workspace.catalogue, messages))
+        then = workspace.as_of(CatalogueAsOf(workspace.catalogue, messages, settings))
         bundle = then.bundle(made[-1])
         assert bundle is not None, "a record was given"
         censuses = then.censuses()
@@ -91,8 +97,13 @@ class Seen(NamedTuple):
             anchor=then.anchor(bundle),
             census=census_anchor(bundle.codec, censuses) if censuses else None,
             rows_of=then.rows_of_devices(bundle),
-            digest=hashlib.sha256("\n".join(sorted(m.id for m in messages)).encode()).hexdigest(),
+            digest=_digest(messages, settings),
         )
+
+
+def _digest(messages: list[MessageRecord], settings: Mapping[str, str | None]) -> str:
+    known = [f"{name}={value}" for name, value in sorted(settings.items())]
+    return hashlib.sha256("\n".join(known + sorted(m.id for m in messages)).encode()).hexdigest()
 
 
 def write_files(
@@ -158,7 +169,9 @@ def write_files(
             "bundle": seen.bundle.digest,
             "round": seen.bundle.lineage.round,
             "metrics": _flat(seen.bundle.metrics),
+            "alarms": record.facts["alarms"],
             "rejected": record.facts["rejected"],
+            "withdrawn": record.facts["withdrawn"],
             "quarantined": record.facts["quarantined"],
             "reasons": record.facts["reasons"],
         },

@@ -232,10 +232,21 @@ def _guard(figures: dict[str, Any]) -> str:
     metrics = [(name, number(value, 4)) for name, value in sorted(guard["metrics"].items())]
     said = (
         f"The generator in force is bundle {guard['bundle'][:12]} of round {guard['round']}. "
-        f"Candidates rejected: {count(guard['rejected'])}. Messages quarantined or refused, and "
+        f"Candidates rejected: {count(guard['rejected'])}; generators withdrawn: "
+        f"{count(guard['withdrawn'])}. Messages quarantined or refused, and "
         f"not used here: {count(guard['quarantined'])}."
     )
     parts = [f"<h2>The guard</h2><p>{escape(said)}</p>"]
+    if guard["alarms"]:
+        rows = [
+            (a["severity"], a["kind"], a["subject"], str(a["since_round"]), a["text"])
+            for a in guard["alarms"][:_MOST_LINES]
+        ]
+        head = ("severity", "alarm", "about", "since round", "what it means")
+        parts.append(
+            '<div class="panel" style="margin-bottom:14px"><h3>Alarms in force</h3>'
+            f"{table(head, rows, numbers=())}{_more(len(guard['alarms']), 'alarms')}</div>"
+        )
     if metrics:
         half = -(-len(metrics) // 2)
         parts.append(
