@@ -238,14 +238,14 @@ def _guard(figures: dict[str, Any]) -> str:
     )
     parts = [f"<h2>The guard</h2><p>{escape(said)}</p>"]
     if guard["alarms"]:
-        rows = [
+        raised = [
             (a["severity"], a["kind"], a["subject"], str(a["since_round"]), a["text"])
             for a in guard["alarms"][:_MOST_LINES]
         ]
         head = ("severity", "alarm", "about", "since round", "what it means")
         parts.append(
             '<div class="panel" style="margin-bottom:14px"><h3>Alarms in force</h3>'
-            f"{table(head, rows, numbers=())}{_more(len(guard['alarms']), 'alarms')}</div>"
+            f"{table(head, raised, numbers=())}{_more(len(guard['alarms']), 'alarms')}</div>"
         )
     if metrics:
         half = -(-len(metrics) // 2)
