@@ -24,7 +24,7 @@ from edge_runtime.aggregator.release_files import (
     sha256_of,
     write_files,
 )
-from edge_runtime.aggregator.workspace import Workspace, open_workspace
+from edge_runtime.aggregator.workspace import ANCHOR_SETTINGS, Workspace, open_workspace
 from edge_runtime.errors import AggregatorError
 
 __all__ = [
@@ -114,7 +114,9 @@ def repeat_release(data_dir: str | Path, release_id: str, out: str | Path) -> Re
         _check_place(Path(out))
         book = ReleaseBook(workspace.catalogue)
         record = book.find(release_id)
-        seen = Seen.of(workspace, record.bundle_digest, book.messages(record))
+        seen = Seen.of(
+            workspace, record.bundle_digest, book.messages(record), record.facts["settings"]
+        )
         return write_files(workspace, record, seen, Path(out))
     finally:
         workspace.close()
@@ -145,7 +147,8 @@ def write_release(
     if not published:
         raise AggregatorError("there is no generator yet: the census is not done")
     messages = workspace.catalogue.accepted()
-    seen = Seen.of(workspace, published[-1].digest, messages)
+    settings = {name: workspace.catalogue.setting(name) for name in ANCHOR_SETTINGS}
+    seen = Seen.of(workspace, published[-1].digest, messages, settings)
     if not len(seen.pool.codes):
         raise AggregatorError("the pool is empty: no batch has been accepted yet")
     if mode is None:
@@ -164,16 +167,20 @@ def write_release(
         rows=rows,
         seed=seed,
         bundle_digest=seen.bundle.digest,
-        facts=_facts(workspace, messages),
+        facts={"settings": settings, **_facts(workspace, messages)},
         sums_sha256="",
         created_at=utc_now(),
     )
     earlier = [r for r in book.all() if r.id == record.id]
     if earlier:
         return write_files(workspace, earlier[0], seen, out)
-    made = write_files(workspace, record, seen, out)
-    book.add(record._replace(sums_sha256=sha256_of(out / SUMS)), messages)
-    return made
+    return write_files(
+        workspace,
+        record,
+        seen,
+        out,
+        on_written=lambda digest: book.add(record._replace(sums_sha256=digest), messages),
+    )
 
 
 def _check_place(out: Path) -> None:
@@ -215,7 +222,18 @@ def _facts(workspace: Workspace, messages: list[MessageRecord]) -> dict[str, Any
     return {
         "privacy": workspace.privacy(),
         "rounds": composition(catalogue.rounds(), messages),
+        "alarms": [
+            {
+                "severity": alarm.severity,
+                "kind": alarm.kind,
+                "subject": alarm.subject,
+                "since_round": alarm.since_round,
+                "text": alarm.text,
+            }
+            for alarm in workspace.alarms().alarms
+        ],
         "rejected": len(catalogue.bundles(status="rejected")),
+        "withdrawn": len(catalogue.bundles(status="withdrawn")),
         "quarantined": len(put_aside),
         "reasons": [
             {"device": m.device, "round": m.round, "reason": m.reason}

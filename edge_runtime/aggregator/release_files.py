@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,8 +68,14 @@ class Seen(NamedTuple):
     digest: str
 
     @classmethod
-    def of(cls, workspace: Workspace, digest: str, messages: list[MessageRecord]) -> Seen:
-        """Read what follows from these messages, and the bundle of this digest.
+    def of(
+        cls,
+        workspace: Workspace,
+        digest: str,
+        messages: list[MessageRecord],
+        settings: Mapping[str, str | None],
+    ) -> Seen:
+        """Read what follows from these messages and settings, and the bundle of this digest.
 
         Raises
         ------
@@ -81,7 +87,7 @@ class Seen(NamedTuple):
             raise AggregatorError(
                 f"bundle {digest[:12]} is not in the catalogue; restore it from its backup"
             )
-        then = workspace.as_of(CatalogueAsOf(workspace.catalogue, messages))
+        then = workspace.as_of(CatalogueAsOf(workspace.catalogue, messages, settings))
         bundle = then.bundle(made[-1])
         assert bundle is not None, "a record was given"
         censuses = then.censuses()
@@ -92,11 +98,23 @@ class Seen(NamedTuple):
             anchor=then.anchor(bundle),
             census=census_anchor(bundle.codec, censuses) if censuses else None,
             rows_of=then.rows_of_devices(bundle),
-            digest=hashlib.sha256("\n".join(sorted(m.id for m in messages)).encode()).hexdigest(),
+            digest=_digest(messages, settings),
         )
 
 
-def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Path) -> Release:
+def _digest(messages: list[MessageRecord], settings: Mapping[str, str | None]) -> str:
+    known = [f"{name}={value}" for name, value in sorted(settings.items())]
+    return hashlib.sha256("\n".join(known + sorted(m.id for m in messages)).encode()).hexdigest()
+
+
+def write_files(
+    workspace: Workspace,
+    record: ReleaseRecord,
+    seen: Seen,
+    out: Path,
+    *,
+    on_written: Callable[[str], None] | None = None,
+) -> Release:
     """Write the files of a release into a directory of its own, which appears when it is whole.
 
     Parameters
@@ -109,6 +127,9 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         What it was drawn from.
     out : Path
         The directory; an earlier one is replaced.
+    on_written : callable, optional
+        Called with the digest of SHA256SUMS when all is written, before it appears as `out`: no
+        release is in anybody's hands that the catalogue does not know.
     """
     key = hashlib.sha256(workspace.release_key + f"release {record.id}".encode()).digest()
     cells, cell = condition_cells(seen.pool.codes, seen.bundle.schema.conditions)
@@ -158,7 +179,9 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
             "bundle": seen.bundle.digest,
             "round": seen.bundle.lineage.round,
             "metrics": _flat(seen.bundle.metrics),
+            "alarms": record.facts["alarms"],
             "rejected": record.facts["rejected"],
+            "withdrawn": record.facts["withdrawn"],
             "quarantined": record.facts["quarantined"],
             "reasons": record.facts["reasons"],
         },
@@ -189,6 +212,9 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         (partial / name).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
     sums = [f"{sha256_of(path)}  {path.name}\n" for path in sorted(partial.iterdir())]
     (partial / SUMS).write_text("".join(sums), encoding="ascii")
+    written = sha256_of(partial / SUMS)
+    if on_written is not None:
+        on_written(written)
     if out.exists():
         shutil.rmtree(out)
     partial.rename(out)
@@ -197,7 +223,7 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         out / "data.parquet",
         record.rows,
         facts,
-        identical=record.sums_sha256 in ("", sha256_of(out / SUMS)),
+        identical=record.sums_sha256 in ("", written),
     )
 
 

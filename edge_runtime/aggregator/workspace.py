@@ -25,12 +25,15 @@ from edge_runtime.generator import Bundle
 from edge_runtime.messages import Alarms, decode_alarms, decode_plan, encode_alarms
 from edge_runtime.schema import Census, Codec, Schema
 
-__all__ = ["Workspace", "create_workspace", "open_workspace"]
+__all__ = ["ANCHOR_SETTINGS", "Workspace", "create_workspace", "open_workspace"]
 
 _URL_FILE = "catalogue.url"
 
 #: settings of the catalogue in which the guard keeps what it found
 _ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_round", "guard.outlying"
+
+#: settings that change what `Workspace.anchor` and the like return
+ANCHOR_SETTINGS = (_DRIFT,)
 
 
 class Workspace:
