@@ -7,7 +7,7 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench bench-kernel fuzz clean help
+.PHONY: demo test check bench bench-kernel audit-privacy fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -15,6 +15,7 @@ help:
 	@echo "make check  ruff, mypy --strict, layer contract"
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
+	@echo "make audit-privacy  attacks on what devices release, beside their claims  (ARGS='--runs 2000')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
 
@@ -60,6 +61,9 @@ $(VENV)/.bench-kernel: $(VENV)/.created $(SOURCES)
 
 bench-kernel: $(VENV)/.bench-kernel
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python tools/bench/kernel.py $(ARGS)
+
+audit-privacy: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/bench/privacy_audit.py $(ARGS)
 
 # Address and undefined-behaviour sanitizers on. New inputs stay in native/build/corpus; those that
 # reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).

@@ -118,8 +118,8 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
     def excess(epsilon: float) -> float:
         # In logarithms: e^epsilon overflows where its factor is tiny.
-        first = stats.norm.cdf(mu / 2.0 - epsilon / mu)
-        second = math.exp(epsilon + float(stats.norm.logcdf(-mu / 2.0 - epsilon / mu)))
+        first = special.ndtr(mu / 2.0 - epsilon / mu)
+        second = math.exp(epsilon + float(special.log_ndtr(-mu / 2.0 - epsilon / mu)))
         return float(first) - second - delta
 
     if excess(0.0) <= 0.0:
@@ -221,7 +221,7 @@ def _bounds(
         np.log(np.maximum(tpr - delta, 1e-300) / fpr),
         np.log(np.maximum(tnr - delta, 1e-300) / fnr),
     )
-    mu = stats.norm.isf(fpr) - stats.norm.ppf(fnr)
+    mu = -special.ndtri(fpr) - special.ndtri(fnr)
     return epsilon, np.nan_to_num(mu, nan=0.0, neginf=0.0)
 
 
@@ -230,10 +230,12 @@ def _p_value(rows: int, made: int, correct: int, epsilon: float, delta: float) -
 
     Steinke, Nasr and Jagielski 2023, theorem 5.2 in the form of their appendix D.
     """
-    binomial = stats.binom(made, special.expit(epsilon))
-    chance = float(binomial.sf(correct - 1))
-    below = np.cumsum(binomial.pmf(np.arange(correct - 1, -1, -1)))
-    alpha = float((below / np.arange(1, correct + 1)).max()) if correct else 0.0
+    right = float(special.expit(epsilon))
+    chance = float(stats.binom.sf(correct - 1, made, right))
+    if delta == 0.0 or correct == 0:
+        return chance
+    below = np.cumsum(stats.binom.pmf(np.arange(correct - 1, -1, -1), made, right))
+    alpha = float((below / np.arange(1, correct + 1)).max())
     return min(1.0, chance + 2.0 * rows * delta * alpha)
 
 

@@ -100,7 +100,7 @@ def main() -> None:
     without_rows = dataclasses.replace(FULL, rows=0)
     for what, setting, rows, changes in (
         ("half the noise", without_rows, others, {"noise": HalfNoise}),
-        ("no clipping", without_rows, others, {"step": Unclipped}),
+        ("no clipping", without_rows, others[:0], {"step": Unclipped}),
         ("no sampling", dataclasses.replace(SAMPLED, rows=0), others[:0], {"noise": Unsampled}),
     ):
         verdict = attack(setting, others=rows, **quick, **changes)["everything"]
