@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=60, help="devices per membership table")
     parser.add_argument("--counts", type=int, default=200_000, help="devices of the counts alone")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("privacy_audit.json"))
+    parser.add_argument("--out", type=Path, default=Path("build/privacy_audit.json"))
     options = parser.parse_args()
     began = time.monotonic()
     problems: list[str] = []
@@ -110,6 +110,7 @@ def main() -> None:
 
     record["seconds"] = round(time.monotonic() - began)
     record["problems"] = problems
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1, default=str))
     print(f"\n{record['seconds']} s; written to {options.out}")
     if problems:
