@@ -7,7 +7,7 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench bench-kernel bench-federation fuzz clean help
+.PHONY: demo test check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
 	@echo "make bench-federation  peers and this project on five federated tasks (ARGS='--task digits-by-class --epsilon 8')"
+	@echo "make audit-privacy  attacks on what devices release, beside their claims  (ARGS='--runs 2000')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
 
@@ -70,6 +71,9 @@ $(VENV)/.bench-federation: $(VENV)/.created $(SOURCES)
 
 bench-federation: $(VENV)/.bench-federation
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.bench.federation $(ARGS)
+
+audit-privacy: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/bench/privacy_audit.py $(ARGS)
 
 # Address and undefined-behaviour sanitizers on. New inputs stay in native/build/corpus; those that
 # reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).
