@@ -25,7 +25,7 @@ from edge_runtime.device.config import TrainingConfig
 from edge_runtime.fleet.simulation import Simulation
 from edge_runtime.generator import Bundle, initial_weights, reference
 from edge_runtime.messages import Alarm
-from edge_runtime.schema import Codec
+from edge_runtime.schema import Codec, read_table
 from edge_runtime.training import train
 
 __all__ = ["OPEN_GATE", "Cost", "FleetRun", "Poison", "SelfConsuming", "run_fleet"]
@@ -126,6 +126,12 @@ def run_fleet(
     ) as fleet:
         fleet.census()
         run = FleetRun(codec=fleet.bundle.codec)
+        SelfConsuming.teacher = np.concatenate(
+            [
+                run.codec.encode(read_table(frame, table.schema)).codes
+                for frame in table.devices.values()
+            ]
+        )
         for name, lie in (poison or {}).items():
             fleet.devices[name].poison = lie
         for number in range(1, rounds + 1):
@@ -154,11 +160,16 @@ def run_fleet(
 class SelfConsuming:
     """A fusion as it must not be: the next generator learns from the last one's rows alone.
 
-    The first one still learns from the pool; what follows is told by the state beside the bundle.
+    The first one is a good one, from real rows: a collapse needs something to lose. What follows
+    is told by the state beside the bundle.
     """
 
     name: ClassVar[str] = "self-consuming"
     needs_updates: ClassVar[bool] = False
+    #: what the first generator learns from: int32 [rows, D]
+    teacher: ClassVar[I32]
+    #: gradient steps of every generation
+    steps: ClassVar[int] = 400
 
     def fuse(
         self,
@@ -169,22 +180,23 @@ class SelfConsuming:
         on_progress: Callable[[float], None],
     ) -> Candidate:
         """See `Strategy.fuse`."""
-        layout, rows = material.layout, material.codes
+        layout, rows = material.layout, self.teacher
         if material.state:
-            noise = np.random.default_rng(material.seed).random(
-                (len(rows), layout.columns), dtype=np.float32
-            )
+            rng = np.random.default_rng(material.seed)
+            noise = rng.random((len(rows), layout.columns), dtype=np.float32)
             rows = reference.sample(material.weights, layout, noise)
-        marginals = [np.bincount(rows[:, d], minlength=k) for d, k in enumerate(layout.cardinalities)]
+        marginals = [
+            np.bincount(rows[:, d], minlength=k) for d, k in enumerate(layout.cardinalities)
+        ]
         weights, _ = train(
             initial_weights(
                 layout, seed=material.seed, marginals=[m.astype(np.float64) for m in marginals]
             ),
             rows,
             layout=layout,
-            epochs=settings.epochs,
-            batch=settings.batch,
-            learning_rate=settings.learning_rate,
+            steps=self.steps,
+            batch=256,
+            learning_rate=5e-3,
             seed=material.seed,
             should_stop=should_stop,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from edge_runtime.fleet.flights import read_flights
 from edge_runtime.schema import Column, Schema
 
-__all__ = ["TABLES", "FleetTable", "abalone", "flights"]
+__all__ = ["TABLES", "FleetTable", "abalone", "flights", "seasons"]
 
 #: physical bounds of an abalone, far enough out that no shell exceeds them (millimetres are
 #: divided by 200 in the table, grams too)
@@ -26,6 +27,10 @@ _ABALONE = {
     "viscera_weight": 1.0,
     "shell_weight": 1.5,
 }
+
+_FLIGHTS = (
+    "late", "month", "hour", "origin", "dest", "distance", "dep_delay", "air_time", "arr_delay",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ def flights(*, seed: int = 0, devices: int = 10, rows: int = 600) -> FleetTable:
     rows : int
         Real rows of each device.
     """
-    table = read_flights()
+    table = _flights()
     # Which airports have flights from New York is public: naming them tells nothing of any row.
     airports = tuple(sorted(table["dest"].unique()))
     minutes = {"kind": "integer", "unit": "minutes", "nullable": True}
@@ -83,6 +88,29 @@ def flights(*, seed: int = 0, devices: int = 10, rows: int = 600) -> FleetTable:
         dealt[carrier.lower()] = own.iloc[order[:rows]]
         held.append(own.iloc[order[rows:]])
     return FleetTable(name="flights", schema=schema, devices=dealt, held_out=pd.concat(held))
+
+
+def seasons(*, seed: int, devices: int, rows: int, rounds: int) -> list[dict[str, pd.DataFrame]]:
+    """Rows of every carrier for each round, of four months that move through the year."""
+    table = _flights()
+    names = [name for name in table.columns if name != "carrier"]
+    carriers = [str(name) for name in table["carrier"].value_counts().index[:devices]]
+    rng = np.random.default_rng(seed)
+    windows = []
+    for start in np.linspace(1, 9, rounds).round().astype(int):
+        inside = table[table["month"].between(start, start + 3)]
+        dealt = {}
+        for carrier in carriers:
+            own = inside[inside["carrier"] == carrier][names]
+            dealt[carrier.lower()] = own.iloc[rng.permutation(len(own))[:rows]]
+        windows.append(dealt)
+    return windows
+
+
+@functools.cache
+def _flights() -> pd.DataFrame:
+    table = read_flights()
+    return table[[*_FLIGHTS, "carrier"]]
 
 
 def abalone(*, seed: int = 0, devices: int = 10, rows: int = 300) -> FleetTable:

@@ -1,0 +1,88 @@
+"""The plots: a table's generations, and the score curve that sees the collapse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["draw_generations", "draw_alarms"]
+
+_COLOURS = {
+    "replace": "#b2182b",
+    "10 % real": "#ef8a62",
+    "local filter": "#998ec3",
+    "accumulate": "#67a9cf",
+    "ours": "#1b7837",
+}
+_PANELS = (
+    ("nll", "held-out NLL, nats per row"),
+    ("tails", "tail mass, real = 1"),
+    ("dependence", "error of Cramer's V over pairs"),
+    ("rare", "rare codes kept"),
+    ("coverage", "category and range coverage (does not see it)"),
+    ("local_quality", "quality by devices' own models (does not see it)"),
+)
+
+
+def draw_generations(name: str, runs: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw every figure against the generation; `runs` by regime, as in the JSON."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(14, 7.6), layout="constrained")
+    for axis, (key, label) in zip(axes.flat, _PANELS, strict=True):
+        for regime, run in runs.items():
+            values = [generation[key] for generation in run["generations"]]
+            colour = next((c for start, c in _COLOURS.items() if regime.startswith(start)), "0.4")
+            style = "--" if regime.startswith("ours,") else "-"
+            width = 2.4 if regime.startswith("ours") else 1.5
+            axis.plot(values, style, color=colour, lw=width, label=regime)
+        if key == "tails":
+            axis.axhline(1.0, color="0.8", lw=0.8, zorder=0)
+        axis.set_title(label, fontsize=10, loc="left")
+        axis.set_xlabel("generation")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{name}: ten generations", x=0.01, ha="left")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_alarms(name: str, runs: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw the fleet's noisy score of every generation, with the first alarm."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7.4, 4.4), layout="constrained")
+    for regime, run in runs.items():
+        curve = run.get("curve")
+        if not curve:
+            continue
+        colour = next((c for start, c in _COLOURS.items() if regime.startswith(start)), "0.4")
+        axis.errorbar(
+            range(len(curve["nll"])),
+            curve["nll"],
+            yerr=curve["error"],
+            color=colour,
+            capsize=2,
+            lw=1.5,
+            label=regime,
+        )
+        if curve["alarm"] is not None:
+            at = curve["alarm"]
+            axis.plot(at, curve["nll"][at], "o", ms=11, mfc="none", mec=colour, mew=2)
+    axis.set_xlabel("generation")
+    axis.set_ylabel("fleet's noisy score, nats per row")
+    axis.set_title(
+        f"{name}: what devices release about each generation (ring: first alarm)",
+        fontsize=10,
+        loc="left",
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
