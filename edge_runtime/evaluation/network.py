@@ -144,16 +144,17 @@ class Mlp:
         """
         w1, b1, w2, b2 = self.weights
         hidden: F32 = np.maximum(x @ w1 + b1, 0)
-        out = hidden @ w2 + b2
+        out: F32 = hidden @ w2 + b2
+        delta: F32
         if self.task == "binary":
             # the logistic function without overflow for large negative logits
-            delta = 0.5 * (1.0 + np.tanh(0.5 * out)) - y[:, None]
+            delta = 0.5 * (1.0 + np.tanh(0.5 * out)) - y[:, None].astype(np.float32)
         elif self.task == "classes":
             delta = np.exp(out - out.max(axis=1, keepdims=True))
             delta /= delta.sum(axis=1, keepdims=True)
             delta[np.arange(len(y)), y] -= 1
         else:
-            delta = out - y[:, None]
+            delta = out - y[:, None].astype(np.float32)
         return hidden, delta
 
     def chain(self, x: F32, hidden: F32, delta: F32) -> list[F32]:

@@ -19,29 +19,27 @@ __all__ = ["GRIDS", "Search", "search"]
 BATCH, BATCH_FLIGHTS = 32, 256
 
 #: without privacy every setting is tried this far, and the best of them to the end
-ROUNDS, FIRST_ROUNDS, FIRST_KEPT = 50, 15, 6
+ROUNDS, FIRST_ROUNDS, FIRST_KEPT = 50, 15, 4
 LOOSER_KEPT = 8
 #: at the end the few best run with more seeds, and the best mean is chosen
-CONFIRMED, CONFIRMED_SEEDS = 3, 3
+CONFIRMED, CONFIRMED_SEEDS = 2, 2
 #: how often the rate is halved and doubled around the best, as long as that helps
-EDGE_STEPS = 3
+EDGE_STEPS = 2
 
 GRIDS = {
     "without privacy": {
         "rounds": [50],
-        "first": "every setting for 15 rounds, the 6 best for all 50",
+        "first": "every setting for 15 rounds, the 4 best for all 50",
         "SGD rate": [0.03, 0.1, 0.3, 1.0],
         "Adam rate": [0.001, 0.003, 0.01],
-        "epochs": [1, 3, 10],
-        "epochs, flights": [1, 3],
+        "epochs": [1, 2, 5],
+        "epochs, flights": [1, 2],
         "FedProx mu, on the 2 best of FedAvg": [0.001, 0.01, 0.1, 1.0],
         "FedAdam server rate": [0.003, 0.01, 0.03, 0.1],
         "FedAdam local SGD rate": [0.03, 0.1, 0.3],
-        "then, for the best": (
-            "rate halved and doubled, up to three times; rate falling to a twentieth"
-        ),
+        "then, for the best": ("rate halved and doubled, up to twice; rate falling to a twentieth"),
     },
-    "at the end": "the 3 best with 3 seeds; the best mean is chosen",
+    "at the end": "the 2 best with 2 seeds; the best mean is chosen",
     "with privacy": {
         "at epsilon 2": "the 8 best of epsilon 8 in place of the grid",
         "(rounds, local steps)": [[10, 1], [50, 1], [50, 5]],
@@ -54,7 +52,7 @@ GRIDS = {
         "FedAdam local SGD rate": [1.0],
         "then, for the best": (
             "clip 0.3 and 3 at the same rate * clip; (5, 1), (20, 1), (100, 1), (20, 5) "
-            "and (20, 20) rounds and steps; rate halved and doubled, up to three times; rate "
+            "and (20, 20) rounds and steps; rate halved and doubled, up to twice; rate "
             "falling to a twentieth"
         ),
     },
@@ -168,7 +166,7 @@ def _around(system: str, best: Choice) -> list[Choice]:
 
 def _plain(system: str, flights: bool) -> Iterator[Choice]:
     batch = BATCH_FLIGHTS if flights else BATCH
-    epochs = (1, 3) if flights else (1, 3, 10)
+    epochs = (1, 2) if flights else (1, 2, 5)
     if system == "FedAdam":
         for server, rate, passes in itertools.product(
             (0.003, 0.01, 0.03, 0.1), (0.03, 0.1, 0.3), epochs[:2]
