@@ -13,7 +13,7 @@ import msgspec
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.outcome import interaction_evidence
-from edge_runtime.aggregator.sizing import anchor_share, merged_variance
+from edge_runtime.aggregator.sizing import anchor_share, merged_variance, prior_share
 from edge_runtime.aggregator.weighting import device_weights
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.generator import Bundle
@@ -54,6 +54,7 @@ def give_advice(workspace: Workspace, bundle: Bundle, config: AggregatorConfig) 
         interactions=_interactions(workspace, bundle, config, rows_of),
     )
     workspace.catalogue.put(_KEY, msgspec.json.encode(advice).decode())
+    workspace.note_prior_share(prior_share(config, advice.rows_of))
     return advice
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.guard import Verdict, judge
 from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
-from edge_runtime.aggregator.prior import prior_rows
+from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
 from edge_runtime.aggregator.sizing import max_bins, prior_share
 from edge_runtime.aggregator.strategies import ClientUpdate, Material, State, find_strategy
 from edge_runtime.errors import AggregatorError
@@ -39,8 +38,6 @@ __all__ = ["Outcome", "census_anchor", "first_generator", "next_generator"]
 
 #: times that a pooled row is used where its outcome is drawn anew
 _MOST_USES = 4
-#: rows that are drawn from the anchor
-_LEAST_PRIOR, _MOST_PRIOR = 10_000, 50_000
 
 
 class Outcome(NamedTuple):
@@ -149,11 +146,15 @@ def next_generator(
     settings = config.fusion
     layout, conditions = current.layout, current.schema.conditions
     seed = config.seed + round_number
-    share = prior_share(config, list(rows_of.values()))
-    draw = partial(prior_rows, anchor, layout.cardinalities, conditions) if anchor else None
+    pool, rows_of = with_prior(
+        pool,
+        rows_of,
+        anchor,
+        prior_share(config, list(rows_of.values())),
+        cardinalities=layout.cardinalities,
+        conditions=conditions,
+    )
     rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, seed=seed)
-    if draw is not None and share:
-        rows = _with_prior(rows, share, seed=seed, draw=draw)
     if not len(rows.codes) or not len(rows.held_out):
         raise AggregatorError(
             f"{len(pool.codes)} pooled rows are too few to train on and hold some out; ask devices "
@@ -187,12 +188,16 @@ def next_generator(
         current_nll=mean_nll(current.weights, rows.held_out, layout, step),
     )
     figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(len(pool.codes))}
+    # A fleet that was asked for counts alone is behind the generator as well.
+    heard = [d for d in pool.devices if d != ANCHOR_ROWS] or [
+        d for d in rows_of if d != ANCHOR_ROWS
+    ]
     lineage = Lineage(
         parent=current.digest,
         depth=current.lineage.depth + 1,
         round=round_number,
-        devices=len(pool.devices),
-        rows=sum(rows_of.get(device, 0.0) for device in pool.devices),
+        devices=len(heard),
+        rows=sum(rows_of.get(device, 0.0) for device in heard),
         privacy=dict(privacy),
     )
     bundle = current.with_weights(candidate.weights, lineage=lineage, metrics=figures)
@@ -230,29 +235,6 @@ def _rows_of_pool(
         codes=matched.take(pool.codes, chosen, key=key),
         weights=matched.weights[chosen],
         held_out=matched.take(pool.codes, np.flatnonzero(held), key=key[::-1]),
-    )
-
-
-def _with_prior(
-    rows: _Rows, share: float, *, seed: int, draw: Callable[..., npt.NDArray[np.int32]]
-) -> _Rows:
-    """Add rows from the anchor, to train on and to hold out, so that they have a share of all.
-
-    Without any pooled row they are all there is.
-    """
-    codes, weights, held_out = rows
-    count = min(_MOST_PRIOR, max(_LEAST_PRIOR, len(codes)))
-    mass = share / (1 - share) * (weights.sum() if len(codes) else 1.0)
-    # Held-out rows all count alike, so their numbers have to be in proportion.
-    wanted = round(share / (1 - share) * len(held_out))
-    most = max(_LEAST_PRIOR // 5, len(held_out))
-    if wanted > most or not len(held_out):
-        held_out = held_out[: round(most * (1 - share) / share)]
-        wanted = most
-    return _Rows(
-        np.concatenate([codes, draw(count, seed=seed)]),
-        np.concatenate([weights, np.full(count, mass / count)]),
-        np.concatenate([held_out, draw(wanted, seed=seed + 1_000_003)]),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from edge_runtime.aggregator.catalogue import utc_now
 from edge_runtime.aggregator.composition import composition
+from edge_runtime.aggregator.prior import ANCHOR_ROWS
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.release_book import ReleaseBook, ReleaseRecord
 from edge_runtime.aggregator.release_files import (
@@ -154,9 +155,13 @@ def write_release(
     if mode is None:
         mode = "pool" if seen.anchor is None else "matched"
     _check_mode(mode, seen)
+    if mode == "pool" and seen.pool.devices == (ANCHOR_ROWS,):
+        raise AggregatorError(
+            "the pool is empty: devices were asked for counts alone; use --mode matched"
+        )
     rows = rows or workspace.config.release.rows or None
     if rows is None:
-        rows = max(1, min(len(seen.pool.codes), round(sum(seen.rows_of.values()))))
+        rows = max(1, min(len(seen.pool.codes), round(seen.estimated_rows)))
     if rows < 1:
         raise AggregatorError(f"a release needs at least one row, not {rows}")
 

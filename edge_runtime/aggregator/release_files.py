@@ -21,6 +21,7 @@ from edge_runtime.aggregator.drawing import condition_cells, draw_balanced, draw
 from edge_runtime.aggregator.fusion import census_anchor
 from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
 from edge_runtime.aggregator.privacy_page import privacy_page
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.release_book import CatalogueAsOf, ReleaseRecord
@@ -67,6 +68,17 @@ class Seen(NamedTuple):
     rows_of: dict[str, float]
     digest: str
 
+    @property
+    def heard(self) -> list[str]:
+        """Devices behind the rows: those that sent some, or else those that counted."""
+        sent = [device for device in self.pool.devices if device != ANCHOR_ROWS]
+        return sent or [device for device in self.rows_of if device != ANCHOR_ROWS]
+
+    @property
+    def estimated_rows(self) -> float:
+        """Noisy number of real rows of the fleet."""
+        return sum(rows for device, rows in self.rows_of.items() if device != ANCHOR_ROWS)
+
     @classmethod
     def of(
         cls,
@@ -91,15 +103,37 @@ class Seen(NamedTuple):
         bundle = then.bundle(made[-1])
         assert bundle is not None, "a record was given"
         censuses = then.censuses()
+        anchor = then.anchor(bundle)
+        batches = then.catalogue.messages(kind="batch")
+        pool, rows_of = with_prior(
+            then.pool_rows(),
+            then.rows_of_devices(bundle),
+            anchor,
+            then.prior_share,
+            cardinalities=bundle.codec.cardinalities,
+            conditions=bundle.schema.conditions,
+        )
+        if ANCHOR_ROWS in pool.devices:
+            batches.append(_anchor_batch(pool))
         return cls(
             bundle=bundle,
-            batches=then.catalogue.messages(kind="batch"),
-            pool=then.pool_rows(),
-            anchor=then.anchor(bundle),
+            batches=batches,
+            pool=pool,
+            anchor=anchor,
             census=census_anchor(bundle.codec, censuses) if censuses else None,
-            rows_of=then.rows_of_devices(bundle),
+            rows_of=rows_of,
             digest=_digest(messages, settings),
         )
+
+
+def _anchor_batch(pool: PoolRows) -> MessageRecord:
+    """Stand for the rows that were drawn from the anchor, where lineage asks for batches."""
+    rows = int((pool.device == len(pool.devices) - 1).sum())
+    return MessageRecord(
+        id="", device=ANCHOR_ROWS, sequence=0, sha256="", kind="batch", status="accepted",
+        reason="", round=0, plan_id="", part=1, parts=1, depth=1, rows=rows, bytes=0, path="",
+        epsilon=None, received_at="", bundle_digest="",
+    )  # fmt: skip
 
 
 def _digest(messages: list[MessageRecord], settings: Mapping[str, str | None]) -> str:
@@ -140,10 +174,11 @@ def write_files(
         raked=record.mode == "matched",
         conditions=seen.bundle.schema.conditions,
     )
+    weights = matched.weights
+    if record.mode == "pool" and ANCHOR_ROWS in seen.pool.devices:
+        weights = np.where(seen.pool.device == len(seen.pool.devices) - 1, 0.0, weights)
     draw = draw_balanced if record.mode == "balanced" else draw_weighted
-    chosen = draw(
-        matched.weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest()
-    )
+    chosen = draw(weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest())
     outcomes = hashlib.sha256(key + b"outcomes").digest()
     codes = matched.take(seen.pool.codes, chosen, key=outcomes)
 
@@ -166,7 +201,7 @@ def write_files(
             "released": record.rows,
             "pooled": len(seen.pool.codes),
             "distinct": facts["distinct_pooled_rows"],
-            "devices": len(seen.pool.devices),
+            "devices": len(seen.heard),
         },
         "privacy": facts["privacy"],
         "rounds": record.facts["rounds"],
@@ -248,8 +283,8 @@ def _release_facts(
         "rows": record.rows,
         "pooled_rows": len(seen.pool.codes),
         "distinct_pooled_rows": len(np.unique(chosen)),
-        "estimated_real_rows": round(sum(seen.rows_of.values())),
-        "devices": len(seen.pool.devices),
+        "estimated_real_rows": round(seen.estimated_rows),
+        "devices": len(seen.heard),
         "rounds": sorted({int(r) for r in np.unique(seen.pool.round)}),
         "sampling_key": key.hex(),
         "seed": record.seed,

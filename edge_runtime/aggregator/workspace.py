@@ -32,8 +32,11 @@ _URL_FILE = "catalogue.url"
 #: settings of the catalogue in which the guard keeps what it found
 _ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_round", "guard.outlying"
 
+#: share of rows from the anchor in what is fused and released
+_PRIOR = "fusion.prior"
+
 #: settings that change what `Workspace.anchor` and the like return
-ANCHOR_SETTINGS = (_DRIFT,)
+ANCHOR_SETTINGS = (_DRIFT, _PRIOR)
 
 
 class Workspace:
@@ -153,6 +156,15 @@ class Workspace:
     def pool_rows(self) -> PoolRows:
         """Every accepted row."""
         return self.pool.read(self.catalogue.messages(kind="batch"), names=self.schema.names)
+
+    @property
+    def prior_share(self) -> float:
+        """Share of rows from the anchor in what the latest fusion was trained on."""
+        return float(self.catalogue.setting(_PRIOR) or 0.0)
+
+    def note_prior_share(self, share: float) -> None:
+        """Keep the share for releases."""
+        self.catalogue.put(_PRIOR, repr(share))
 
     def censuses(self) -> dict[str, Census]:
         """Return accepted censuses by device, late ones included."""

@@ -85,7 +85,7 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
             row_share=10.0 if small else 0.5,
             most_rows=3_000,
             hidden=192 if small else 128,
-            release_rows=20_000 if small else 200_000,
+            release_rows=50_000 if small else 200_000,
         )
     return Choice(
         # Fleets of small devices send counts alone, all at once.
@@ -97,8 +97,8 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
         row_share=0.5,
         most_rows=3_000,
         hidden=64 if small else 128,
-        release_rows=20_000 if small else 200_000,
-        source="generator",
+        release_rows=50_000 if small else 200_000,
+        source="release",
     )
 
 
