@@ -146,6 +146,7 @@ def next_generator(
     settings = config.fusion
     layout, conditions = current.layout, current.schema.conditions
     seed = config.seed + round_number
+    sent = len(pool.codes)
     pool, rows_of = with_prior(
         pool,
         rows_of,
@@ -187,7 +188,7 @@ def next_generator(
         nll=mean_nll(candidate.weights, rows.held_out, layout, step),
         current_nll=mean_nll(current.weights, rows.held_out, layout, step),
     )
-    figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(len(pool.codes))}
+    figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(sent)}
     # A fleet that was asked for counts alone is behind the generator as well.
     heard = [d for d in pool.devices if d != ANCHOR_ROWS] or [
         d for d in rows_of if d != ANCHOR_ROWS
