@@ -176,6 +176,12 @@ class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Wall-clock bound of training; the best weights so far are kept.
     rake : bool
         Whether pooled rows are weighted towards the anchor's merged counts.
+    update_clip : float
+        L2 norm of one device's weight update, for strategies that use updates.
+    server : {"avg", "adam"}
+        What the server does with the mean update: FedAvg or FedAdam.
+    server_learning_rate : float
+        Its step; 0: 1 for FedAvg, 0.03 for FedAdam.
     """
 
     strategy: str = "pool"
@@ -188,6 +194,14 @@ class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_rows: int = 200_000
     max_seconds: float = 18.0
     rake: bool = True
+    update_clip: float = 50.0
+    server: Literal["avg", "adam"] = "avg"
+    server_learning_rate: float = 0.0
+
+    @property
+    def server_rate(self) -> float:
+        """The server's step, by default that of its optimiser."""
+        return self.server_learning_rate or {"avg": 1.0, "adam": 0.03}[self.server]
 
 
 class ReleaseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -356,6 +370,11 @@ def _problem(config: AggregatorConfig) -> str:
             (fusion.validation_share, fusion.max_seconds, fusion.max_rows),
         ),
         *guard_checks(config.guard, config.metrics),
+        (
+            fusion.update_clip > 0 and fusion.server_learning_rate >= 0,
+            "fusion.update_clip must be positive, fusion.server_learning_rate at least 0",
+            (fusion.update_clip, fusion.server_learning_rate),
+        ),
         (
             config.limits.queue_messages >= 1 and config.limits.quarantine_bytes >= 0,
             "limits.queue_messages must be at least 1, limits.quarantine_bytes at least 0",

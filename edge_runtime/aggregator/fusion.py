@@ -7,7 +7,7 @@ their own and can be tested alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from edge_runtime.aggregator.anchor import Anchor, Table
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.guard import Verdict, judge
 from edge_runtime.aggregator.pool import PoolRows
-from edge_runtime.aggregator.strategies import Material, find_strategy
+from edge_runtime.aggregator.strategies import ClientUpdate, Material, State, find_strategy
 from edge_runtime.aggregator.weighting import device_weights, rake
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import (
@@ -36,10 +36,11 @@ __all__ = ["Outcome", "census_anchor", "first_generator", "next_generator", "poo
 
 
 class Outcome(NamedTuple):
-    """A candidate and what the guard says about it."""
+    """A candidate, what the guard says about it, and the strategy's state that goes with it."""
 
     bundle: Bundle
     verdict: Verdict
+    state: State
 
 
 def first_generator(
@@ -113,6 +114,8 @@ def next_generator(
     privacy: Mapping[str, Any],
     should_stop: Callable[[], bool],
     on_progress: Callable[[float], None],
+    updates: Sequence[ClientUpdate] = (),
+    state: State | None = None,
 ) -> Outcome:
     """Return a candidate by the configured strategy, judged.
 
@@ -132,6 +135,8 @@ def next_generator(
         Of this round and fleet.
     should_stop, on_progress : callable
         As in `Strategy.fuse`.
+    updates, state
+        Weight updates of `current`, and what the strategy kept with it.
 
     Raises
     ------
@@ -160,6 +165,8 @@ def next_generator(
             held_out=held_out,
             anchor=anchor,
             seed=config.seed + round_number,
+            updates=updates,
+            state=state or {},
         ),
         settings,
         should_stop=should_stop,
@@ -186,7 +193,7 @@ def next_generator(
         privacy=dict(privacy),
     )
     bundle = current.with_weights(candidate.weights, lineage=lineage, metrics=figures)
-    return Outcome(bundle, verdict)
+    return Outcome(bundle, verdict, candidate.state)
 
 
 def _thin(rows: npt.NDArray[np.intp], most: int, *, seed: int) -> npt.NDArray[np.intp]:

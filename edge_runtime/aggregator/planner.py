@@ -18,12 +18,14 @@ from edge_runtime.aggregator.budget import Schedule, make_schedule
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.records import RoundRecord
+from edge_runtime.aggregator.strategies import find_strategy
 from edge_runtime.messages import (
     AnchorRequest,
     DeviceState,
     Plan,
     RowRequest,
     TrainRequest,
+    UpdateRequest,
     decode_plan,
     encode_plan,
     new_id,
@@ -65,12 +67,19 @@ class Planner:
         The fleet's schema.
     catalogue : Catalogue
         Where rounds are kept.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy is unknown or the budget is too small.
     """
 
     def __init__(self, *, config: AggregatorConfig, schema: Schema, catalogue: Catalogue) -> None:
         self._config = config
         self._schema = schema
         self._catalogue = catalogue
+        # Here, so that an unknown name ends the aggregator at its start and not in a round.
+        self._strategy = find_strategy(config.fusion.strategy)
         self.schedule: Schedule = make_schedule(
             epsilon=config.privacy.limit,
             delta=config.privacy.delta,
@@ -128,6 +137,7 @@ class Planner:
         if not census and rounds.anchor_share > 0:
             anchor = AnchorRequest(share=rounds.anchor_share, tables=self._tables())
         train, rows = config.train, config.rows
+        updates = not census and self._strategy.needs_updates
         return Plan(
             fleet=config.fleet.name,
             id=new_id(),
@@ -155,6 +165,7 @@ class Planner:
             else RowRequest(
                 share=rows.share, minimum=rows.minimum, maximum=rows.maximum, clamp=rows.clamp
             ),
+            update=UpdateRequest(clip_norm=config.fusion.update_clip) if updates else None,
         )
 
     def _tables(self) -> tuple[tuple[int, ...], ...]:

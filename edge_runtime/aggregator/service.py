@@ -310,6 +310,7 @@ class Service:
                 result.bundle,
                 status="published" if verdict.accepted else "rejected",
                 reason=verdict.reason,
+                state=result.state,
             )
             reason = (
                 f"bundle {result.bundle.digest[:12]} published"
@@ -363,6 +364,8 @@ class Service:
             privacy=privacy,
             should_stop=lambda: self._stop.is_set() or time.monotonic() > ends,
             on_progress=self._note_progress,
+            updates=workspace.updates(current),
+            state=workspace.state(current),
         )
 
     def _roll_back(self, number: int, *, rejected: bool = False) -> str:

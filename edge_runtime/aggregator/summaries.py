@@ -12,23 +12,19 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import DeviceCounts
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import AggregatorError, MessageError
-from edge_runtime.generator import Layout, Weights
 from edge_runtime.messages import (
     SCORE_UNITS,
     Header,
     columns_of_table,
     decode_summary,
-    decode_update,
 )
 from edge_runtime.schema import Census, Schema, census_cells
 
 __all__ = [
     "DeviceScore",
-    "DeviceUpdate",
     "read_anchors",
     "read_censuses",
     "read_scores",
-    "read_updates",
 ]
 
 
@@ -47,15 +43,6 @@ class DeviceScore(NamedTuple):
     rows: float
     sigma_rows: float
     clip_nats: float
-
-
-class DeviceUpdate(NamedTuple):
-    """The change of weights that one device published, against the bundle `bundle_digest`."""
-
-    device: str
-    round: int
-    bundle_digest: str
-    delta: Weights
 
 
 def read_censuses(
@@ -125,37 +112,13 @@ def read_scores(data_dir: Path, records: Iterable[MessageRecord]) -> list[Device
     return scores
 
 
-def read_updates(
-    data_dir: Path, records: Iterable[MessageRecord], layout: Layout
-) -> list[DeviceUpdate]:
-    """All accepted weight updates, in the order of the records.
-
-    Raises
-    ------
-    AggregatorError
-        If a catalogued file is missing or damaged.
-    """
-    updates = []
-    for record in records:
-        try:
-            header, delta = decode_update((data_dir / record.path).read_bytes(), layout=layout)
-        except (OSError, MessageError) as error:
-            raise _unreadable(record, error) from error
-        updates.append(DeviceUpdate(record.device, record.round, header.bundle_digest, delta))
-    return updates
-
-
 def _read(
     data_dir: Path, record: MessageRecord, sizes: Sequence[int] | None
 ) -> tuple[Header, dict[str, npt.NDArray[np.int64]]]:
     try:
         return decode_summary((data_dir / record.path).read_bytes(), sizes=sizes)
     except (OSError, MessageError) as error:
-        raise _unreadable(record, error) from error
-
-
-def _unreadable(record: MessageRecord, error: Exception) -> AggregatorError:
-    return AggregatorError(
-        f"{record.path} is in the catalogue but cannot be read: {error}; "
-        "restore the data directory from its backup"
-    )
+        raise AggregatorError(
+            f"{record.path} is in the catalogue but cannot be read: {error}; "
+            "restore the data directory from its backup"
+        ) from error

@@ -17,10 +17,12 @@ from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.pool import Pool, PoolRows
 from edge_runtime.aggregator.records import BundleRecord, MessageRecord
 from edge_runtime.aggregator.statement import privacy_facts
+from edge_runtime.aggregator.strategies import State
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses
+from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
-from edge_runtime.messages import Alarms, decode_alarms, encode_alarms
+from edge_runtime.messages import Alarms, decode_alarms, decode_plan, encode_alarms
 from edge_runtime.schema import Census, Codec, Schema
 
 __all__ = ["Workspace", "create_workspace", "open_workspace"]
@@ -28,7 +30,7 @@ __all__ = ["Workspace", "create_workspace", "open_workspace"]
 _URL_FILE = "catalogue.url"
 
 #: settings of the catalogue in which the guard keeps what it found
-_ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_round", "guard.outlying"
+_ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_rounds", "guard.outlying"
 
 
 class Workspace:
@@ -92,9 +94,12 @@ class Workspace:
             raise AggregatorError(f"{record.path} is not the file that the catalogue names")
         return Bundle.from_bytes(data)
 
-    def add_bundle(self, bundle: Bundle, *, status: str, reason: str) -> BundleRecord:
-        """Write a generator and commit it as "published" or "rejected"."""
+    def add_bundle(
+        self, bundle: Bundle, *, status: str, reason: str, state: State | None = None
+    ) -> BundleRecord:
+        """Write a generator and its strategy's state; commit it as "published" or "rejected"."""
         path = f"bundles/{bundle.digest}.bundle"
+        write_state(self._state_path(bundle), state or {})
         write_durably(self.data_dir / path, bundle.to_bytes())
         record = BundleRecord(
             digest=bundle.digest,
@@ -109,6 +114,38 @@ class Workspace:
         )
         self.catalogue.add_bundle(record)
         return record
+
+    def state(self, bundle: Bundle) -> State:
+        """Return what the strategy kept with a generator; empty where it keeps nothing.
+
+        Raises
+        ------
+        AggregatorError
+            If its file is damaged.
+        """
+        return read_state(self._state_path(bundle))
+
+    def _state_path(self, bundle: Bundle) -> Path:
+        return self.data_dir / f"bundles/{bundle.digest}.state"
+
+    def updates(self, bundle: Bundle) -> StoredUpdates:
+        """Return the accepted weight updates of a generator, late ones included."""
+        rounds = [
+            record.round
+            for record in self.catalogue.rounds()
+            if decode_plan(record.plan.encode()).bundle_digest == bundle.digest
+        ]
+        records = [
+            message
+            for number in rounds
+            for message in self.catalogue.messages(kind="update", round_number=number)
+        ]
+        return StoredUpdates(
+            data_dir=self.data_dir,
+            records=records,
+            layout=bundle.layout,
+            rows_of=self.rows_of_devices(bundle),
+        )
 
     def pool_rows(self) -> PoolRows:
         """Every accepted row."""
@@ -126,10 +163,11 @@ class Workspace:
         made a newer one.
         """
         releases = self.releases(bundle.codec)
-        moved = {r.device for r in releases if r.round >= self.drift_round}
-        return merge_anchors(
-            [r for r in releases if r.device not in moved or r.round >= self.drift_round]
-        )
+        latest = max((r.round for r in releases), default=0)
+        # A catalogue of an earlier time must not know of a drift that came after it.
+        since = max((d for d in self._drifts() if d <= latest), default=0)
+        moved = {r.device for r in releases if r.round >= since}
+        return merge_anchors([r for r in releases if r.device not in moved or r.round >= since])
 
     def releases(self, codec: Codec) -> list[DeviceCounts]:
         """Return every accepted anchor, in the order of the rounds."""
@@ -162,11 +200,16 @@ class Workspace:
     @property
     def drift_round(self) -> int:
         """The round in which the population was last found changed; 0 when it never was."""
-        return int(self.catalogue.setting(_DRIFT) or 0)
+        return max(self._drifts(), default=0)
 
     def note_drift(self, round_number: int) -> None:
         """Remember that the population has changed."""
-        self.catalogue.put(_DRIFT, str(round_number))
+        drifts = sorted({*self._drifts(), round_number})
+        self.catalogue.put(_DRIFT, msgspec.json.encode(drifts).decode())
+
+    def _drifts(self) -> list[int]:
+        found = self.catalogue.setting(_DRIFT)
+        return msgspec.json.decode(found, type=list[int]) if found else []
 
     def outlying(self, round_number: int) -> dict[str, str]:
         """Return devices that were found out of line in a round, with the reason."""

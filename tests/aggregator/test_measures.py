@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.aggregator.inbox import Incoming
-from edge_runtime.aggregator.summaries import read_scores, read_updates
+from edge_runtime.aggregator.summaries import read_scores
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle, Weights
 from edge_runtime.messages import AnchorRequest, Plan, ScoreRequest, UpdateRequest, update_norm
@@ -60,8 +60,8 @@ def test_what_was_asked_for_is_read_back(kit: Kit) -> None:
     assert abs(score.rows - 300) < 3
     assert abs(score.nats - 2250) < 3 * 20
 
-    (update,) = read_updates(data_dir, catalogue.messages(kind="update"), bundle.layout)
-    assert (update.device, update.bundle_digest) == ("a", bundle.digest)
+    (update,) = kit.workspace.updates(bundle)
+    assert (update.device, round(update.weight)) == ("a", 3000)
     sent = delta_of(bundle)
     assert update_norm(Weights(*(x - y for x, y in zip(sent, update.delta, strict=True)))) < 0.02
 
@@ -162,7 +162,7 @@ def test_a_damaged_file_is_an_error_with_a_way_out(kit: Kit) -> None:
     with pytest.raises(AggregatorError, match="backup"):
         read_scores(data_dir, catalogue.messages(kind="score"))
     with pytest.raises(AggregatorError, match="backup"):
-        read_updates(data_dir, catalogue.messages(kind="update"), bundle.layout)
+        list(kit.workspace.updates(bundle))
 
 
 def test_a_device_has_answered_when_all_that_was_asked_is_there(kit: Kit) -> None:

@@ -1,15 +1,36 @@
-"""Strategies: ways to turn the pool and the anchor into the next generator's weights."""
+"""Strategies: ways to turn pool, anchor and updates into the next generator's weights."""
 
 from __future__ import annotations
 
-from edge_runtime.aggregator.strategies.base import Candidate, Material, Strategy
+from edge_runtime.aggregator.strategies.average import AverageStrategy
+from edge_runtime.aggregator.strategies.base import (
+    Candidate,
+    ClientUpdate,
+    Material,
+    State,
+    Strategy,
+)
+from edge_runtime.aggregator.strategies.hybrid import HybridStrategy
 from edge_runtime.aggregator.strategies.pool import PoolStrategy
 from edge_runtime.errors import ConfigError
 
-__all__ = ["STRATEGIES", "Candidate", "Material", "PoolStrategy", "Strategy", "find_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "AverageStrategy",
+    "Candidate",
+    "ClientUpdate",
+    "HybridStrategy",
+    "Material",
+    "PoolStrategy",
+    "State",
+    "Strategy",
+    "find_strategy",
+]
 
 #: by the name in [fusion] strategy
-STRATEGIES: dict[str, type[Strategy]] = {PoolStrategy.name: PoolStrategy}
+STRATEGIES: dict[str, type[Strategy]] = {
+    strategy.name: strategy for strategy in (PoolStrategy, AverageStrategy, HybridStrategy)
+}
 
 
 def find_strategy(name: str) -> Strategy:

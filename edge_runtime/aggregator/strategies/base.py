@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +13,18 @@ from edge_runtime.aggregator.anchor import Anchor
 from edge_runtime.aggregator.config import FusionSettings
 from edge_runtime.generator import Layout, Weights
 
-__all__ = ["Candidate", "Material", "Strategy"]
+__all__ = ["Candidate", "ClientUpdate", "Material", "State", "Strategy"]
+
+#: what a strategy keeps with the bundle that it made: float32 arrays by name
+State = Mapping[str, npt.NDArray[np.float32]]
+
+
+class ClientUpdate(NamedTuple):
+    """One device's change of the weights in force, and how much it counts: its noisy row count."""
+
+    device: str
+    delta: Weights
+    weight: float
 
 
 class Material(NamedTuple):
@@ -32,6 +44,10 @@ class Material(NamedTuple):
         The fleet's merged counts.
     seed : int
         Decides the order of rows.
+    updates : sequence of ClientUpdate
+        Changes that devices made to `weights`, and to no other; read from disk one by one.
+    state : mapping of str to float32 array
+        What the strategy returned with `weights`; empty at first.
     """
 
     layout: Layout
@@ -41,19 +57,30 @@ class Material(NamedTuple):
     held_out: npt.NDArray[np.int32]
     anchor: Anchor | None
     seed: int
+    updates: Sequence[ClientUpdate] = ()
+    state: State = MappingProxyType({})
 
 
 class Candidate(NamedTuple):
-    """A strategy's proposal: weights, and figures about how they came to be."""
+    """A strategy's proposal: weights, figures about how they came to be, and its state with them.
+
+    The state is kept beside the bundle and comes back with it: after a restart, a rejection or a
+    roll-back it is that of the weights in force.
+    """
 
     weights: Weights
     figures: dict[str, float]
+    state: State = MappingProxyType({})
 
 
 class Strategy(Protocol):
-    """Makes a candidate; holds no state between rounds."""
+    """Makes a candidate; holds no state between rounds but what `Candidate.state` carries.
+
+    `needs_updates` says whether devices are asked for weight updates.
+    """
 
     name: ClassVar[str]
+    needs_updates: ClassVar[bool]
 
     def fuse(
         self,
@@ -75,5 +102,10 @@ class Strategy(Protocol):
             True when time is up: return the best weights so far.
         on_progress : callable
             Takes 0 to 1.
+
+        Raises
+        ------
+        AggregatorError
+            If the material has nothing that this strategy could use.
         """
         ...

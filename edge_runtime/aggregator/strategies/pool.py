@@ -25,6 +25,7 @@ class PoolStrategy:
     """
 
     name: ClassVar[str] = "pool"
+    needs_updates: ClassVar[bool] = False
 
     def fuse(
         self,
