@@ -151,7 +151,9 @@ def merge_anchors(
     noise alone. So what a device counted under a condition that its own counts do not support is
     left out of tables of several columns: with one class on each of twenty devices, two of them
     having each class, the noise of a class's counts falls to a third. Table.variance is then the
-    mean over its cells.
+    mean over its cells. Small devices may have a few rows of a condition each, none of them
+    supported alone, but many together: where what those devices count adds up to more than its
+    noise, all of it is kept.
 
     Parameters
     ----------
@@ -169,11 +171,7 @@ def merge_anchors(
         return None
     devices = sorted({release.device for release in releases})
     keys = {key for release in releases for key in release.tables}
-    supported = {
-        device: _support([r for r in releases if r.device == device], conditions[0])
-        for device in devices
-        if conditions
-    }
+    supported = _supported(releases, devices, conditions[0]) if conditions else {}
     tables = {}
     for key in sorted(keys, key=lambda columns: (len(columns), columns)):
         counts, variance = None, 0.0
@@ -221,19 +219,46 @@ def _average(own: list[tuple[Float, float]]) -> tuple[Float, float]:
     return mean / precision, 1 / precision
 
 
-def _support(releases: Sequence[DeviceCounts], condition: int) -> npt.NDArray[np.bool_] | None:
-    """Codes of a condition column that a device's counts support, bool [K]; None: unknown."""
+def _supported(
+    releases: Sequence[DeviceCounts], devices: Sequence[str], condition: int
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Codes of a condition column whose counts are kept, bool [K], by device that counted it."""
+    own = {
+        device: table
+        for device in devices
+        if (table := _one_way([r for r in releases if r.device == device], condition)) is not None
+    }
+    alone = {device: _stands_out(table) for device, table in own.items()}
+    if not own:
+        return {}
+    # The rest of the fleet, code by code: selected for being low, so it is told to be empty a
+    # little too often and never too seldom.
+    rest = sum(np.where(alone[device], 0.0, table.counts) for device, table in own.items())
+    noise = sum(np.where(alone[device], 0.0, table.variance) for device, table in own.items())
+    together = (rest > 0) & (rest >= _SUPPORT_SIGMAS * np.sqrt(noise))
+    kept = {device: codes | together for device, codes in alone.items()}
+    if not any(codes.any() for codes in kept.values()):
+        # Nothing but noise; a table of zeros without any would pass for exact.
+        return {}
+    return kept
+
+
+def _stands_out(table: Table) -> npt.NDArray[np.bool_]:
+    least = _SUPPORT_SIGMAS * math.sqrt(table.variance)
+    return np.asarray((table.counts > 0) & (table.counts >= least))
+
+
+def _one_way(releases: Sequence[DeviceCounts], column: int) -> Table | None:
+    """All that one device's releases say about one column; None where they say nothing."""
     total, precision = None, 0.0
     for release in releases:
         for columns, counts in release.tables.items():
-            if condition not in columns:
+            if column not in columns:
                 continue
-            table = Table(columns, counts, release.sigma**2).marginal((condition,))
+            table = Table(columns, counts, release.sigma**2).marginal((column,))
             if table.variance == 0.0:
-                return np.asarray(table.counts > 0)
+                return table
             weighed = table.counts / table.variance
             total = weighed if total is None else total + weighed
             precision += 1 / table.variance
-    if total is None:
-        return None
-    return np.asarray(total / precision >= _SUPPORT_SIGMAS / math.sqrt(precision))
+    return None if total is None else Table((column,), total / precision, 1 / precision)

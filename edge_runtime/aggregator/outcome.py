@@ -41,6 +41,9 @@ _DAMPING = 0.7
 _SWEEPS, _LAST_SWEEPS = 2, 12
 #: a table must lower the expected deviance by so many nats to be taken in
 _LEAST_EVIDENCE = 12.0
+#: and its residuals must exceed their error by so many standard deviations of what they exceed it
+#: by when there is nothing: nats alone mean less, the more of the error is noise of the counts
+_LEAST_SIGMAS = 2.5
 _MOST_TABLES = 40
 
 
@@ -109,11 +112,13 @@ class _Effects:
         precision = np.where(used, 1.0 / error, 0.0)
         # Clipped: one cell of almost no rows must not speak for the whole table.
         square = np.minimum(step**2, 9.0)
-        self.prior = max(
-            0.0,
-            float((precision * (square - error)).sum()) / max(float(precision.sum()), 1e-12),
-        )
-        if not self.prior:
+        excess = float((precision * (square - error)).sum())
+        self.prior = max(0.0, excess / max(float(precision.sum()), 1e-12))
+        # Residuals of one cell add up to nothing: K of them are worth K - 1, each squared one of
+        # variance 2 in units of its error.
+        outcomes = step.shape[1]
+        spread = np.sqrt(2.0 * max(1, int(used.sum())) * outcomes / max(1, outcomes - 1))
+        if excess <= _LEAST_SIGMAS * spread:
             return 0.0
         kept = self.prior / (self.prior + error)
         gain = 0.5 * information * self.prior * kept

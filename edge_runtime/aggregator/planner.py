@@ -140,7 +140,10 @@ class Planner:
         census = number == 0
         anchor = None
         advice = read_advice(self._catalogue)
-        measure = not census and only_counts(config, advice.rows_of)
+        # A strategy of updates has nothing to go by without them.
+        measure = not (census or self._strategy.needs_updates) and only_counts(
+            config, advice.rows_of
+        )
         share = min(anchor_share(config, advice.rows_of), _MOST_SHARE - rounds.score_share)
         if measure:
             share = 1.0 - rounds.score_share

@@ -138,10 +138,13 @@ def shares_given(table: Table, outcome: int) -> F64:
     rows = np.maximum(counts.sum(axis=1), 1.0)[:, None]
     share = counts / rows
     error = table.variance / rows**2 + overall * (1.0 - overall) / rows
-    # Weighed by rows: outcomes that are rare say little about how much outcomes differ.
+    # Weighed by rows: outcomes that are rare say little about how much outcomes differ. The mean
+    # that they differ from has a part of each in it, of its error as of its own difference: with
+    # two outcomes of even weight half of both is lost in it.
     weight = rows / rows.sum()
-    excess = max(0.0, float((weight * ((share - overall) ** 2 - error)).sum()))
-    spread = excess * overall
+    excess = float((weight * ((share - overall) ** 2 - (1.0 - weight) * error)).sum())
+    apart = 1.0 - float((weight**2).sum())
+    spread = max(0.0, excess) / max(apart, 1e-9) * overall
     kept = np.divide(spread, spread + error, out=np.zeros_like(error), where=spread > 0)
     return np.stack([project_to_simplex(row) for row in overall + kept * (share - overall)])
 

@@ -145,7 +145,8 @@ def merged_variance(config: AggregatorConfig, *, tables: int, devices: int, shar
 
 
 def _typical(rows_of: Collection[float]) -> float:
-    return float(np.median(list(rows_of))) if rows_of else 0.0
+    # At least one: noise may take a count below, and shares with it to 1 or beyond.
+    return max(1.0, float(np.median(list(rows_of)))) if rows_of else 1.0
 
 
 def _listed(schema: Schema, column: int) -> bool:

@@ -175,3 +175,97 @@ def test_tables_of_three_columns_count_like_any_other() -> None:
     np.testing.assert_array_equal(np.bincount(table.cells(codes), minlength=40), counts.ravel())
     other = rng.integers(0, (2, 3, 4, 5), (4000, 4)).astype(np.int32)
     assert 0.0 < table.total_variation(other) < 3 * table.sampling_error(4000)
+
+
+def _counts(device: str, rows: list[int], sigma: float, rng: np.random.Generator) -> DeviceCounts:
+    """Counts of a condition of len(rows) codes with a column of 8 codes, evenly spread."""
+    exact = np.repeat(np.array(rows, float)[:, None] / 8, 8, axis=1)
+    alone = exact.sum(axis=0)
+    return DeviceCounts(
+        device,
+        1,
+        {
+            (0, 1): exact + rng.normal(0, sigma, exact.shape) * (sigma > 0),
+            (1,): alone + rng.normal(0, sigma, 8) * (sigma > 0),
+        },
+        sigma,
+    )
+
+
+def test_under_label_skew_the_noise_of_devices_without_a_condition_is_left_out() -> None:
+    # Ten conditions, each on two of twenty devices.
+    rng = np.random.default_rng(4)
+    sigma = 20.0
+    rows = np.zeros((20, 10), int)
+    rows[np.arange(20), np.arange(20) % 10] = 4000
+    releases = [_counts(f"d{i:02}", list(row), sigma, rng) for i, row in enumerate(rows)]
+    plain, merged = merge_anchors(releases), merge_anchors(releases, (0,))
+    assert plain is not None
+    assert merged is not None
+    truth = np.full((10, 8), 1000.0)
+
+    def off(anchor: Anchor) -> float:
+        return float(np.sqrt(((anchor.tables[0, 1].counts - truth) ** 2).mean()))
+
+    # Two devices' noise instead of twenty's, and the stated variance says so. A device takes one
+    # of forty codes that it has not for one that it has.
+    assert plain.tables[0, 1].variance == 20 * sigma**2
+    assert 2 * sigma**2 <= merged.tables[0, 1].variance < 3.5 * sigma**2
+    assert off(merged) < 0.5 * off(plain)
+    assert off(merged) < 1.5 * np.sqrt(merged.tables[0, 1].variance)
+    # A table without the condition is the sum of all, as ever.
+    np.testing.assert_array_equal(merged.tables[1,].counts, plain.tables[1,].counts)
+    assert merged.tables[1,].variance == 20 * sigma**2
+
+
+def test_exact_counts_are_never_touched() -> None:
+    rng = np.random.default_rng(5)
+    releases = [_counts(f"d{i}", [800 * (i % 2), 8, 0], 0.0, rng) for i in range(4)]
+    plain, merged = merge_anchors(releases), merge_anchors(releases, (0,))
+    assert plain is not None
+    assert merged is not None
+    assert merged.tables.keys() == plain.tables.keys()
+    for key, table in merged.tables.items():
+        np.testing.assert_array_equal(table.counts, plain.tables[key].counts)
+        assert table.variance == plain.tables[key].variance == 0.0
+
+
+def test_what_many_small_devices_have_a_little_of_is_kept() -> None:
+    # 45 rows of one condition and 5 of the other on each of 200 devices: no device supports the
+    # second, and leaving it out would lose 1,000 rows of 10,000.
+    rng = np.random.default_rng(6)
+    releases = [_counts(f"d{i:03}", [45, 5, 0], 3.0, rng) for i in range(200)]
+    merged = merge_anchors(releases, (0,))
+    assert merged is not None
+    shares = merged.tables[0, 1].counts.sum(axis=1)
+    noise = np.sqrt(200 * 8) * 3.0
+    np.testing.assert_allclose(shares[:2], [9000.0, 1000.0], atol=4 * noise)
+    # Nobody has the third: most of its noise is gone.
+    assert np.abs(merged.tables[0, 1].counts[2]).max() < 3 * 3.0 * np.sqrt(200)
+    assert merged.tables[0, 1].variance < 0.75 * 200 * 9.0
+
+
+def test_counts_of_nothing_but_noise_keep_their_variance() -> None:
+    # No device supports anything, and all of them together neither.
+    releases = [
+        DeviceCounts(f"d{i}", 1, {(0, 1): np.full((2, 3), value)}, 50.0)
+        for i, value in enumerate((3.0, -4.0, 2.0))
+    ]
+    merged = merge_anchors(releases, (0,))
+    assert merged is not None
+    assert merged.tables[0, 1].variance == 3 * 50.0**2
+    np.testing.assert_allclose(merged.tables[0, 1].counts, np.full((2, 3), 1.0))
+
+
+def test_a_column_can_be_taken_out_of_every_table() -> None:
+    counts = np.arange(24, dtype=float).reshape(2, 3, 4) * 10
+    wide = Table((0, 1, 3), counts, 2.0)
+    narrow = Table((1,), counts.sum(axis=(0, 2)) + 5, 3.0)
+    rest = Anchor({(0,): Table((0,), np.ones(2), 1.0), (1,): narrow, (0, 1, 3): wide}, 7)
+    rest = rest.without(0)
+    assert rest.devices == 7
+    assert set(rest.tables) == {(1,), (1, 3)}
+    np.testing.assert_array_equal(rest.tables[1, 3].counts, counts.sum(axis=0))
+    assert rest.tables[1, 3].variance == 4.0
+    # Of two ways to count column 1 the better one stays: 3 against 2 * 8.
+    np.testing.assert_array_equal(rest.tables[1,].counts, narrow.counts)

@@ -16,10 +16,10 @@ from edge_runtime.aggregator.fusion import (
     census_anchor,
     first_generator,
     next_generator,
-    pool_weights,
 )
 from edge_runtime.aggregator.guard import judge
 from edge_runtime.aggregator.inbox import Incoming
+from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.strategies import STRATEGIES, Material, find_strategy
 from edge_runtime.aggregator.strategies.pool import affordable_steps
 from edge_runtime.aggregator.summaries import read_anchors
@@ -178,13 +178,18 @@ def test_raking_brings_the_pool_to_the_anchor(kit: Kit) -> None:
     pool = kit.workspace.pool_rows()
     rows_of = kit.workspace.rows_of_devices(bundle)
     anchor = kit.workspace.anchor(bundle)
-    lost = pool_weights(pool, rows_of, anchor, raked=False)
-    kept = pool_weights(pool, rows_of, anchor, raked=True)
+    lost, kept = (
+        match_pool(pool, rows_of, anchor, raked=raked, conditions=bundle.schema.conditions)
+        for raked in (False, True)
+    )
+    # Without tables of three columns rows keep the outcomes that they were sent with.
+    assert lost.outcome is None
+    assert kept.outcome is None
     late, hour = pool.codes[:, 0] == 1, pool.codes[:, 1]
     gap = [
         np.average(late[hour > 8], weights=w[hour > 8])
         - np.average(late[hour <= 8], weights=w[hour <= 8])
-        for w in (lost, kept)
+        for w in (lost.weights, kept.weights)
     ]
     assert abs(gap[0]) < 0.05
     assert gap[1] > 0.15

@@ -60,10 +60,11 @@ def simulate(tmp_path: Path) -> Iterator[Callable[..., Simulation]]:
                 "schema": SCHEMA,
                 "devices": FRAMES,
                 "epsilon": 8.0,
-                "rounds": RoundSettings(count=2, quorum=2),
+                "rounds": RoundSettings(count=2, quorum=2, anchor_share=0.2),
                 "train": TrainPlanSettings(steps=30, expected_batch=40),
                 "rows": RowSettings(share=1.0, minimum=100, maximum=400),
-                "fusion": FusionSettings(hidden=24, epochs=4, batch=64, max_seconds=600.0),
+                # Without rows from the counts, devices train however few rows they have.
+                "fusion": FusionSettings(hidden=24, epochs=4, batch=64, max_seconds=600.0, prior=0),
                 "guard": GuardSettings(rows=2000, limit=1.0),
                 "training": TrainingConfig(minimum_rows=20),
                 "directory": tmp_path / "fleet",
