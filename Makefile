@@ -7,7 +7,7 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench bench-kernel fuzz clean help
+.PHONY: demo test check bench bench-kernel bench-collapse fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -15,6 +15,7 @@ help:
 	@echo "make check  ruff, mypy --strict, layer contract"
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
+	@echo "make bench-collapse  ten generations in six regimes, alarms over 20 seeds  (ARGS='--skip-alarms')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
 
@@ -60,6 +61,13 @@ $(VENV)/.bench-kernel: $(VENV)/.created $(SOURCES)
 
 bench-kernel: $(VENV)/.bench-kernel
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python tools/bench/kernel.py $(ARGS)
+
+$(VENV)/.bench-collapse: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-collapse]'
+	@touch $@
+
+bench-collapse: $(VENV)/.bench-collapse
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.bench.collapse $(ARGS)
 
 # Address and undefined-behaviour sanitizers on. New inputs stay in native/build/corpus; those that
 # reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from curve import fleet_curve
-from fleets import OPEN_GATE, Cost, FleetRun, Poison, run_fleet
-from regimes import Fit, fit, generations
-from tables import FleetTable, flights, seasons
+from tools.bench.collapse.curve import fleet_curve
+from tools.bench.collapse.fleets import OPEN_GATE, Cost, FleetRun, Poison, run_fleet
+from tools.bench.collapse.regimes import Fit, fit, generations
+from tools.bench.collapse.tables import FleetTable, flights, seasons
 
 from edge_runtime.generator import Bundle, Layout, Weights
 from edge_runtime.schema import read_table
@@ -123,7 +123,7 @@ def held_out_nll(run: FleetRun, table: FleetTable) -> list[float]:
 
 
 def _verdict(run: FleetRun, liars: set[str]) -> dict[str, Any]:
-    """What the guard said: declines by kind, drift noticed, devices caught."""
+    """Return what the guard said: declines by kind, drift noticed, devices caught."""
     kinds = [a.kind for found in run.alarms for a in found if a.kind in DECLINE]
     return {
         "first_likelihood": run.first("likelihood"),

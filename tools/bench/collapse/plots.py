@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_generations", "draw_alarms"]
+__all__ = ["draw_alarms", "draw_generations"]
 
 _COLOURS = {
     "replace": "#b2182b",
