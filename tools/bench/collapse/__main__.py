@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edge_runtime.generator import Bundle, Weights
+from edge_runtime.schema import read_table
 from tools.bench.collapse.alarms import LIES, curve_study, fleet_study
 from tools.bench.collapse.curve import fleet_curve
 from tools.bench.collapse.figures import Figures, Judge
@@ -26,9 +29,6 @@ from tools.bench.collapse.fleets import Cost, FleetRun, run_fleet
 from tools.bench.collapse.plots import draw_alarms, draw_generations
 from tools.bench.collapse.regimes import REGIMES, Fit, fit, generations, sample
 from tools.bench.collapse.tables import TABLES, FleetTable, seasons
-
-from edge_runtime.generator import Bundle, Weights
-from edge_runtime.schema import read_table
 
 #: generations after the first generator
 COUNT = 10

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tools.bench.collapse.curve import fleet_curve
-from tools.bench.collapse.fleets import OPEN_GATE, Cost, FleetRun, Poison, run_fleet
-from tools.bench.collapse.regimes import Fit, fit, generations
-from tools.bench.collapse.tables import FleetTable, flights, seasons
 
 from edge_runtime.generator import Bundle, Layout, Weights
 from edge_runtime.schema import read_table
 from edge_runtime.training import mean_nll
+from tools.bench.collapse.curve import fleet_curve
+from tools.bench.collapse.fleets import OPEN_GATE, Cost, FleetRun, Poison, run_fleet
+from tools.bench.collapse.regimes import Fit, fit, generations
+from tools.bench.collapse.tables import FleetTable, flights, seasons
 
 __all__ = ["LIES", "SCENARIOS", "curve_study", "fleet_study", "held_out_nll", "poisoned_devices"]
 

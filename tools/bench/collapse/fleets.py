@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from tools.bench.collapse.curve import CLIP_NATS
-from tools.bench.collapse.tables import FleetTable
 
 from edge_runtime.aggregator.config import (
     FusionSettings,
@@ -27,6 +25,8 @@ from edge_runtime.generator import Bundle, initial_weights, reference
 from edge_runtime.messages import Alarm
 from edge_runtime.schema import Codec, read_table
 from edge_runtime.training import train
+from tools.bench.collapse.curve import CLIP_NATS
+from tools.bench.collapse.tables import FleetTable
 
 __all__ = ["OPEN_GATE", "Cost", "FleetRun", "Poison", "SelfConsuming", "run_fleet"]
 

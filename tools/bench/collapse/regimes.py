@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from tools.bench.collapse.figures import Judge
 
 from edge_runtime.generator import (
     Bundle,
@@ -24,6 +23,7 @@ from edge_runtime.generator import (
     sample_codes,
 )
 from edge_runtime.training import train
+from tools.bench.collapse.figures import Judge
 
 __all__ = ["REGIMES", "Fit", "Regime", "fit", "generations", "sample"]
 
