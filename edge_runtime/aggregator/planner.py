@@ -68,12 +68,19 @@ class Planner:
         The fleet's schema.
     catalogue : Catalogue
         Where rounds are kept.
+
+    Raises
+    ------
+    ConfigError
+        If the strategy is unknown or the budget is too small.
     """
 
     def __init__(self, *, config: AggregatorConfig, schema: Schema, catalogue: Catalogue) -> None:
         self._config = config
         self._schema = schema
         self._catalogue = catalogue
+        # Here, so that an unknown name ends the aggregator at its start and not in a round.
+        self._strategy = find_strategy(config.fusion.strategy)
         self.schedule: Schedule = make_schedule(
             epsilon=config.privacy.limit,
             delta=config.privacy.delta,
@@ -134,7 +141,7 @@ class Planner:
         if not census and rounds.score_share > 0:
             score = ScoreRequest(share=rounds.score_share, clip_nats=rounds.score_clip)
         train, rows = config.train, config.rows
-        updates = not census and find_strategy(config.fusion.strategy).needs_updates
+        updates = not census and self._strategy.needs_updates
         return Plan(
             fleet=config.fleet.name,
             id=new_id(),

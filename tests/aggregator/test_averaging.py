@@ -188,6 +188,6 @@ def test_only_updates_of_the_generator_in_force_are_averaged(averaging: Kit) -> 
     reopened.close()
 
 
-def test_an_unknown_strategy_is_named_with_those_there_are() -> None:
+def test_an_unknown_strategy_ends_the_aggregator_at_its_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="average, hybrid, pool"):
-        find_strategy("magic")
+        make_kit(tmp_path, fusion={"strategy": "magic"})

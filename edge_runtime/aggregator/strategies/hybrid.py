@@ -16,7 +16,8 @@ __all__ = ["HybridStrategy"]
 class HybridStrategy:
     """The pool's training, begun at the average of the devices' weights.
 
-    In this order, as the pool then repairs what averaging blurs. Without updates it is `pool`.
+    In this order, as the pool then repairs what averaging blurs; the other way round was far worse
+    (docs/strategies.md). Without updates it is `pool`.
     """
 
     name: ClassVar[str] = "hybrid"
