@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from edge_runtime.aggregator.guard_config import GuardSettings, MetricsSettings, guard_checks
 from edge_runtime.errors import ConfigError
 
 __all__ = [
@@ -214,79 +215,6 @@ class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.server_learning_rate or {"avg": 1.0, "adam": 0.03}[self.server]
 
 
-class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[guard]: when batches are set aside, candidates rejected and alarms raised; docs/guard.md.
-
-    Parameters
-    ----------
-    limit, table_limit : float
-        A column's total variation from the anchor that is always allowed, beyond the statistical
-        error; that of a table over several columns.
-    margin : float
-        How much worse than the published generator a column above `limit` may become.
-    nll_margin : float
-        Nats per row by which held-out pooled rows may become less likely.
-    rows : int
-        Rows sampled from a candidate to judge it.
-    false_alarms : float
-        Probability at which one honest batch, candidate or round is found wrong by chance.
-    batches : bool
-        Whether batches are judged by their device's own counts.
-    misfit, mean_misfit : float
-        Total variation by which an honest device's generator may miss one table of its own
-        counts, and all of them on average.
-    diversity : float
-        Factor by which rows of a batch may be alike more often than its device's counts allow.
-    deviations : float
-        Robust standard deviations by which a device may be out of line with its peers.
-    score_margin : float
-        Relative rise of the fleet's held-out NLL over the best bundle's that is no alarm yet.
-    rejections : int
-        Consecutive rejected candidates after which the fleet goes back to its best bundle.
-    kept : float
-        Share of the anchor's tails, rare categories and dependence that must be kept.
-    subgroup : float
-        Difference of a rate within a group from the anchor's that is allowed.
-    drift : float
-        Total variation between rounds from which the population is taken to have moved.
-    budget : float
-        Share of the privacy budget from which a device is reported.
-    """
-
-    limit: float = 0.1
-    table_limit: float = 0.2
-    margin: float = 0.05
-    nll_margin: float = 0.1
-    rows: int = 20_000
-    false_alarms: float = 1e-4
-    batches: bool = True
-    misfit: float = 0.35
-    mean_misfit: float = 0.2
-    diversity: float = 2.0
-    deviations: float = 6.0
-    score_margin: float = 0.01
-    rejections: int = 3
-    kept: float = 0.6
-    subgroup: float = 0.1
-    drift: float = 0.03
-    budget: float = 0.9
-
-
-class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[metrics]: figures for Prometheus.
-
-    Parameters
-    ----------
-    port : int
-        Where they are served, `http://<host>:<port>/metrics`; 0: nowhere.
-    host : str
-        The address to listen on. They name devices: only this machine by default.
-    """
-
-    port: int = 0
-    host: str = "127.0.0.1"
-
-
 class ReleaseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[release]: the dataset that is written when the last round is done.
 
@@ -428,7 +356,7 @@ def _problem(config: AggregatorConfig) -> str:
             rounds.anchor_share,
         ),
         (
-            0 <= rounds.score_share and rounds.score_share + rounds.anchor_share < 1,
+            rounds.score_share >= 0 and rounds.score_share + rounds.anchor_share < 1,
             "rounds.score_share must be at least 0 and, with anchor_share, below 1",
             rounds.score_share,
         ),
@@ -464,7 +392,7 @@ def _problem(config: AggregatorConfig) -> str:
             "fusion needs 0 < validation_share < 1, max_seconds > 0 and max_rows > 1",
             (fusion.validation_share, fusion.max_seconds, fusion.max_rows),
         ),
-        *_guard_checks(config),
+        *guard_checks(config.guard, config.metrics),
         (
             fusion.update_clip > 0 and fusion.server_learning_rate >= 0,
             "fusion.update_clip must be positive, fusion.server_learning_rate at least 0",
@@ -480,34 +408,3 @@ def _problem(config: AggregatorConfig) -> str:
         if not holds:
             return f"{rule}, not {value!r}"
     return ""
-
-
-def _guard_checks(config: AggregatorConfig) -> tuple[tuple[bool, str, Any], ...]:
-    guard = config.guard
-    shares = ("limit", "table_limit", "misfit", "mean_misfit", "kept", "subgroup", "drift")
-    return (
-        *(
-            (0 <= getattr(guard, name) <= 1, f"guard.{name} must be 0 to 1", getattr(guard, name))
-            for name in shares
-        ),
-        (
-            0 < guard.false_alarms < 0.5,
-            "guard.false_alarms must lie between 0 and 0.5",
-            guard.false_alarms,
-        ),
-        (
-            guard.rows >= 1 and guard.rejections >= 1,
-            "guard.rows and guard.rejections must be at least 1",
-            (guard.rows, guard.rejections),
-        ),
-        (
-            guard.diversity >= 1 and guard.deviations > 0 and guard.budget > 0,
-            "guard needs diversity >= 1, deviations > 0 and budget > 0",
-            (guard.diversity, guard.deviations, guard.budget),
-        ),
-        (
-            0 <= config.metrics.port < 65536,
-            "metrics.port must be 0 (off) to 65535",
-            config.metrics.port,
-        ),
-    )

@@ -56,9 +56,7 @@ class Metrics:
                 "choose another port in [metrics]"
             ) from error
 
-    def show(
-        self, status: AggregatorStatus, alarms: Alarms, curve: Sequence[CurvePoint]
-    ) -> None:
+    def show(self, status: AggregatorStatus, alarms: Alarms, curve: Sequence[CurvePoint]) -> None:
         """Serve this state from now on."""
         with self._lock:
             self._state = (status, alarms, curve)
@@ -149,4 +147,3 @@ class Metrics:
             error.add_metric(labels, point.error)
         yield nll
         yield error
-

@@ -18,7 +18,8 @@ from edge_runtime.aggregator.fusion import (
     next_generator,
 )
 from edge_runtime.aggregator.guard.gate import Gate
-from edge_runtime.aggregator.guard.review import assess, review, rollback
+from edge_runtime.aggregator.guard.review import assess, review
+from edge_runtime.aggregator.guard.rollback import rollback
 from edge_runtime.aggregator.inbox import Inbox
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine

@@ -20,7 +20,7 @@ import sqlalchemy.exc
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import hold_directory
 from edge_runtime.aggregator.fusion import Outcome
-from edge_runtime.aggregator.guard.review import curve
+from edge_runtime.aggregator.guard.rollback import curve
 from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.metrics import Metrics
 from edge_runtime.aggregator.planner import Step

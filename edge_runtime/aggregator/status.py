@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.aggregator.guard.review import curve
+from edge_runtime.aggregator.guard.rollback import curve
 from edge_runtime.aggregator.workspace import Workspace, open_workspace
 
 __all__ = ["status"]

@@ -97,7 +97,7 @@ class Topics:
 
     @property
     def alarms(self) -> str:
-        """What the guard has found wrong, retained; people and monitors subscribe, devices do not."""
+        """What the guard has found wrong, retained: for people and monitors, not for devices."""
         return f"{self._root}/down/all/alarms"
 
     def bundle(self, digest: str) -> str:

@@ -17,11 +17,13 @@ from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
     Ack,
     AggregatorStatus,
+    Alarms,
     DeviceState,
     Link,
     Plan,
     Topics,
     decode_ack,
+    decode_alarms,
     decode_plan,
     decode_status,
     encode_state,
@@ -60,6 +62,7 @@ class LiveDevice:
         self.done: set[str] = set()
         self.schemas: list[bytes] = []
         self.statuses: list[AggregatorStatus] = []
+        self.alarms: list[Alarms] = []
         self.current = ""
         offline = DeviceState(device=device.name, status="offline")
         self.link = Link(
@@ -71,6 +74,7 @@ class LiveDevice:
                 self.topics.plan,
                 self.topics.schema,
                 self.topics.status,
+                self.topics.alarms,
                 self.topics.all_bundles,
             ],
             will=(self.topics.state(device.name), encode_state(offline)),
@@ -115,6 +119,8 @@ class LiveDevice:
                 self.schemas.append(payload)
             elif address.kind == "status":
                 self.statuses.append(decode_status(payload))
+            elif address.kind == "alarms":
+                self.alarms.append(decode_alarms(payload))
 
     def _work(self) -> None:
         self.state("online")

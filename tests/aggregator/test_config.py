@@ -50,6 +50,11 @@ def test_no_privacy_is_spelled_out(tmp_path: Path, schema: Schema) -> None:
         ({"fusion": {"hidden": 0}}, "fusion.hidden"),
         ({"fusion": {"validation_share": 1.0}}, "validation_share"),
         ({"limits": {"queue_messages": 0}}, "limits.queue_messages"),
+        ({"guard": {"misfit": 1.5}}, "guard.misfit"),
+        ({"guard": {"false_alarms": 0.0}}, "guard.false_alarms"),
+        ({"guard": {"rejections": 0}}, "guard.rejections"),
+        ({"guard": {"diversity": 0.5}}, "guard needs diversity"),
+        ({"metrics": {"port": 70000}}, "metrics.port"),
         ({"fusion": {"surprise": 1}}, "surprise"),
     ],
 )

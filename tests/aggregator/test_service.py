@@ -48,7 +48,7 @@ def live(broker: Broker) -> Iterator[Callable[..., LiveDevice]]:
     yield start
     topics = Topics(FLEET)
     for device in started:
-        retained = [topics.schema, topics.plan, topics.status]
+        retained = [topics.schema, topics.plan, topics.status, topics.alarms]
         retained += [topics.bundle(digest) for digest in device.bundles]
         for topic in retained:
             assert device.link.publish(topic, b"", retain=True).wait(10)
@@ -120,6 +120,9 @@ def test_a_fleet_goes_through_all_rounds_while_the_aggregator_is_killed(
         assert (told.rows, told.batches, told.private) == (2400, 12, True)
         assert told.devices["b"].rows == 1200
         assert told.metrics["validation_nll"] is not None
+        wait_for(lambda: a.alarms and a.alarms[-1].round == 2, "no alarms were published")
+        assert a.alarms[-1].bundle_digest == told.bundle_digest
+        assert shown["alarms"] == [msgspec.to_builtins(x) for x in a.alarms[-1].alarms]
         assert told.bundle_digest == shown["bundle"]["digest"]
         assert "release" in told.reason
 

@@ -130,6 +130,7 @@ def test_from_rows_to_release(fleet: Fleet, run: Run) -> None:
     assert "done, round 1 of 1" in shown.out
     assert "one" in shown.out
     assert "two" in shown.out
+    assert "alarms" in shown.out
     found = run("aggregator", "status", home / "data", "--json").json
     assert found["phase"] == "done"
     assert found["totals"]["rows"] >= 1000

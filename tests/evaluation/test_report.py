@@ -208,6 +208,25 @@ def test_fleet_sections(report: Report) -> None:
     assert any("one machine" in text for text in limits(report.with_fleet({}).figures))
 
 
+def test_the_guard_section_tells_alarms_and_scores(report: Report) -> None:
+    alarm = {
+        "kind": "tails", "severity": "warning", "subject": "delay <highest>", "value": 0.01,
+        "expected": 0.05, "error": 0.002, "since_round": 3, "text": "The tail is vanishing.",
+    }  # fmt: skip
+    points = [
+        {"bundle": "ab" * 32, "round": r, "nll": 9.0 + r, "error": 0.25, "devices": 9, "rows": 900}
+        for r in (1, 2)
+    ]
+    watched = {**fleet_part(), "alarms": [alarm], "curve": points}
+    words, _ = read_page(report.with_fleet(watched).to_html())
+    assert "warning: tails, delay <highest>" in words
+    assert "(since round 3). The tail is vanishing." in words
+    assert "11.000 ± 0.250" in words
+    quiet, _ = read_page(report.with_fleet({**watched, "alarms": [], "curve": []}).to_html())
+    assert "No alarm is in force" in quiet
+    assert "nats per row" not in quiet
+
+
 def test_timestamps_are_shown_as_dates() -> None:
     schema = Schema(name="log", columns=(Column(name="at", kind="timestamp", low=0.0, high=4e15),))
     table = {"at": [f"2013-01-{day:02d}T00:00:00Z" for day in range(1, 29)] * 4}

@@ -16,6 +16,8 @@ from edge_runtime.messages import (
     DEFAULT_LIMITS,
     Ack,
     AggregatorStatus,
+    Alarm,
+    Alarms,
     AnchorRequest,
     DeviceProgress,
     DeviceState,
@@ -87,7 +89,8 @@ def test_every_snippet_is_tested() -> None:
 @pytest.mark.parametrize(
     "message",
     [Header, PrivacyStatement, Plan, TrainRequest, AnchorRequest, RowRequest, ScoreRequest,
-     UpdateRequest, Ack, DeviceState, DeviceProgress, AggregatorStatus],
+     UpdateRequest, Ack, DeviceState, DeviceProgress, AggregatorStatus,
+     Alarm, Alarms],
 )  # fmt: skip
 def test_every_field_is_documented(message: type[msgspec.Struct]) -> None:
     documented = set(re.findall(r"`(\w+)`", PAGE))
@@ -108,6 +111,7 @@ def test_every_topic_is_documented_and_parsed() -> None:
         "down/all/plan": topics.plan,
         "down/all/bundle/<digest>": topics.bundle(digest),
         "down/all/status": topics.status,
+        "down/all/alarms": topics.alarms,
     }
     assert documented == built.keys()
     for shape, topic in built.items():

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
+import msgspec
+
 from edge_runtime.aggregator.guard.curve import Comparison, CurvePoint
 from edge_runtime.aggregator.guard.drift import Drift
 from edge_runtime.aggregator.guard.measures import Measure
@@ -100,9 +102,7 @@ def measure_alarms(
     """
     limits = limits or AlarmLimits()
     z = _z(limits.false_alarms, len(measures))
-    lagging = {
-        f"{m.kind}/{m.subject}" for m in before_drift or () if not _short(m, z, limits)
-    }
+    lagging = {f"{m.kind}/{m.subject}" for m in before_drift or () if not _short(m, z, limits)}
     alarms = []
     for one in _worst(one for one in measures if _short(one, z, limits)):
         key = f"{one.kind}/{one.subject}"
@@ -246,14 +246,12 @@ def ordered(alarms: Iterable[Alarm], before: Iterable[Alarm] = ()) -> tuple[Alar
     """
     since = {(a.kind, a.subject, a.severity): a.since_round for a in before}
     kept = [
-        Alarm(**{**_fields(a), "since_round": since.get((a.kind, a.subject, a.severity), a.since_round)})
+        msgspec.structs.replace(
+            a, since_round=since.get((a.kind, a.subject, a.severity), a.since_round)
+        )
         for a in alarms
     ]
     return tuple(sorted(kept, key=lambda a: (_ORDER[a.severity], a.kind, a.subject)))
-
-
-def _fields(alarm: Alarm) -> dict[str, object]:
-    return {name: getattr(alarm, name) for name in alarm.__struct_fields__}
 
 
 def _z(false_alarms: float, tests: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -62,12 +63,14 @@ class BatchLimits(NamedTuple):
     false_alarms: float = 1e-4
     misfit: float = 0.35
     mean_misfit: float = 0.2
-    dependence: float = 0.1
+    dependence: float = 0.2
     diversity: float = 2.0
 
 
 class Finding(NamedTuple):
     """Something wrong: `kind` for programs, `text` for people, with figures.
+
+    Kinds: "shape" (one table), "shapes" (their mean), "dependence", "diversity", "copy", "device".
 
     `value` was found, `expected` is what the reference says, `allowed` the limit it crossed.
     """
@@ -229,7 +232,7 @@ def _shapes(
         if value > allowed:
             found.append(
                 Finding(
-                    "shape",
+                    "shapes",
                     f"over all {len(distances)} tables {value:.2f} of the rows differ from its "
                     f"device's own counts on average, at most {allowed:.2f} may "
                     f"({limits.mean_misfit:g} by a weak generator, {spread + extra:.2f} by noise "
@@ -270,10 +273,13 @@ def _unrelated(
         variance, spread = variance + one.variance, spread + one.spread**2
         columns += 1
     # An uncertain denominator would make any ratio; one condition alone makes it zero.
-    if not columns or square <= 0.0 or square < 6 * math.sqrt(spread):
+    if not columns or square <= 0.0 or square < 4 * math.sqrt(spread):
         return None
-    value, error = product / square, math.sqrt(variance + spread * min(1.0, (product / square) ** 2)) / square
-    z = math.sqrt(2 * math.log(1 / p))
+    value, error = (
+        product / square,
+        math.sqrt(variance + spread * min(1.0, (product / square) ** 2)) / square,
+    )
+    z = NormalDist().inv_cdf(1 - p)
     if value + z * error >= limits.dependence:
         return None
     what = ", ".join(names[d] for d in conditions)
@@ -324,7 +330,9 @@ def _diversity(
         # A batch with fewer conditions than its device has is less varied by right.
         asked = [d for d in table.columns if d in conditions]
         if asked:
-            most *= max(1.0, _collisions(codes[:, asked]) / max(1e-9, _own_collisions(table, asked)))
+            most *= max(
+                1.0, _collisions(codes[:, asked]) / max(1e-9, _own_collisions(table, asked))
+            )
         if most < least:
             least, of = most, " and ".join(names[d] for d in table.columns)
     allowed = limits.diversity * least

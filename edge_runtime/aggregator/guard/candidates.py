@@ -18,9 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.aggregator.anchor import Anchor, Table
+from edge_runtime.aggregator.anchor import Anchor
 from edge_runtime.aggregator.config import GuardSettings
-from edge_runtime.aggregator.guard.distance import Distance, compare, counts_of, rows_behind, rows_of
+from edge_runtime.aggregator.guard.distance import (
+    compare,
+    counts_of,
+    rows_of,
+)
 
 __all__ = ["Verdict", "judge", "paired_error"]
 
@@ -128,9 +132,10 @@ def judge(
         found[name] = made.value
         allowed[name] = max(
             limit + made.explained(p),
+            # The difference of two distances is Lipschitz with the sum of both constants.
             made_before.value
             + settings.margin
-            + _difference(table, made, p, (rows, rows_variance), candidate, current),
+            + (made.reach + made_before.reach) * math.sqrt(2 * math.log(1 / p)),
         )
         if made.value > allowed[name]:
             out.append(
@@ -160,7 +165,7 @@ def judge(
 
 
 def paired_error(nll: npt.NDArray[np.floating], current_nll: npt.NDArray[np.floating]) -> float:
-    """Standard error of the difference of two generators' mean NLL on the same rows.
+    """Return the standard error of the difference of two generators' mean NLL on the same rows.
 
     Parameters
     ----------
@@ -173,25 +178,12 @@ def paired_error(nll: npt.NDArray[np.floating], current_nll: npt.NDArray[np.floa
     return float(difference.std(ddof=1)) / math.sqrt(len(difference))
 
 
-def _difference(
-    table: Table, made: Distance, p: float, rows: tuple[float, float], candidate: I32, current: I32
-) -> float:
-    """Return what chance adds to the difference of two distances from one noisy table.
-
-    Both are taken from the same counts, so their noise mostly cancels: a cell's adds only where
-    its count lies between the two generators' shares, at most in all cells. The difference is
-    then Lipschitz in the noise with the root of their number (see `distance`).
-    """
-    sampling = 0.25 / max(1, len(candidate)) + 0.25 / max(1, len(current))
-    noise = table.variance / rows_behind(table, *rows)[0] ** 2 * min(table.counts.size, len(candidate))
-    reach = min(math.sqrt(sampling + noise), math.sqrt(sampling) + made.reach)
-    return reach * math.sqrt(2 * math.log(1 / p))
-
-
 #: more reasons than this are counted, not listed
 _MOST_REASONS = 6
 
 
 def _shown(reasons: Sequence[str]) -> str:
     text = "; ".join(reasons[:_MOST_REASONS])
-    return text + (f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else "")
+    return text + (
+        f"; and {len(reasons) - _MOST_REASONS} more" if len(reasons) > _MOST_REASONS else ""
+    )

@@ -11,9 +11,9 @@ distance
     unbiased; of all peers the lower median, so that poisoned peers do not count);
 contrast
     how the other columns differ between two conditions, projected on how they differ in the rest of
-    the fleet: 1 for a device like the others, 0 where condition and columns are unrelated (shuffled,
-    uniform), -1 where labels are exchanged. What a device has of its own in every condition
-    cancels.
+    the fleet: 1 for a device like the others, 0 where condition and columns are unrelated
+    (shuffled, uniform), -1 where labels are exchanged. What a device has of its own in every
+    condition cancels.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class DeviceLimits(NamedTuple):
     deviations : float
         Robust standard deviations from the fleet's median.
     distance : float
-        Root mean square difference of shares that is always allowed, per table.
+        Distance that is always allowed, the root over a column's squared differences of shares.
+        Where honest devices differ by more than that they set no standard, and only contrasts are
+        compared.
     contrast : float
         A device's projected contrast below this is out of line, once noise is allowed for.
     devices : int
@@ -153,6 +155,9 @@ def _far(profiles: Mapping[str, _Profiles], limits: DeviceLimits) -> dict[str, F
         return {}
     values = np.array([value for value, _ in typical.values()])
     middle = float(np.median(values))
+    if middle > limits.distance**2:
+        # Peers that have little in common (a carrier with one destination) set no standard.
+        return {}
     spread = _MAD * float(np.median(np.abs(values - middle)))
     found = {}
     for device, (value, error) in typical.items():
@@ -164,9 +169,9 @@ def _far(profiles: Mapping[str, _Profiles], limits: DeviceLimits) -> dict[str, F
             found[device] = Finding(
                 "device",
                 f"its counts of real rows are out of line with its peers': within the same "
-                f"condition its shares differ from those of its closest third of peers by {_root(value):.2f} a column "
-                f"(root of squares), honest devices' by {_root(middle):.2f}, at most "
-                f"{_root(allowed):.2f} is allowed",
+                f"condition its shares differ from those of its closest third of peers by "
+                f"{_root(value):.2f} a column (root of squares), honest devices' by "
+                f"{_root(middle):.2f}, at most {_root(allowed):.2f} is allowed",
                 _root(value),
                 _root(middle),
                 _root(allowed),

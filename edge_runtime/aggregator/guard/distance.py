@@ -234,7 +234,9 @@ def dependence(found: F64, table: Table, *, sample: float, rows: float) -> Depen
     noise_square = noise * squares_a * squares_b + (noise * real.size) ** 2
     drawn_square = float((q_a * (1 - q_a)).sum() * (q_b * (1 - q_b)).sum()) / rows
     square = float((r**2).sum()) - noise_square - drawn_square
-    spread = 2 * noise**2 * tangle_a * tangle_b + 2 * float((np.outer(q_a, q_b) ** 2).sum()) / rows**2
+    spread = (
+        2 * noise**2 * tangle_a * tangle_b + 2 * float((np.outer(q_a, q_b) ** 2).sum()) / rows**2
+    )
     largest = noise * math.sqrt(tangle_a * tangle_b) + float(np.outer(q_a, q_b).max()) / rows
     # The rows' deviation as the noise in R meets it.
     met = s - (q_a @ s)[None, :]

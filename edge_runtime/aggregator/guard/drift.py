@@ -74,7 +74,9 @@ def find_drift(
     """
     now = [r for r in releases if r.round == round_number]
     before = [r for r in releases if since_round <= r.round < round_number]
-    keys = sorted({key for r in now for key in r.tables} & {key for r in before for key in r.tables})
+    keys = sorted(
+        {key for r in now for key in r.tables} & {key for r in before for key in r.tables}
+    )
     found = []
     for key in keys:
         pairs = _matched(now, before, key)

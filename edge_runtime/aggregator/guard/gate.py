@@ -47,9 +47,7 @@ class Gate:
         """Say why nothing of a device is taken in a round; empty when it is."""
         return self._workspace.outlying(round_number).get(device, "")
 
-    def judge(
-        self, *, message_id: str, device: str, plan: Plan, codec: Codec, codes: I32
-    ) -> str:
+    def judge(self, *, message_id: str, device: str, plan: Plan, codec: Codec, codes: I32) -> str:
         """Say why a batch must not enter the pool; empty when nothing is wrong with it.
 
         Parameters
@@ -98,7 +96,7 @@ class Gate:
             self._index().add(message_id, device, round_number, fingerprint(codes))
 
     def heard(self, device: str) -> None:
-        """A new summary of a device was accepted: its counts are read again."""
+        """Read a device's counts again: a new summary of it was accepted."""
         with self._lock:
             self._own.pop(device, None)
 
@@ -117,6 +115,7 @@ def batch_limits(settings: GuardSettings) -> BatchLimits:
         false_alarms=settings.false_alarms,
         misfit=settings.misfit,
         mean_misfit=settings.mean_misfit,
+        dependence=settings.dependence,
         diversity=settings.diversity,
     )
 

@@ -15,7 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Table
-from edge_runtime.aggregator.guard.distance import counts_of, dependence, marginal, rows_behind, rows_of
+from edge_runtime.aggregator.guard.distance import (
+    counts_of,
+    dependence,
+    marginal,
+    rows_behind,
+    rows_of,
+)
 from edge_runtime.schema import Codec
 
 __all__ = ["ColumnFacts", "Measure", "column_facts", "measure"]
@@ -98,9 +104,7 @@ def column_facts(codec: Codec) -> tuple[ColumnFacts, ...]:
     )
 
 
-def measure(
-    codes: I32, tables: Iterable[Table], columns: Sequence[ColumnFacts]
-) -> list[Measure]:
+def measure(codes: I32, tables: Iterable[Table], columns: Sequence[ColumnFacts]) -> list[Measure]:
     """Measure generated rows against the anchor's tables.
 
     Parameters
@@ -150,8 +154,8 @@ def _pairs_of(table: Table) -> list[tuple[int, int]]:
 
 
 def _share_measure(
-    kind: str, subject: str, value: float, expected: float, *, cells: int, table: Table, rows: float,
-    sampled: int,
+    kind: str, subject: str, value: float, expected: float,
+    *, cells: int, table: Table, rows: float, sampled: int,
 ) -> Measure | None:  # fmt: skip
     """Return the measure of a share of rows, if the anchor is certain that it is not zero."""
     noise = math.sqrt(cells * table.variance) / rows
@@ -232,7 +236,8 @@ def _dependence(
 
 
 def _rates(
-    columns: Sequence[ColumnFacts], share: F64, table: Table, axis: int, *, rows: float, sampled: int
+    columns: Sequence[ColumnFacts], share: F64, table: Table, axis: int,
+    *, rows: float, sampled: int,
 ) -> list[Measure]:  # fmt: skip
     """Rates of an outcome within the groups of another column."""
     outcome, group = columns[table.columns[axis]], columns[table.columns[1 - axis]]

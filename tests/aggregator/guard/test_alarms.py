@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import pytest
 
@@ -100,7 +99,7 @@ def test_what_a_generator_loses_is_named(
         assert alarm.error is not None
         assert alarm.text.endswith(".")
         # A generator that never kept it is weak, not collapsing.
-        never = {key: 0.0 for key in before}
+        never = dict.fromkeys(before, 0.0)
         noted = measure_alarms(measures, best=never, round_number=4)
         assert _kinds(noted) == set()
         assert kind in _kinds(noted, "notice")
@@ -139,9 +138,7 @@ def test_an_anchor_that_knows_little_says_little(real: np.ndarray) -> None:
 
 def test_the_likelihood_alarm_tells_both_bundles() -> None:
     best = CurvePoint("b" * 64, 2, 14.0, 0.02, 0.2, 20, 3000.0)
-    (alarm,) = likelihood_alarm(
-        (best, Comparison(0.8, 0.05, 18)), bundle="c" * 64, round_number=5
-    )
+    (alarm,) = likelihood_alarm((best, Comparison(0.8, 0.05, 18)), bundle="c" * 64, round_number=5)
     assert (alarm.kind, alarm.severity, alarm.expected) == ("likelihood", "critical", 14.0)
     assert "bundle bbbbbbbbbbbb of round 2" in alarm.text
     assert "0.800 nats" in alarm.text

@@ -1,4 +1,4 @@
-"""Batches against their device's own noisy counts: poison is found, weak and skewed devices pass."""
+"""Batches against their device's own noisy counts: poison is found, the weak and skewed pass."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_reasons_have_figures_for_people() -> None:
 def test_marginals_rows_and_distances_agree_with_what_they_are_made_of() -> None:
     rng = np.random.default_rng(2)
     real = WORLD.rows(rng, 900)
-    tables = count(real, 0.0, rng) + [table(real, (0, 3, 5), 0.0, rng)]
+    tables = [*count(real, 0.0, rng), table(real, (0, 3, 5), 0.0, rng)]
     assert rows_of(tables) == (900.0, 0.0)
     noisy = [table(real, (d,), 4.0, rng) for d in range(6)]
     rows, variance = rows_of(noisy)

@@ -17,7 +17,7 @@ from edge_runtime.aggregator.config import (
     RowSettings,
     TrainPlanSettings,
 )
-from edge_runtime.aggregator.guard.review import curve as score_curve_of
+from edge_runtime.aggregator.guard.rollback import curve as score_curve_of
 from edge_runtime.aggregator.strategies import STRATEGIES, Candidate, Material
 from edge_runtime.device.config import TrainingConfig
 from edge_runtime.fleet.simulation import Simulation
