@@ -24,7 +24,7 @@ I32 = npt.NDArray[np.int32]
 CHEAP = Cost(hidden=32, steps=60, learning_rate=2e-2, fusion_epochs=6, rows_share=0.4, holdout=0.25)
 #: for a fleet whose generator does not come from its devices
 CHEAPEST = Cost(hidden=32, steps=5, rows_share=0.2, holdout=0.25)
-DEVICES, ROWS, ROUNDS = 10, 300, 3
+DEVICES, ROWS, ROUNDS = 5, 600, 3
 
 SCENARIOS = ("well", "self-consuming", "poisoned", "drifting")
 
