@@ -7,7 +7,7 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench bench-kernel bench-collapse fuzz clean help
+.PHONY: demo test check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -15,6 +15,8 @@ help:
 	@echo "make check  ruff, mypy --strict, layer contract"
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
+	@echo "make bench-federation  peers and this project on five federated tasks (ARGS='--task digits-by-class --epsilon 8')"
+	@echo "make audit-privacy  attacks on what devices release, beside their claims  (ARGS='--runs 2000')"
 	@echo "make bench-collapse  ten generations in six regimes, alarms over 20 seeds  (ARGS='--skip-alarms')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
@@ -61,6 +63,18 @@ $(VENV)/.bench-kernel: $(VENV)/.created $(SOURCES)
 
 bench-kernel: $(VENV)/.bench-kernel
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python tools/bench/kernel.py $(ARGS)
+
+$(VENV)/.bench-federation: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-federation]'
+	@# without its dependencies: only the recordings in it are read
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps seglearn==1.2.5
+	@touch $@
+
+bench-federation: $(VENV)/.bench-federation
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.bench.federation $(ARGS)
+
+audit-privacy: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/bench/privacy_audit.py $(ARGS)
 
 $(VENV)/.bench-collapse: $(VENV)/.created $(SOURCES)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-collapse]'

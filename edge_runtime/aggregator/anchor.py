@@ -18,6 +18,10 @@ Float = npt.NDArray[np.float64]
 #: mean absolute value of a standard normal number
 _MEAN_ABSOLUTE = math.sqrt(2 / math.pi)
 
+#: counts of a condition below so many standard deviations of their noise are taken for noise: as
+#: devices do before they send rows of a condition
+_SUPPORT_SIGMAS = 2.0
+
 
 class DeviceCounts(NamedTuple):
     """One device's noisy counts of its real rows in one round.
@@ -123,18 +127,38 @@ class Anchor(NamedTuple):
         ]
         return min(found, key=lambda t: (t.variance / t.rows**2, -t.rows), default=None)
 
+    def without(self, column: int) -> Anchor:
+        """Return the anchor with a column summed out of every table; the best of equal ones."""
+        found: dict[tuple[int, ...], Table] = {}
+        for table in self.tables.values():
+            rest = tuple(c for c in table.columns if c != column)
+            best = self.marginal(rest) if rest else None
+            if best is not None:
+                found[rest] = best
+        return Anchor(found, self.devices)
 
-def merge_anchors(releases: Sequence[DeviceCounts]) -> Anchor | None:
+
+def merge_anchors(
+    releases: Sequence[DeviceCounts], conditions: Sequence[int] = ()
+) -> Anchor | None:
     """Merge the fleet's counts.
 
     A device that counted the same rows in several rounds is averaged with the inverse variances
     of its releases (an exact one replaces all before it); devices are then summed, and so are
     their variances.
 
+    Under label skew most devices have no row of most conditions, and what they count there is
+    noise alone. So what a device counted under a condition that its own counts do not support is
+    left out of tables of several columns: with one class on each of twenty devices, two of them
+    having each class, the noise of a class's counts falls to a third. Table.variance is then the
+    mean over its cells.
+
     Parameters
     ----------
     releases : sequence of DeviceCounts
         In the order of their rounds.
+    conditions : sequence of int
+        Condition columns; the first one decides.
 
     Returns
     -------
@@ -145,6 +169,11 @@ def merge_anchors(releases: Sequence[DeviceCounts]) -> Anchor | None:
         return None
     devices = sorted({release.device for release in releases})
     keys = {key for release in releases for key in release.tables}
+    supported = {
+        device: _support([r for r in releases if r.device == device], conditions[0])
+        for device in devices
+        if conditions
+    }
     tables = {}
     for key in sorted(keys, key=lambda columns: (len(columns), columns)):
         counts, variance = None, 0.0
@@ -157,6 +186,12 @@ def merge_anchors(releases: Sequence[DeviceCounts]) -> Anchor | None:
             if not own:
                 continue
             mean, own_variance = _average(own)
+            seen = supported.get(device)
+            if seen is not None and len(key) > 1 and conditions[0] in key:
+                axis = key.index(conditions[0])
+                shape = [-1 if i == axis else 1 for i in range(len(key))]
+                mean = np.where(seen.reshape(shape), mean, 0.0)
+                own_variance *= float(seen.mean())
             counts = mean if counts is None else counts + mean
             variance += own_variance
         assert counts is not None
@@ -184,3 +219,21 @@ def _average(own: list[tuple[Float, float]]) -> tuple[Float, float]:
     precision = sum(1 / variance for _, variance in own)
     mean = sum((counts / variance for counts, variance in own), np.zeros_like(own[0][0]))
     return mean / precision, 1 / precision
+
+
+def _support(releases: Sequence[DeviceCounts], condition: int) -> npt.NDArray[np.bool_] | None:
+    """Codes of a condition column that a device's counts support, bool [K]; None: unknown."""
+    total, precision = None, 0.0
+    for release in releases:
+        for columns, counts in release.tables.items():
+            if condition not in columns:
+                continue
+            table = Table(columns, counts, release.sigma**2).marginal((condition,))
+            if table.variance == 0.0:
+                return np.asarray(table.counts > 0)
+            weighed = table.counts / table.variance
+            total = weighed if total is None else total + weighed
+            precision += 1 / table.variance
+    if total is None:
+        return None
+    return np.asarray(total / precision >= _SUPPORT_SIGMAS / math.sqrt(precision))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from edge_runtime.errors import ConfigError
 from edge_runtime.privacy import ORDERS, rdp_gaussian, to_epsilon
 
-__all__ = ["Schedule", "make_schedule"]
+__all__ = ["Schedule", "make_schedule", "rho_of"]
 
 
 class Schedule(NamedTuple):
@@ -60,7 +60,7 @@ def make_schedule(
     """
     if epsilon is None:
         return Schedule((None,) * (rounds + 1), None)
-    total = _rho_of(epsilon, delta)
+    total = rho_of(epsilon, delta)
     census = total * census_share
     each = (total - census) / rounds
     sigma = math.sqrt(census_sensitivity_squared / (2 * census))
@@ -70,7 +70,7 @@ def make_schedule(
     return Schedule((first, *later, epsilon), sigma)
 
 
-def _rho_of(epsilon: float, delta: float) -> float:
+def rho_of(epsilon: float, delta: float) -> float:
     """Return the largest rho whose conversion does not exceed epsilon, to one part in 10^9."""
     high = epsilon
     while to_epsilon(ORDERS * high, delta) <= epsilon:

@@ -114,8 +114,9 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Seconds after which a round ends with the quorum it has; without a quorum it waits on.
     census_share : float
         The census's share of the whole Renyi budget; the training rounds share the rest evenly.
-    anchor_share : float
+    anchor_share : float or "auto"
         The share of a training round's budget that goes to the anchor's counts; 0: no anchor.
+        "auto": more, the fewer rows devices have.
     score_share : float
         The same for the score of the round's bundle on held-out rows; 0: no scores, and no curve
         for the guard.
@@ -126,13 +127,17 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Share of a device's rows that it holds out to score with.
     pairs : {"conditions", "none"}
         What the anchor counts: each condition column with every other, or every column alone.
+    interactions : int
+        At most so many tables of the first condition column and two others are asked for from the
+        second round on: those of which the pool says that they would tell most. 0: none.
     """
 
     count: int = 2
     quorum: int = 1
     deadline_s: float = 3600.0
     census_share: float = 0.08
-    anchor_share: float = 0.1
+    anchor_share: float | Literal["auto"] = "auto"
+    interactions: int = 8
     score_share: float = 0.0
     score_clip: float = 60.0
     holdout: float = 0.0
@@ -177,6 +182,12 @@ class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Name of a strategy; "pool" retrains on the accumulated pool.
     hidden : int
         Units of each hidden layer, fixed by the first bundle.
+    bins : int or "auto"
+        Bins per numeric column at most, fixed by the first bundle. "auto": as many as the fleet's
+        rows and the noise of its counts can fill.
+    prior : float or "auto"
+        Share of what a generator is trained on that is drawn from the anchor's counts alone.
+        "auto": more, the fewer rows devices have and the smaller the budget; none without privacy.
     epochs, batch, learning_rate, patience
         Of training; `patience` epochs without a better held-out score end it.
     validation_share : float
@@ -197,6 +208,8 @@ class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     strategy: str = "pool"
     hidden: int = 128
+    bins: int | Literal["auto"] = "auto"
+    prior: float | Literal["auto"] = "auto"
     epochs: int = 15
     batch: int = 512
     learning_rate: float = 3e-3
@@ -351,12 +364,14 @@ def _problem(config: AggregatorConfig) -> str:
             rounds.census_share,
         ),
         (
-            0 <= rounds.anchor_share < 1,
-            "rounds.anchor_share must be at least 0 and below 1",
+            rounds.anchor_share == "auto" or 0 <= rounds.anchor_share < 1,
+            'rounds.anchor_share must be "auto", or at least 0 and below 1',
             rounds.anchor_share,
         ),
         (
-            rounds.score_share >= 0 and rounds.score_share + rounds.anchor_share < 1,
+            0 <= rounds.score_share
+            and rounds.score_share + (0.5 if rounds.anchor_share == "auto" else rounds.anchor_share)
+            < 1,
             "rounds.score_share must be at least 0 and, with anchor_share, below 1",
             rounds.score_share,
         ),
@@ -381,6 +396,21 @@ def _problem(config: AggregatorConfig) -> str:
             0 < config.rows.minimum <= config.rows.maximum and config.rows.share > 0,
             "rows needs share > 0 and 0 < minimum <= maximum",
             config.rows,
+        ),
+        (
+            rounds.interactions >= 0,
+            "rounds.interactions must not be negative",
+            rounds.interactions,
+        ),
+        (
+            fusion.bins == "auto" or fusion.bins >= 2,
+            'fusion.bins must be "auto" or at least 2',
+            fusion.bins,
+        ),
+        (
+            fusion.prior == "auto" or 0 <= fusion.prior < 1,
+            'fusion.prior must be "auto", or at least 0 and below 1',
+            fusion.prior,
         ),
         (
             fusion.hidden >= 1 and fusion.epochs >= 1 and fusion.batch >= 1,

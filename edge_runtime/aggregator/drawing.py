@@ -95,7 +95,8 @@ def _systematic(weights: F64, rows: int, start: float) -> Index:
         return np.empty(0, np.intp)
     edges = np.cumsum(weights)
     points = (np.arange(rows) + start) * (edges[-1] / rows)
-    return np.minimum(np.searchsorted(edges, points, side="right"), len(weights) - 1)
+    found: Index = np.searchsorted(edges, points, side="right")
+    return np.minimum(found, len(weights) - 1, dtype=np.intp)
 
 
 def _shuffled(chosen: Index, key: bytes) -> Index:

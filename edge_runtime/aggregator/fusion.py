@@ -16,9 +16,11 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import Anchor, Table
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.guard import Verdict, judge
+from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
+from edge_runtime.aggregator.sizing import max_bins, prior_share
 from edge_runtime.aggregator.strategies import ClientUpdate, Material, State, find_strategy
-from edge_runtime.aggregator.weighting import device_weights, rake
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import (
     Bundle,
@@ -32,7 +34,10 @@ from edge_runtime.generator import (
 from edge_runtime.schema import Census, Codec, Schema, merge_census
 from edge_runtime.training import make_step, mean_nll
 
-__all__ = ["Outcome", "census_anchor", "first_generator", "next_generator", "pool_weights"]
+__all__ = ["Outcome", "census_anchor", "first_generator", "next_generator"]
+
+#: times that a pooled row is used where its outcome is drawn anew
+_MOST_USES = 4
 
 
 class Outcome(NamedTuple):
@@ -67,7 +72,8 @@ def first_generator(
     if not censuses:
         raise AggregatorError("no device has answered the census; check that devices are online")
     merged = merge_census(list(censuses.values()))
-    codec = Codec.from_census(schema, merged)
+    bins = max_bins(config, schema, rows=merged.rows, devices=len(censuses))
+    codec = Codec.from_census(schema, merged, max_bins=bins)
     layout = Layout(cardinalities=codec.cardinalities, hidden=config.fusion.hidden)
     weights = initial_weights(layout, seed=config.seed, marginals=codec.code_counts(merged))
     lineage = Lineage(
@@ -92,14 +98,6 @@ def census_anchor(codec: Codec, censuses: Mapping[str, Census]) -> Anchor:
         cells_per_code = len(merged.counts[d]) / len(counts)
         tables[d,] = Table((d,), counts, merged.sigma**2 * cells_per_code)
     return Anchor(tables, len(censuses))
-
-
-def pool_weights(
-    pool: PoolRows, rows_of: Mapping[str, float], anchor: Anchor | None, *, raked: bool
-) -> npt.NDArray[np.float64]:
-    """How much each pooled row counts: float64 [n], mean 1."""
-    weights = device_weights(pool, rows_of)
-    return rake(pool.codes, weights, anchor) if raked else weights
 
 
 def next_generator(
@@ -146,25 +144,31 @@ def next_generator(
         If training becomes numerically unusable.
     """
     settings = config.fusion
-    held = pool.lot < settings.validation_share
-    if held.all() or not held.any():
+    layout, conditions = current.layout, current.schema.conditions
+    seed = config.seed + round_number
+    pool, rows_of = with_prior(
+        pool,
+        rows_of,
+        anchor,
+        prior_share(config, list(rows_of.values())),
+        cardinalities=layout.cardinalities,
+        conditions=conditions,
+    )
+    rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, seed=seed)
+    if not len(rows.codes) or not len(rows.held_out):
         raise AggregatorError(
-            f"{len(held)} pooled rows are too few to train on and hold some out; ask devices for "
-            "more with [rows] minimum"
+            f"{len(pool.codes)} pooled rows are too few to train on and hold some out; ask devices "
+            "for more with [rows] minimum"
         )
-    weights = pool_weights(pool, rows_of, anchor, raked=settings.rake)
-    chosen = _thin(np.flatnonzero(~held), settings.max_rows, seed=config.seed + round_number)
-    held_out = pool.codes[held]
-    layout = current.layout
     candidate = find_strategy(settings.strategy).fuse(
         Material(
             layout=layout,
             weights=current.weights,
-            codes=pool.codes[chosen],
-            row_weights=weights[chosen].astype(np.float32),
-            held_out=held_out,
+            codes=rows.codes,
+            row_weights=rows.weights.astype(np.float32),
+            held_out=rows.held_out,
             anchor=anchor,
-            seed=config.seed + round_number,
+            seed=seed,
             updates=updates,
             state=state or {},
         ),
@@ -180,20 +184,58 @@ def next_generator(
         anchor=reference,
         names=current.schema.names,
         settings=config.guard,
-        nll=mean_nll(candidate.weights, held_out, layout, step),
-        current_nll=mean_nll(current.weights, held_out, layout, step),
+        nll=mean_nll(candidate.weights, rows.held_out, layout, step),
+        current_nll=mean_nll(current.weights, rows.held_out, layout, step),
     )
     figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(len(pool.codes))}
+    # A fleet that was asked for counts alone is behind the generator as well.
+    heard = [d for d in pool.devices if d != ANCHOR_ROWS] or [
+        d for d in rows_of if d != ANCHOR_ROWS
+    ]
     lineage = Lineage(
         parent=current.digest,
         depth=current.lineage.depth + 1,
         round=round_number,
-        devices=len(pool.devices),
-        rows=sum(rows_of.get(device, 0.0) for device in pool.devices),
+        devices=len(heard),
+        rows=sum(rows_of.get(device, 0.0) for device in heard),
         privacy=dict(privacy),
     )
     bundle = current.with_weights(candidate.weights, lineage=lineage, metrics=figures)
     return Outcome(bundle, verdict, candidate.state)
+
+
+class _Rows(NamedTuple):
+    """Rows to train on, int32 [n, D], their weights float64 [n], and rows to judge by."""
+
+    codes: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float64]
+    held_out: npt.NDArray[np.int32]
+
+
+def _rows_of_pool(
+    pool: PoolRows,
+    rows_of: Mapping[str, float],
+    anchor: Anchor | None,
+    conditions: tuple[int, ...],
+    config: AggregatorConfig,
+    *,
+    seed: int,
+) -> _Rows:
+    """Return the pool matched to the anchor, some of it held out for ever."""
+    settings = config.fusion
+    matched = match_pool(pool, rows_of, anchor, raked=settings.rake, conditions=conditions)
+    held = pool.lot < settings.validation_share
+    chosen = _thin(np.flatnonzero(~held), settings.max_rows, seed=seed)
+    if matched.outcome is not None and len(chosen):
+        # A row is used several times, each time with an outcome of its own: the model behind them
+        # is then learnt and not the luck of one draw.
+        chosen = np.tile(chosen, max(1, min(_MOST_USES, settings.max_rows // len(chosen))))
+    key = hashlib.sha256(f"outcomes {config.fleet.name} {seed}".encode()).digest()
+    return _Rows(
+        codes=matched.take(pool.codes, chosen, key=key),
+        weights=matched.weights[chosen],
+        held_out=matched.take(pool.codes, np.flatnonzero(held), key=key[::-1]),
+    )
 
 
 def _thin(rows: npt.NDArray[np.intp], most: int, *, seed: int) -> npt.NDArray[np.intp]:

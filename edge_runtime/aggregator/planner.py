@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from edge_runtime.aggregator.advice import Advice, read_advice
 from edge_runtime.aggregator.budget import Schedule, make_schedule
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.records import RoundRecord
+from edge_runtime.aggregator.sizing import anchor_share, only_counts
 from edge_runtime.aggregator.strategies import find_strategy
 from edge_runtime.messages import (
     AnchorRequest,
@@ -35,6 +37,8 @@ from edge_runtime.schema import Schema
 
 __all__ = ["Planner", "Step"]
 
+#: of a round's budget that counts and scores may have together: training needs a rest
+_MOST_SHARE = 0.95
 #: device states that mean "reachable"
 _AWAY = frozenset({"offline", "stopped"})
 
@@ -135,18 +139,24 @@ class Planner:
         config, rounds = self._config, self._config.rounds
         census = number == 0
         anchor = None
-        if not census and rounds.anchor_share > 0:
-            anchor = AnchorRequest(share=rounds.anchor_share, tables=self._tables())
+        advice = read_advice(self._catalogue)
+        measure = not census and only_counts(config, advice.rows_of)
+        share = min(anchor_share(config, advice.rows_of), _MOST_SHARE - rounds.score_share)
+        if measure:
+            share = 1.0 - rounds.score_share
+        if not census and share > 0:
+            anchor = AnchorRequest(share=share, tables=self._tables(advice, number))
         score = None
         if not census and rounds.score_share > 0:
             score = ScoreRequest(share=rounds.score_share, clip_nats=rounds.score_clip)
         train, rows = config.train, config.rows
-        updates = not census and self._strategy.needs_updates
+        asks = not census and not measure
+        updates = asks and self._strategy.needs_updates
         return Plan(
             fleet=config.fleet.name,
             id=new_id(),
             round=number,
-            kind="census" if census else "train",
+            kind="census" if census else "measure" if measure else "train",
             schema_digest=self._schema.digest,
             bundle_digest=None if census else bundle_digest,
             epsilon_after=self.schedule.epsilon_after[number],
@@ -155,7 +165,7 @@ class Planner:
             quorum=rounds.quorum,
             census_sigma=self.schedule.census_sigma if census else None,
             train=None
-            if census
+            if not asks
             else TrainRequest(
                 steps=train.steps,
                 expected_batch=train.expected_batch,
@@ -167,20 +177,25 @@ class Planner:
             score=score,
             holdout=0.0 if census else rounds.holdout,
             rows=None
-            if census
+            if not asks
             else RowRequest(
                 share=rows.share, minimum=rows.minimum, maximum=rows.maximum, clamp=rows.clamp
             ),
             update=UpdateRequest(clip_norm=config.fusion.update_clip) if updates else None,
         )
 
-    def _tables(self) -> tuple[tuple[int, ...], ...]:
-        """Return what the anchor counts: every column is in at least one table."""
+    def _tables(self, advice: Advice, number: int) -> tuple[tuple[int, ...], ...]:
+        """Return what the anchor counts: every column is in at least one table.
+
+        Interactions, once there is a pool that tells which; pairs for what they leave out.
+        """
         total = len(self._schema.columns)
         conditions = self._schema.conditions if self._config.rounds.pairs == "conditions" else ()
-        pairs = [(a, b) for a in conditions for b in range(a + 1, total)]
-        covered = {column for pair in pairs for column in pair}
-        return (*((d,) for d in range(total) if d not in covered), *pairs)
+        tables = list(advice.interactions) if number > 1 else []
+        covered = {column for table in tables for column in table}
+        tables += [(a, b) for a in conditions for b in range(a + 1, total) if not {a, b} <= covered]
+        covered = {column for table in tables for column in table}
+        return (*((d,) for d in range(total) if d not in covered), *tables)
 
     def _open(self, number: int, now_unix_s: float, bundle_digest: str | None) -> Step:
         plan = self.make_plan(number, bundle_digest)

@@ -139,7 +139,10 @@ def _strength(epsilon: float) -> str:
 
 def _factor(epsilon: float) -> str:
     # Beyond a million the number says no more than its power does.
-    return f"{math.exp(epsilon):,.3g}" if epsilon < math.log(1e6) else "over a million"
+    factor = math.exp(min(epsilon, 50.0))
+    if factor >= 1e6:
+        return "over a million"
+    return f"{factor:,.0f}" if factor >= 100 else f"{factor:.3g}"
 
 
 def _belief(epsilon: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from edge_runtime.aggregator.catalogue import utc_now
 from edge_runtime.aggregator.composition import composition
+from edge_runtime.aggregator.prior import ANCHOR_ROWS
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.release_book import ReleaseBook, ReleaseRecord
 from edge_runtime.aggregator.release_files import (
@@ -24,7 +25,7 @@ from edge_runtime.aggregator.release_files import (
     sha256_of,
     write_files,
 )
-from edge_runtime.aggregator.workspace import Workspace, open_workspace
+from edge_runtime.aggregator.workspace import ANCHOR_SETTINGS, Workspace, open_workspace
 from edge_runtime.errors import AggregatorError
 
 __all__ = [
@@ -114,7 +115,9 @@ def repeat_release(data_dir: str | Path, release_id: str, out: str | Path) -> Re
         _check_place(Path(out))
         book = ReleaseBook(workspace.catalogue)
         record = book.find(release_id)
-        seen = Seen.of(workspace, record.bundle_digest, book.messages(record))
+        seen = Seen.of(
+            workspace, record.bundle_digest, book.messages(record), record.facts["settings"]
+        )
         return write_files(workspace, record, seen, Path(out))
     finally:
         workspace.close()
@@ -145,15 +148,20 @@ def write_release(
     if not published:
         raise AggregatorError("there is no generator yet: the census is not done")
     messages = workspace.catalogue.accepted()
-    seen = Seen.of(workspace, published[-1].digest, messages)
+    settings = {name: workspace.catalogue.setting(name) for name in ANCHOR_SETTINGS}
+    seen = Seen.of(workspace, published[-1].digest, messages, settings)
     if not len(seen.pool.codes):
         raise AggregatorError("the pool is empty: no batch has been accepted yet")
     if mode is None:
         mode = "pool" if seen.anchor is None else "matched"
     _check_mode(mode, seen)
+    if mode == "pool" and seen.pool.devices == (ANCHOR_ROWS,):
+        raise AggregatorError(
+            "the pool is empty: devices were asked for counts alone; use --mode matched"
+        )
     rows = rows or workspace.config.release.rows or None
     if rows is None:
-        rows = max(1, min(len(seen.pool.codes), round(sum(seen.rows_of.values()))))
+        rows = max(1, min(len(seen.pool.codes), round(seen.estimated_rows)))
     if rows < 1:
         raise AggregatorError(f"a release needs at least one row, not {rows}")
 
@@ -164,16 +172,20 @@ def write_release(
         rows=rows,
         seed=seed,
         bundle_digest=seen.bundle.digest,
-        facts=_facts(workspace, messages),
+        facts={"settings": settings, **_facts(workspace, messages)},
         sums_sha256="",
         created_at=utc_now(),
     )
     earlier = [r for r in book.all() if r.id == record.id]
     if earlier:
         return write_files(workspace, earlier[0], seen, out)
-    made = write_files(workspace, record, seen, out)
-    book.add(record._replace(sums_sha256=sha256_of(out / SUMS)), messages)
-    return made
+    return write_files(
+        workspace,
+        record,
+        seen,
+        out,
+        on_written=lambda digest: book.add(record._replace(sums_sha256=digest), messages),
+    )
 
 
 def _check_place(out: Path) -> None:
@@ -215,7 +227,18 @@ def _facts(workspace: Workspace, messages: list[MessageRecord]) -> dict[str, Any
     return {
         "privacy": workspace.privacy(),
         "rounds": composition(catalogue.rounds(), messages),
+        "alarms": [
+            {
+                "severity": alarm.severity,
+                "kind": alarm.kind,
+                "subject": alarm.subject,
+                "since_round": alarm.since_round,
+                "text": alarm.text,
+            }
+            for alarm in workspace.alarms().alarms
+        ],
         "rejected": len(catalogue.bundles(status="rejected")),
+        "withdrawn": len(catalogue.bundles(status="withdrawn")),
         "quarantined": len(put_aside),
         "reasons": [
             {"device": m.device, "round": m.round, "reason": m.reason}

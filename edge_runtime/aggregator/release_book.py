@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -136,11 +136,23 @@ class CatalogueAsOf(Catalogue):
         Stays the owner of the connections.
     messages : sequence of MessageRecord
         In the catalogue's order.
+    settings : mapping of str to str or None
+        Settings that are as they were then.
     """
 
-    def __init__(self, catalogue: Catalogue, messages: Sequence[MessageRecord]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        messages: Sequence[MessageRecord],
+        settings: Mapping[str, str | None],
+    ) -> None:
         self._engine = catalogue.engine
         self._known = list(messages)
+        self._settings = dict(settings)
+
+    def setting(self, key: str) -> str | None:
+        """As `Catalogue.setting`, as it was then."""
+        return self._settings[key] if key in self._settings else super().setting(key)
 
     def messages(
         self, *, kind: str, status: str = "accepted", round_number: int | None = None

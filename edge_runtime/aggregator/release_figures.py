@@ -20,7 +20,7 @@ Codes = npt.NDArray[np.int32]
 
 #: labels below a column of numbers
 _TICKS = 3
-#: a distance beyond what noise explains that is worth a sentence
+#: a distance beyond what chance explains that is worth a sentence
 _VISIBLE = 0.02
 #: copies of one pooled row on average from which on people should know
 _MANY_COPIES = 3.0
@@ -29,7 +29,7 @@ _MANY_COPIES = 3.0
 def column_figures(
     codec: Codec, pooled: Codes, released: Codes, anchor: Anchor | None, census: Anchor | None
 ) -> list[dict[str, Any]]:
-    """Return one entry per column: shares in the anchor and the release, distance, noise.
+    """Return one entry per column: shares in the anchor and the release, and their distance.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def lineage_figures(
         key = (batch.device, batch.round, batch.bundle_digest, batch.depth)
         pooled[key] += batch.rows
         released[key] += count
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "device": key[0],
             "round": key[1],
@@ -147,31 +147,32 @@ def lineage_figures(
         }
         for key in sorted(pooled)
     ]
-    groups = []
-    for group in sorted({key[1:] for key in pooled}):
-        own = [row for row in rows if (row["round"], row["parent"], row["depth"]) == group]
-        groups.append(
+    groups: dict[tuple[int, str, int], dict[str, Any]] = {}
+    devices: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        group = groups.setdefault(
+            (row["round"], row["parent"], row["depth"]),
             {
-                "round": group[0],
-                "parent": group[1],
-                "depth": group[2],
-                "devices": len(own),
-                "pooled": sum(row["pooled"] for row in own),
-                "released": sum(row["released"] for row in own),
-            }
+                **{name: row[name] for name in ("round", "parent", "depth")},
+                "devices": 0,
+                "pooled": 0,
+                "released": 0,
+            },
         )
-    devices = []
-    for device in sorted({key[0] for key in pooled}):
-        own = [row for row in rows if row["device"] == device]
-        devices.append(
-            {
-                "device": device,
-                "rounds": sorted({row["round"] for row in own}),
-                "pooled": sum(row["pooled"] for row in own),
-                "released": sum(row["released"] for row in own),
-            }
+        device = devices.setdefault(
+            row["device"], {"device": row["device"], "rounds": [], "pooled": 0, "released": 0}
         )
-    return {"rows": rows, "groups": groups, "devices": devices}
+        group["devices"] += 1
+        if row["round"] not in device["rounds"]:
+            device["rounds"].append(row["round"])
+        for name in ("pooled", "released"):
+            group[name] += row[name]
+            device[name] += row[name]
+    return {
+        "rows": rows,
+        "groups": [groups[key] for key in sorted(groups)],
+        "devices": list(devices.values()),
+    }
 
 
 def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -188,14 +189,22 @@ def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not measured:
         said.append(("note", "Nothing was measured to hold these rows against."))
     elif not far:
-        said.append(("", f"Every measured table is within {_VISIBLE} of what its noise explains."))
-    elif mode != "balanced":
+        said.append(("", f"Every measured table is within {_VISIBLE} of what chance explains."))
+    elif mode == "balanced":
+        said.append(
+            (
+                "",
+                "Conditions are balanced here, so they and what depends on them differ from the "
+                "anchor on purpose.",
+            )
+        )
+    else:
         name, excess = far[0]
         said.append(
             (
                 "note",
-                f"{len(far)} of {len(measured)} tables differ from the anchor by more than their "
-                f"noise explains, {name} most: by {excess:.3f}.",
+                f"{len(far)} of {len(measured)} tables differ from the anchor by more than chance "
+                f"explains, {name} most: by {excess:.3f} more.",
             )
         )
     gained = [f["pool_distance"] - f["distance"] for _, f in measured]
@@ -226,6 +235,11 @@ def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"here more than {_MANY_COPIES:g} times each on average.",
             )
         )
+    said += [
+        ("warn", f"The guard has raised an alarm: {alarm['text']}")
+        for alarm in figures["guard"]["alarms"]
+        if alarm["severity"] != "notice"
+    ]
     if figures["guard"]["rejected"]:
         said.append(
             ("note", f"The guard rejected {figures['guard']['rejected']} candidate generators.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Anchor
 from edge_runtime.aggregator.drawing import condition_cells, draw_balanced, draw_weighted
-from edge_runtime.aggregator.fusion import census_anchor, pool_weights
+from edge_runtime.aggregator.fusion import census_anchor
+from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
 from edge_runtime.aggregator.privacy_page import privacy_page
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.release_book import CatalogueAsOf, ReleaseRecord
@@ -66,9 +68,26 @@ class Seen(NamedTuple):
     rows_of: dict[str, float]
     digest: str
 
+    @property
+    def heard(self) -> list[str]:
+        """Devices behind the rows: those that sent some, or else those that counted."""
+        sent = [device for device in self.pool.devices if device != ANCHOR_ROWS]
+        return sent or [device for device in self.rows_of if device != ANCHOR_ROWS]
+
+    @property
+    def estimated_rows(self) -> float:
+        """Noisy number of real rows of the fleet."""
+        return sum(rows for device, rows in self.rows_of.items() if device != ANCHOR_ROWS)
+
     @classmethod
-    def of(cls, workspace: Workspace, digest: str, messages: list[MessageRecord]) -> Seen:
-        """Read what follows from these messages, and the bundle of this digest.
+    def of(
+        cls,
+        workspace: Workspace,
+        digest: str,
+        messages: list[MessageRecord],
+        settings: Mapping[str, str | None],
+    ) -> Seen:
+        """Read what follows from these messages and settings, and the bundle of this digest.
 
         Raises
         ------
@@ -80,22 +99,56 @@ class Seen(NamedTuple):
             raise AggregatorError(
                 f"bundle {digest[:12]} is not in the catalogue; restore it from its backup"
             )
-        then = workspace.as_of(CatalogueAsOf(workspace.catalogue, messages))
+        then = workspace.as_of(CatalogueAsOf(workspace.catalogue, messages, settings))
         bundle = then.bundle(made[-1])
         assert bundle is not None, "a record was given"
         censuses = then.censuses()
+        anchor = then.anchor(bundle)
+        batches = then.catalogue.messages(kind="batch")
+        pool, rows_of = with_prior(
+            then.pool_rows(),
+            then.rows_of_devices(bundle),
+            anchor,
+            then.prior_share,
+            cardinalities=bundle.codec.cardinalities,
+            conditions=bundle.schema.conditions,
+        )
+        if ANCHOR_ROWS in pool.devices:
+            batches.append(_anchor_batch(pool))
         return cls(
             bundle=bundle,
-            batches=then.catalogue.messages(kind="batch"),
-            pool=then.pool_rows(),
-            anchor=then.anchor(bundle),
+            batches=batches,
+            pool=pool,
+            anchor=anchor,
             census=census_anchor(bundle.codec, censuses) if censuses else None,
-            rows_of=then.rows_of_devices(bundle),
-            digest=hashlib.sha256("\n".join(sorted(m.id for m in messages)).encode()).hexdigest(),
+            rows_of=rows_of,
+            digest=_digest(messages, settings),
         )
 
 
-def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Path) -> Release:
+def _anchor_batch(pool: PoolRows) -> MessageRecord:
+    """Stand for the rows that were drawn from the anchor, where lineage asks for batches."""
+    rows = int((pool.device == len(pool.devices) - 1).sum())
+    return MessageRecord(
+        id="", device=ANCHOR_ROWS, sequence=0, sha256="", kind="batch", status="accepted",
+        reason="", round=0, plan_id="", part=1, parts=1, depth=1, rows=rows, bytes=0, path="",
+        epsilon=None, received_at="", bundle_digest="",
+    )  # fmt: skip
+
+
+def _digest(messages: list[MessageRecord], settings: Mapping[str, str | None]) -> str:
+    known = [f"{name}={value}" for name, value in sorted(settings.items())]
+    return hashlib.sha256("\n".join(known + sorted(m.id for m in messages)).encode()).hexdigest()
+
+
+def write_files(
+    workspace: Workspace,
+    record: ReleaseRecord,
+    seen: Seen,
+    out: Path,
+    *,
+    on_written: Callable[[str], None] | None = None,
+) -> Release:
     """Write the files of a release into a directory of its own, which appears when it is whole.
 
     Parameters
@@ -108,13 +161,26 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         What it was drawn from.
     out : Path
         The directory; an earlier one is replaced.
+    on_written : callable, optional
+        Called with the digest of SHA256SUMS when all is written, before it appears as `out`: no
+        release is in anybody's hands that the catalogue does not know.
     """
     key = hashlib.sha256(workspace.release_key + f"release {record.id}".encode()).digest()
     cells, cell = condition_cells(seen.pool.codes, seen.bundle.schema.conditions)
-    weights = pool_weights(seen.pool, seen.rows_of, seen.anchor, raked=record.mode != "pool")
+    matched = match_pool(
+        seen.pool,
+        seen.rows_of,
+        seen.anchor,
+        raked=record.mode == "matched",
+        conditions=seen.bundle.schema.conditions,
+    )
+    weights = matched.weights
+    if record.mode == "pool" and ANCHOR_ROWS in seen.pool.devices:
+        weights = np.where(seen.pool.device == len(seen.pool.devices) - 1, 0.0, weights)
     draw = draw_balanced if record.mode == "balanced" else draw_weighted
     chosen = draw(weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest())
-    codes = np.ascontiguousarray(seen.pool.codes[chosen])
+    outcomes = hashlib.sha256(key + b"outcomes").digest()
+    codes = matched.take(seen.pool.codes, chosen, key=outcomes)
 
     lineage = lineage_figures(seen.batches, chosen)
     facts = _release_facts(workspace, record, seen, chosen=chosen, key=key)
@@ -135,7 +201,7 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
             "released": record.rows,
             "pooled": len(seen.pool.codes),
             "distinct": facts["distinct_pooled_rows"],
-            "devices": len(seen.pool.devices),
+            "devices": len(seen.heard),
         },
         "privacy": facts["privacy"],
         "rounds": record.facts["rounds"],
@@ -148,7 +214,9 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
             "bundle": seen.bundle.digest,
             "round": seen.bundle.lineage.round,
             "metrics": _flat(seen.bundle.metrics),
+            "alarms": record.facts["alarms"],
             "rejected": record.facts["rejected"],
+            "withdrawn": record.facts["withdrawn"],
             "quarantined": record.facts["quarantined"],
             "reasons": record.facts["reasons"],
         },
@@ -179,6 +247,9 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         (partial / name).write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
     sums = [f"{sha256_of(path)}  {path.name}\n" for path in sorted(partial.iterdir())]
     (partial / SUMS).write_text("".join(sums), encoding="ascii")
+    written = sha256_of(partial / SUMS)
+    if on_written is not None:
+        on_written(written)
     if out.exists():
         shutil.rmtree(out)
     partial.rename(out)
@@ -187,7 +258,7 @@ def write_files(workspace: Workspace, record: ReleaseRecord, seen: Seen, out: Pa
         out / "data.parquet",
         record.rows,
         facts,
-        identical=record.sums_sha256 in ("", sha256_of(out / SUMS)),
+        identical=record.sums_sha256 in ("", written),
     )
 
 
@@ -212,8 +283,8 @@ def _release_facts(
         "rows": record.rows,
         "pooled_rows": len(seen.pool.codes),
         "distinct_pooled_rows": len(np.unique(chosen)),
-        "estimated_real_rows": round(sum(seen.rows_of.values())),
-        "devices": len(seen.pool.devices),
+        "estimated_real_rows": round(seen.estimated_rows),
+        "devices": len(seen.heard),
         "rounds": sorted({int(r) for r in np.unique(seen.pool.round)}),
         "sampling_key": key.hex(),
         "seed": record.seed,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from edge_runtime.aggregator.advice import give_advice
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.fusion import (
     Outcome,
@@ -172,6 +173,7 @@ class Rounds:
         """Take up the generator in force after a fusion, and say what is wrong with it."""
         self.restore()
         assert self.bundle is not None
+        give_advice(self.workspace, self.bundle, self._config)
         return assess(self.workspace, self.bundle, round_number=number, found=self._found)
 
     def _roll_back(self, number: int, *, rejected: bool = False) -> str:

@@ -21,7 +21,7 @@ __all__ = ["release"]
 
 @click.command(
     short_help="Write a dataset from what a fleet has sent.",
-    epilog="\b\nExamples:\n"
+    epilog="\b\nExample:\n"
     "  edge-runtime release aggregator.toml --out release --rows 100000\n"
     "  edge-runtime release aggregator.toml --out even --mode balanced\n"
     "  edge-runtime release aggregator.toml --again 3f2a --out copy",

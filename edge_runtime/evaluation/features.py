@@ -30,7 +30,7 @@ class Features:
     columns : tuple of Column
         The input columns.
     centre, scale : dict of str to float
-        Of the scaled columns: ``(value - centre) / scale``.
+        Of the scaled columns: ``(value - centre) / scale``; the others are one-hot.
     """
 
     columns: tuple[Column, ...]
@@ -38,17 +38,19 @@ class Features:
     scale: dict[str, float]
 
     @classmethod
-    def public(cls, schema: Schema, inputs: Sequence[str]) -> Features:
+    def public(
+        cls, schema: Schema, inputs: Sequence[str], *, quantities: Sequence[str] = ()
+    ) -> Features:
         """Scale by the schema's public bounds to -1 .. 1: nothing is learnt from any row.
 
         This is what devices that share no statistics can agree on, so a federated classifier
-        uses it.
+        uses it. Integers named in `quantities` are scaled however few values they have.
         """
         columns = _columns(schema, inputs)
         centre: dict[str, float] = {}
         scale: dict[str, float] = {}
         for column in columns:
-            if _is_scaled(column):
+            if _is_scaled(column) or column.name in quantities:
                 if column.low is None or column.high is None:
                     raise EvaluationError(f"column {column.name!r} has no public bounds")
                 centre[column.name] = (column.low + column.high) / 2
@@ -73,7 +75,7 @@ class Features:
     @property
     def width(self) -> int:
         """Number of network inputs."""
-        return sum(_width(column) for column in self.columns)
+        return sum(self._width(column) for column in self.columns)
 
     def transform(self, frame: Frame) -> F32:
         """Return float32 ``[rows, width]``; missing values are an input of their own."""
@@ -82,8 +84,8 @@ class Features:
         start = 0
         for column in self.columns:
             missing = frame.missing(column.name)
-            width = _width(column)
-            if _is_scaled(column):
+            width = self._width(column)
+            if column.name in self.centre:
                 values = frame.numbers[column.name]
                 scaled = (values - self.centre[column.name]) / self.scale[column.name]
                 out[:, start] = np.where(missing, 0.0, scaled)
@@ -100,6 +102,17 @@ class Features:
                 out[:, start + width - 1] = missing
             start += width
         return out
+
+    def _width(self, column: Column) -> int:
+        if column.name in self.centre:
+            width = 1
+        elif column.kind == "integer":
+            width = int((column.high or 0) - (column.low or 0)) + 1
+        elif column.kind == "boolean":
+            width = 2
+        else:
+            width = len(column.values) + int(column.other)
+        return width + int(column.nullable)
 
 
 def _columns(schema: Schema, inputs: Sequence[str]) -> tuple[Column, ...]:
@@ -122,15 +135,3 @@ def _is_scaled(column: Column) -> bool:
     if column.low is None or column.high is None:
         return True
     return column.high - column.low + 1 > _MAX_ONE_HOT_INTEGERS
-
-
-def _width(column: Column) -> int:
-    if _is_scaled(column):
-        width = 1
-    elif column.kind == "integer":
-        width = int((column.high or 0) - (column.low or 0)) + 1
-    elif column.kind == "boolean":
-        width = 2
-    else:
-        width = len(column.values) + int(column.other)
-    return width + int(column.nullable)

@@ -120,24 +120,46 @@ class Mlp:
             order = rng.permutation(len(x))
             for start in range(0, len(x), batch):
                 rows = order[start : start + batch]
-                gradient = self._gradient(x[rows], target[rows])
+                gradient = self.gradient(x[rows], target[rows])
                 state.step(self.weights, gradient, learning_rate)
 
-    def _gradient(self, x: F32, y: npt.NDArray[np.generic]) -> list[F32]:
+    def gradient(self, x: F32, y: npt.NDArray[np.generic]) -> list[F32]:
+        """Return the mean gradient of the loss, one array per entry of `weights`."""
+        hidden, delta = self.row_errors(x, y)
+        return self.chain(x, hidden, (delta / np.float32(len(y))).astype(np.float32))
+
+    def row_errors(self, x: F32, y: npt.NDArray[np.generic]) -> tuple[F32, F32]:
+        """Return every row's hidden units and the gradient of its loss in its raw outputs.
+
+        Parameters
+        ----------
+        x : float32 [n, d]
+        y : [n]
+            Class numbers (integers), 0/1, or the standardised target.
+
+        Returns
+        -------
+        hidden : float32 [n, hidden]
+        delta : float32 [n, outputs]
+        """
         w1, b1, w2, b2 = self.weights
-        hidden = np.maximum(x @ w1 + b1, 0)
-        out = hidden @ w2 + b2
+        hidden: F32 = np.maximum(x @ w1 + b1, 0)
+        out: F32 = hidden @ w2 + b2
+        delta: F32
         if self.task == "binary":
             # the logistic function without overflow for large negative logits
-            delta = 0.5 * (1.0 + np.tanh(0.5 * out)) - y[:, None]
+            delta = 0.5 * (1.0 + np.tanh(0.5 * out)) - y[:, None].astype(np.float32)
         elif self.task == "classes":
             delta = np.exp(out - out.max(axis=1, keepdims=True))
             delta /= delta.sum(axis=1, keepdims=True)
             delta[np.arange(len(y)), y] -= 1
         else:
-            delta = out - y[:, None]
-        delta = (delta / np.float32(len(y))).astype(np.float32)
-        back = (delta @ w2.T) * (hidden > 0)
+            delta = out - y[:, None].astype(np.float32)
+        return hidden, delta
+
+    def chain(self, x: F32, hidden: F32, delta: F32) -> list[F32]:
+        """Return what these output errors sum to, one array per entry of `weights`."""
+        back = (delta @ self.weights[2].T) * (hidden > 0)
         return [x.T @ back, back.sum(axis=0), hidden.T @ delta, delta.sum(axis=0)]
 
 

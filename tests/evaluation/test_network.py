@@ -34,7 +34,7 @@ def test_gradient_is_that_of_the_loss(task: Task) -> None:
     network = Mlp.create(
         inputs=5, outputs=3 if task == "classes" else 1, hidden=7, task=task, seed=1
     )
-    gradient = network._gradient(x, y)
+    gradient = network.gradient(x, y)
     for layer, index in ((0, (2, 3)), (1, (4,)), (2, (5, 0)), (3, (0,))):
         step = 1e-2
         losses = []
@@ -98,7 +98,7 @@ def test_large_logits_stay_finite() -> None:
     x = np.array([[1e4, 0], [-1e4, 0]], np.float32)
     y = np.array([0, 1], np.float32)
     assert np.isfinite(network.loss(x, y))
-    assert all(np.isfinite(g).all() for g in network._gradient(x, y))
+    assert all(np.isfinite(g).all() for g in network.gradient(x, y))
 
 
 def test_refusals() -> None:

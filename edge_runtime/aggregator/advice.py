@@ -1,0 +1,88 @@
+"""What a fusion tells the planner of the next round: how many rows devices have, what to count.
+
+As AIM (McKenna, Mullins, Sheldon and Miklau 2022) chooses what to measure by what the current
+model gets wrong against the noise a measurement would carry. Here nothing may look at real rows
+to choose, so the pool's own evidence of an interaction stands in: it is weaker than the real one,
+but its order is what counts.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edge_runtime.aggregator.catalogue import Catalogue
+from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.outcome import interaction_evidence
+from edge_runtime.aggregator.sizing import anchor_share, merged_variance, prior_share
+from edge_runtime.aggregator.weighting import device_weights
+from edge_runtime.aggregator.workspace import Workspace
+from edge_runtime.generator import Bundle
+
+__all__ = ["Advice", "give_advice", "read_advice"]
+
+_KEY = "advice"
+#: pooled rows that the evidence is taken from
+_ROWS = 20_000
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """From the latest fusion.
+
+    Parameters
+    ----------
+    rows_of : tuple of float
+        Noisy rows of each device.
+    interactions : tuple of tuples of int
+        Tables of the outcome and two columns that are worth their noise, the best first.
+    """
+
+    rows_of: tuple[float, ...] = ()
+    interactions: tuple[tuple[int, ...], ...] = ()
+
+
+def read_advice(catalogue: Catalogue) -> Advice:
+    """Return the latest advice; an empty one before the first fusion."""
+    stored = catalogue.setting(_KEY)
+    return Advice() if stored is None else msgspec.json.decode(stored, type=Advice)
+
+
+def give_advice(workspace: Workspace, bundle: Bundle, config: AggregatorConfig) -> Advice:
+    """Work the advice out from what has been accepted, and keep it in the catalogue."""
+    rows_of = workspace.rows_of_devices(bundle)
+    advice = Advice(
+        rows_of=tuple(rows_of.values()),
+        interactions=_interactions(workspace, bundle, config, rows_of),
+    )
+    workspace.catalogue.put(_KEY, msgspec.json.encode(advice).decode())
+    workspace.note_prior_share(prior_share(config, advice.rows_of))
+    return advice
+
+
+def _interactions(
+    workspace: Workspace, bundle: Bundle, config: AggregatorConfig, rows_of: dict[str, float]
+) -> tuple[tuple[int, ...], ...]:
+    most = config.rounds.interactions
+    conditions = bundle.schema.conditions
+    rows = max(0.0, sum(rows_of.values()))
+    if not most or not conditions or config.rounds.pairs == "none":
+        return ()
+    pool = workspace.pool_rows()
+    # The least that a table of three columns costs in rows; below, reading further is in vain.
+    if len(pool.codes) < _ROWS // 10 or rows < _ROWS // 10:
+        return ()
+    some = slice(None, None, max(1, len(pool.codes) // _ROWS))
+    variance = merged_variance(
+        config,
+        tables=most,
+        devices=len(rows_of),
+        share=anchor_share(config, tuple(rows_of.values())),
+    )
+    found = interaction_evidence(
+        pool.codes[some],
+        device_weights(pool, rows_of)[some],
+        bundle.codec.cardinalities,
+        rows=rows,
+        column=conditions[0],
+        variance=variance,
+    )
+    return tuple(table for _, table in found[:most])

@@ -1,0 +1,153 @@
+"""Rows drawn from the anchor alone: the outcome, and every column given the outcome.
+
+What the fleet knows before any device's generator: with few rows a device, or little budget, it
+is most of what can be known. Each column's distribution given the outcome is shrunk towards its
+distribution over all rows by as much as the counts are noisy (empirical Bayes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.aggregator.anchor import Anchor, Table, project_to_simplex
+from edge_runtime.aggregator.pool import PoolRows
+from edge_runtime.kernel import fill_uniform
+
+__all__ = ["ANCHOR_ROWS", "prior_rows", "shares_given", "with_prior"]
+
+F64 = npt.NDArray[np.float64]
+
+#: stands where a device's id does; no device can have it
+ANCHOR_ROWS = "(anchor)"
+
+#: public: rows drawn from the same counts are the same wherever they are drawn
+_KEY = hashlib.sha256(b"edge-runtime rows from the anchor").digest()
+_LOT = hashlib.sha256(b"edge-runtime lots of rows from the anchor").digest()
+#: rows drawn: enough that their own sampling error does not matter beside the counts' noise
+_LEAST_ROWS, _MOST_ROWS = 50_000, 200_000
+
+
+def prior_rows(
+    anchor: Anchor, cardinalities: Sequence[int], conditions: Sequence[int], rows: int
+) -> npt.NDArray[np.int32]:
+    """Draw rows in which columns are independent given the first condition column.
+
+    Parameters
+    ----------
+    anchor : Anchor
+        The merged counts; a column in none of its tables is drawn evenly.
+    cardinalities : sequence of int
+        Codes per column, D of them.
+    conditions : sequence of int
+        Condition columns; without any all columns are independent.
+    rows : int
+        How many.
+
+    Returns
+    -------
+    int32 [rows, D]
+        The same for the same anchor, on any machine.
+    """
+    codes = np.empty((rows, len(cardinalities)), np.int32)
+    outcome = conditions[0] if conditions else None
+    given = np.zeros(rows, np.intp)
+    if outcome is not None:
+        table = anchor.one_way(outcome)
+        share = np.full(cardinalities[outcome], 1.0) if table is None else table.distribution
+        given = _draw(share[None, :], given, stream=outcome)
+        codes[:, outcome] = given
+    for column, cardinality in enumerate(cardinalities):
+        if column == outcome:
+            continue
+        shares = _shares(anchor, column, outcome, cardinality)
+        at = given if len(shares) > 1 else np.zeros(rows, np.intp)
+        codes[:, column] = _draw(shares, at, stream=column)
+    return codes
+
+
+def with_prior(
+    pool: PoolRows,
+    rows_of: Mapping[str, float],
+    anchor: Anchor | None,
+    share: float,
+    *,
+    cardinalities: Sequence[int],
+    conditions: Sequence[int],
+) -> tuple[PoolRows, dict[str, float]]:
+    """Add rows from the anchor to the pool, as if one more device had sent them.
+
+    Parameters
+    ----------
+    pool : PoolRows
+        Possibly empty: then rows from the anchor are all there is.
+    rows_of : mapping of str to float
+        Noisy rows by device.
+    anchor : Anchor or None
+        Without one, or with a share of 0, nothing changes.
+    share : float
+        Of all weight that the added rows have, 0 to below 1.
+    cardinalities, conditions
+        As for `prior_rows`.
+
+    Returns
+    -------
+    PoolRows, dict of str to float
+        With the device `ANCHOR_ROWS`, of round 0, behind all others.
+    """
+    if anchor is None or share <= 0:
+        return pool, dict(rows_of)
+    count = min(_MOST_ROWS, max(_LEAST_ROWS, len(pool.codes)))
+    codes = prior_rows(anchor, cardinalities, conditions, count)
+    held = sum(max(0.0, rows_of.get(device, 0.0)) for device in pool.devices)
+    lot = np.empty(count, np.float32)
+    fill_uniform(lot, key=_LOT, stream=0)
+    grown = PoolRows(
+        codes=np.concatenate([pool.codes, codes]),
+        device=np.concatenate([pool.device, np.full(count, len(pool.devices), np.int32)]),
+        devices=(*pool.devices, ANCHOR_ROWS),
+        round=np.concatenate([pool.round, np.zeros(count, np.int32)]),
+        lot=np.concatenate([pool.lot, lot]),
+    )
+    return grown, {**rows_of, ANCHOR_ROWS: max(1.0, share / (1 - share) * held)}
+
+
+def _shares(anchor: Anchor, column: int, outcome: int | None, cardinality: int) -> F64:
+    if outcome is not None:
+        both = anchor.marginal(tuple(sorted((outcome, column))))
+        if both is not None:
+            return shares_given(both, outcome)
+    alone = anchor.one_way(column)
+    if alone is None:
+        return np.full((1, cardinality), 1.0 / cardinality)
+    return alone.distribution[None, :]
+
+
+def shares_given(table: Table, outcome: int) -> F64:
+    """Distribution of the other column of a pair table given the outcome, float64 [K_o, K].
+
+    Row o is the posterior mean of a distribution whose prior has the mean of all rows and a
+    variance, proportional to it, that is estimated from how far the rows of the table differ
+    beyond their noise and sampling error; then the nearest probabilities.
+    """
+    counts = table.counts if table.columns[0] == outcome else table.counts.T
+    overall = project_to_simplex(counts.sum(axis=0) / max(1.0, counts.sum()))
+    rows = np.maximum(counts.sum(axis=1), 1.0)[:, None]
+    share = counts / rows
+    error = table.variance / rows**2 + overall * (1.0 - overall) / rows
+    # Weighed by rows: outcomes that are rare say little about how much outcomes differ.
+    weight = rows / rows.sum()
+    excess = max(0.0, float((weight * ((share - overall) ** 2 - error)).sum()))
+    spread = excess * overall
+    kept = np.divide(spread, spread + error, out=np.zeros_like(error), where=spread > 0)
+    return np.stack([project_to_simplex(row) for row in overall + kept * (share - overall)])
+
+
+def _draw(shares: F64, given: npt.NDArray[np.intp], *, stream: int) -> npt.NDArray[np.intp]:
+    edges = np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
+    uniform = np.empty(len(given), np.float32)
+    fill_uniform(uniform, key=_KEY, stream=stream)
+    return np.asarray((uniform[:, None] >= edges[given, :-1]).sum(axis=1))

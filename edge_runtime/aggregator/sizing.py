@@ -1,0 +1,152 @@
+"""How much detail and which shares a budget affords, from noisy row counts alone.
+
+Each rule was found on the tasks of the federation bench; docs/federation.md has the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+
+from edge_runtime.aggregator.budget import rho_of
+from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.schema import Schema
+
+__all__ = ["anchor_share", "max_bins", "merged_variance", "only_counts", "prior_share"]
+
+_MOST_BINS, _LEAST_BINS = 32, 4
+#: a bin of one condition's rows should hold so many standard deviations of its count's noise
+_SIGMAS_PER_BIN = 3.0
+#: bins by the cube root of the rows, as for histograms (Scott 1979), twice as fine: bins are
+#: shared by all columns' conditionals and decoded with knots
+_BINS_PER_ROOT = 2.0
+
+#: Rows of a device, at epsilon 8, at which counts and private training get the same budget. Counts
+#: add up over devices, while every device's network has to fight its own noise.
+_EVEN_BUDGET_ROWS = 3_000.0
+#: Rows of a device, at epsilon 8, at which rows of its generator are worth as much as rows drawn
+#: from the counts: a network of thousands of weights drowns in its noise below.
+_EVEN_WORTH_ROWS = 500.0
+_EVEN_EPSILON = 8.0
+_LEAST_ANCHOR, _MOST_ANCHOR = 0.15, 0.9
+#: a smaller share is not worth the trouble
+_LEAST_PRIOR = 0.05
+#: with this share drawn from the counts, devices need not train at all
+_ONLY_COUNTS = 0.5
+
+
+def anchor_share(config: AggregatorConfig, rows_of: Collection[float]) -> float:
+    """Share of a training round's budget that goes to counts.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        A number in [rounds] anchor_share is returned as it is.
+    rows_of : collection of float
+        Noisy rows of each device.
+    """
+    configured = config.rounds.anchor_share
+    if configured != "auto":
+        return configured
+    if config.privacy.limit is None:
+        return _LEAST_ANCHOR
+    even = _EVEN_BUDGET_ROWS * _EVEN_EPSILON / config.privacy.limit
+    share = even / (even + _typical(rows_of))
+    return min(_MOST_ANCHOR, max(_LEAST_ANCHOR, share))
+
+
+def prior_share(config: AggregatorConfig, rows_of: Collection[float]) -> float:
+    """Share of what fusion trains on that is drawn from the anchor alone; 0 without privacy.
+
+    The pool is as good as private training on the devices was.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        A number in [fusion] prior is returned as it is.
+    rows_of : collection of float
+        Noisy rows of each device.
+    """
+    configured = config.fusion.prior
+    if configured != "auto":
+        return configured
+    if config.privacy.limit is None:
+        return 0.0
+    even = _EVEN_WORTH_ROWS * _EVEN_EPSILON / config.privacy.limit
+    share = (even / (even + _typical(rows_of))) ** 2
+    return share if share > _LEAST_PRIOR else 0.0
+
+
+def only_counts(config: AggregatorConfig, rows_of: Collection[float]) -> bool:
+    """Whether a round had better ask for counts alone: devices' own training would be noise.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+    rows_of : collection of float
+        Noisy rows of each device; without any nothing can be said.
+    """
+    return (
+        config.privacy.limit is not None
+        and config.rounds.anchor_share != 0
+        and bool(rows_of)
+        and prior_share(config, rows_of) >= _ONLY_COUNTS
+    )
+
+
+def max_bins(config: AggregatorConfig, schema: Schema, *, rows: float, devices: int) -> int:
+    """Bins per numeric column that the fleet's rows and the noise of its counts can fill.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        A number in [fusion] bins is returned as it is.
+    schema : Schema
+    rows : float
+        Noisy rows of the fleet.
+    devices : int
+        How many counted them.
+    """
+    if config.fusion.bins != "auto":
+        return config.fusion.bins
+    found = _BINS_PER_ROOT * max(1.0, rows) ** (1 / 3)
+    if config.privacy.limit is not None:
+        conditions = max(
+            [1, *(len(schema.columns[c].labels) for c in schema.conditions if _listed(schema, c))]
+        )
+        tables = max(1, len(schema.columns) - 1)
+        noise = math.sqrt(
+            merged_variance(config, tables=tables, devices=devices, share=_MOST_ANCHOR)
+        )
+        found = min(found, rows / (conditions * _SIGMAS_PER_BIN * max(noise, 1e-9)))
+    return int(min(_MOST_BINS, max(_LEAST_BINS, found)))
+
+
+def merged_variance(config: AggregatorConfig, *, tables: int, devices: int, share: float) -> float:
+    """Variance of a count merged over the fleet, if a round asks for so many tables; 0 exact.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+    tables : int
+        Tables that share the anchor's budget.
+    devices : int
+    share : float
+        Of the round's budget.
+    """
+    if config.privacy.limit is None:
+        return 0.0
+    rounds = config.rounds
+    rho = rho_of(config.privacy.limit, config.privacy.delta)
+    each = rho * (1 - rounds.census_share) / rounds.count * share
+    return devices * tables / (2 * each)
+
+
+def _typical(rows_of: Collection[float]) -> float:
+    return float(np.median(list(rows_of))) if rows_of else 0.0
+
+
+def _listed(schema: Schema, column: int) -> bool:
+    return not schema.columns[column].numeric

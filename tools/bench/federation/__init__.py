@@ -1,0 +1,1 @@
+"""The federation benchmark: peers and this project on five tasks, scored by one classifier."""
