@@ -17,6 +17,7 @@ help:
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
 	@echo "make bench-federation  peers and this project on five federated tasks (ARGS='--task digits-by-class --epsilon 8')"
 	@echo "make audit-privacy  attacks on what devices release, beside their claims  (ARGS='--runs 2000')"
+	@echo "make bench-collapse  ten generations in six regimes, alarms over 20 seeds  (ARGS='--skip-alarms')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
 
@@ -74,6 +75,13 @@ bench-federation: $(VENV)/.bench-federation
 
 audit-privacy: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/bench/privacy_audit.py $(ARGS)
+
+$(VENV)/.bench-collapse: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-collapse]'
+	@touch $@
+
+bench-collapse: $(VENV)/.bench-collapse
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.bench.collapse $(ARGS)
 
 # Address and undefined-behaviour sanitizers on. New inputs stay in native/build/corpus; those that
 # reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).

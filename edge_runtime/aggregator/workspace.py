@@ -30,7 +30,7 @@ __all__ = ["ANCHOR_SETTINGS", "Workspace", "create_workspace", "open_workspace"]
 _URL_FILE = "catalogue.url"
 
 #: settings of the catalogue in which the guard keeps what it found
-_ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_round", "guard.outlying"
+_ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_rounds", "guard.outlying"
 
 #: share of rows from the anchor in what is fused and released
 _PRIOR = "fusion.prior"
@@ -178,9 +178,12 @@ class Workspace:
         made a newer one.
         """
         releases = self.releases(bundle.codec)
-        moved = {r.device for r in releases if r.round >= self.drift_round}
+        latest = max((r.round for r in releases), default=0)
+        # A catalogue of an earlier time must not know of a drift that came after it.
+        since = max((d for d in self._drifts() if d <= latest), default=0)
+        moved = {r.device for r in releases if r.round >= since}
         return merge_anchors(
-            [r for r in releases if r.device not in moved or r.round >= self.drift_round],
+            [r for r in releases if r.device not in moved or r.round >= since],
             self.schema.conditions,
         )
 
@@ -215,11 +218,16 @@ class Workspace:
     @property
     def drift_round(self) -> int:
         """The round in which the population was last found changed; 0 when it never was."""
-        return int(self.catalogue.setting(_DRIFT) or 0)
+        return max(self._drifts(), default=0)
 
     def note_drift(self, round_number: int) -> None:
         """Remember that the population has changed."""
-        self.catalogue.put(_DRIFT, str(round_number))
+        drifts = sorted({*self._drifts(), round_number})
+        self.catalogue.put(_DRIFT, msgspec.json.encode(drifts).decode())
+
+    def _drifts(self) -> list[int]:
+        found = self.catalogue.setting(_DRIFT)
+        return msgspec.json.decode(found, type=list[int]) if found else []
 
     def outlying(self, round_number: int) -> dict[str, str]:
         """Return devices that were found out of line in a round, with the reason."""

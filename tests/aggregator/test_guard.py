@@ -321,7 +321,9 @@ def test_repeated_rejections_return_to_the_best_score(fleet: Kit) -> None:
     assert {a.kind for a in back.alarms} == {"rejections", "rollback"}
     # From the best there is no further back, but people are told.
     again = rollback(fleet.workspace, round_number=4, rejected=True)
-    assert again is None or again.withdrawn == ()
+    assert again is not None
+    assert again.withdrawn == ()
+    assert [a.kind for a in again.alarms] == ["rejections"]
 
 
 def test_after_a_drift_older_scores_are_about_other_rows(fleet: Kit) -> None:

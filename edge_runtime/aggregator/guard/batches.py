@@ -263,7 +263,7 @@ def _unrelated(
     allowed to miss; their sum over all columns cannot.
     """
     product = square = variance = 0.0
-    spread, columns = 0.0, 0
+    spread = 0.0
     for table in own:
         if len(table.columns) != 2 or not set(table.columns) & set(conditions):
             continue
@@ -271,9 +271,8 @@ def _unrelated(
         one = dependence(found, table, sample=sample, rows=rows_behind(table, *rows)[0])
         product, square = product + one.product, square + one.square
         variance, spread = variance + one.variance, spread + one.spread**2
-        columns += 1
     # An uncertain denominator would make any ratio; one condition alone makes it zero.
-    if not columns or square <= 0.0 or square < 4 * math.sqrt(spread):
+    if square <= 0 or square < 5 * math.sqrt(spread):
         return None
     value, error = (
         product / square,

@@ -39,6 +39,9 @@ _MEAN_ABSOLUTE = math.sqrt(2 / math.pi)
 #: a table whose sum is further than this from the rows of the others counts other rows
 _SAME_ROWS_SIGMAS = 4.0
 
+#: variance of a table's sum, in units of its squared rows, from which it is drowned in noise
+_DROWNED = 0.03
+
 #: cells below this many standard deviations of the noise are merged
 _MERGE_SIGMAS = 2.0
 
@@ -221,10 +224,14 @@ def dependence(found: F64, table: Table, *, sample: float, rows: float) -> Depen
     Returns
     -------
     Dependence
+        All zero where noise drowns the table: the products of both margins' noise are then no
+        longer small beside the table itself.
     """
     real = table.counts / rows
     share = found / max(1e-12, float(found.sum()))
     noise = table.variance / rows**2
+    if noise * real.size > _DROWNED:
+        return Dependence(0.0, 0.0, 0.0, 0.0)
     r = real - np.outer(real.sum(axis=1), real.sum(axis=0)) / max(1e-12, float(real.sum()))
     s = share - np.outer(share.sum(axis=1), share.sum(axis=0))
     q_a, q_b = _margin(real, 1), _margin(real, 0)

@@ -38,6 +38,15 @@ def test_no_honest_batch_is_flagged(sigma: float, labels: int) -> None:
         assert _judge(sent, count(real, sigma, rng)) == []
 
 
+@pytest.mark.parametrize("sigma", [6.0, 10.0, 13.0, 16.0, 30.0, 60.0])
+def test_counts_that_noise_drowns_accuse_nobody(sigma: float) -> None:
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        own = rng.permutation(LABELS)[:3]
+        sent = weak(WORLD.rows(rng, SENT, own), rng, 0.4)
+        assert _judge(sent, count(WORLD.rows(rng, 500, own), sigma, rng)) == []
+
+
 def test_the_false_alarm_rate_holds_at_the_limit() -> None:
     """At a stated rate of one in five, far fewer honest batches are flagged: it is a bound."""
     limits = BatchLimits(false_alarms=0.2, misfit=0.0, mean_misfit=0.0, dependence=0.9)

@@ -1,6 +1,6 @@
 """Ten generations: regimes that collapse, the fleet that does not, and alarms over many seeds.
 
-    OMP_NUM_THREADS=1 python tools/bench/collapse [--out DIR] [--seeds 20] [--skip-alarms]
+    OMP_NUM_THREADS=1 python -m tools.bench.collapse [--out DIR] [--seeds 20] [--skip-alarms]
 
 Prints tables, draws plots and leaves collapse.json; about a quarter of an hour on one core.
 """
@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alarms import LIES, curve_study, fleet_study
-from curve import fleet_curve
-from figures import Figures, Judge
-from fleets import Cost, FleetRun, run_fleet
-from plots import draw_alarms, draw_generations
-from regimes import REGIMES, Fit, fit, generations, sample
-from tables import TABLES, FleetTable, seasons
 
 from edge_runtime.generator import Bundle, Weights
 from edge_runtime.schema import read_table
+from tools.bench.collapse.alarms import LIES, curve_study, fleet_study
+from tools.bench.collapse.curve import fleet_curve
+from tools.bench.collapse.figures import Figures, Judge
+from tools.bench.collapse.fleets import Cost, FleetRun, run_fleet
+from tools.bench.collapse.plots import draw_alarms, draw_generations
+from tools.bench.collapse.regimes import REGIMES, Fit, fit, generations, sample
+from tools.bench.collapse.tables import TABLES, FleetTable, seasons
 
 #: generations after the first generator
 COUNT = 10
@@ -123,6 +123,7 @@ def _table(table: FleetTable, options: argparse.Namespace) -> dict[str, Any]:
         _print_run("ours, a fifth poisoned", runs["ours, a fifth poisoned"])
     draw_generations(table.name, runs, options.out / f"{table.name}.png")
     draw_alarms(table.name, runs, options.out / f"{table.name}-score.png")
+    # Not drawn: each of its generations is judged by rows of other months.
     if table.name == "flights":
         runs["ours, drifting"] = _drifting(table)
         _print_run("ours, drifting", runs["ours, drifting"])
@@ -155,7 +156,7 @@ def _ours(run: FleetRun, judge: Judge) -> dict[str, Any]:
         "reasons": run.reasons,
         "alarms": [[a.text for a in found] for found in run.alarms],
         "notices": [sorted({a.kind for a in found}) for found in run.notices],
-        "quarantined": {device: reasons for device, reasons in run.quarantined.items()},
+        "quarantined": run.quarantined,
         "pooled": run.pooled,
         "cpu_seconds_per_device": run.cpu_seconds,
         "bytes_up_per_device": run.bytes_up,

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from curve import fleet_curve
-from fleets import OPEN_GATE, Cost, FleetRun, Poison, run_fleet
-from regimes import Fit, fit, generations
-from tables import FleetTable, flights, seasons
 
 from edge_runtime.generator import Bundle, Layout, Weights
 from edge_runtime.schema import read_table
 from edge_runtime.training import mean_nll
+from tools.bench.collapse.curve import fleet_curve
+from tools.bench.collapse.fleets import OPEN_GATE, Cost, FleetRun, Poison, run_fleet
+from tools.bench.collapse.regimes import Fit, fit, generations
+from tools.bench.collapse.tables import FleetTable, flights, seasons
 
 __all__ = ["LIES", "SCENARIOS", "curve_study", "fleet_study", "held_out_nll", "poisoned_devices"]
 
@@ -24,7 +24,7 @@ I32 = npt.NDArray[np.int32]
 CHEAP = Cost(hidden=32, steps=60, learning_rate=2e-2, fusion_epochs=6, rows_share=0.4, holdout=0.25)
 #: for a fleet whose generator does not come from its devices
 CHEAPEST = Cost(hidden=32, steps=5, rows_share=0.2, holdout=0.25)
-DEVICES, ROWS, ROUNDS = 10, 300, 3
+DEVICES, ROWS, ROUNDS = 5, 600, 3
 
 SCENARIOS = ("well", "self-consuming", "poisoned", "drifting")
 
@@ -123,7 +123,7 @@ def held_out_nll(run: FleetRun, table: FleetTable) -> list[float]:
 
 
 def _verdict(run: FleetRun, liars: set[str]) -> dict[str, Any]:
-    """What the guard said: declines by kind, drift noticed, devices caught."""
+    """Return what the guard said: declines by kind, drift noticed, devices caught."""
     kinds = [a.kind for found in run.alarms for a in found if a.kind in DECLINE]
     return {
         "first_likelihood": run.first("likelihood"),

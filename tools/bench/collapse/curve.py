@@ -55,14 +55,15 @@ def fleet_curve(generations: Sequence[Weights], *, layout: Layout, held: Sequenc
             losses = clipped_losses(codes, weights, layout, clip_nats=CLIP_NATS)
             drawn = np.empty(2, np.int64)
             noise.discrete_gaussian(drawn, sigma=sigma)
-            total, rows = drawn + (losses.sum(), SCORE_UNITS * len(codes))
+            total = float(drawn[0] + losses.sum())
+            rows = float(drawn[1] + SCORE_UNITS * len(codes))
             scores.append(
                 DeviceScore(
                     device=str(device),
                     round=number,
                     bundle_digest=str(number),
-                    nats=float(total) / SCORE_UNITS * CLIP_NATS,
-                    rows=float(rows) / SCORE_UNITS,
+                    nats=total / SCORE_UNITS * CLIP_NATS,
+                    rows=rows / SCORE_UNITS,
                     sigma_rows=SIGMA_ROWS,
                     clip_nats=CLIP_NATS,
                 )

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from curve import CLIP_NATS
-from tables import FleetTable
 
 from edge_runtime.aggregator.config import (
     FusionSettings,
@@ -27,6 +25,8 @@ from edge_runtime.generator import Bundle, initial_weights, reference
 from edge_runtime.messages import Alarm
 from edge_runtime.schema import Codec, read_table
 from edge_runtime.training import train
+from tools.bench.collapse.curve import CLIP_NATS
+from tools.bench.collapse.tables import FleetTable
 
 __all__ = ["OPEN_GATE", "Cost", "FleetRun", "Poison", "SelfConsuming", "run_fleet"]
 
@@ -174,10 +174,10 @@ class SelfConsuming:
     def fuse(
         self,
         material: Material,
-        settings: FusionSettings,
+        settings: FusionSettings,  # noqa: ARG002 - the strategies' interface
         *,
         should_stop: Callable[[], bool],
-        on_progress: Callable[[float], None],
+        on_progress: Callable[[float], None],  # noqa: ARG002 - as above
     ) -> Candidate:
         """See `Strategy.fuse`."""
         layout, rows = material.layout, self.teacher

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_generations", "draw_alarms"]
+__all__ = ["draw_alarms", "draw_generations"]
 
-_COLOURS = {
-    "replace": "#b2182b",
-    "10 % real": "#ef8a62",
-    "local filter": "#998ec3",
-    "accumulate": "#67a9cf",
-    "ours": "#1b7837",
+#: colour, line style and width by regime
+_STYLES: dict[str, tuple[str, str, float]] = {
+    "replace": ("#b2182b", "-", 1.5),
+    "10 % real": ("#ef8a62", "-", 1.5),
+    "local filter": ("#998ec3", "-", 1.5),
+    "accumulate": ("#67a9cf", "-", 1.5),
+    "ours": ("#1b7837", "-", 2.4),
+    "ours, epsilon 8": ("#1b7837", "--", 1.8),
+    "ours, a fifth poisoned": ("#7f7f00", ":", 1.8),
 }
 _PANELS = (
     ("nll", "held-out NLL, nats per row"),
@@ -35,16 +38,15 @@ def draw_generations(name: str, runs: dict[str, dict[str, Any]], path: Path) -> 
     for axis, (key, label) in zip(axes.flat, _PANELS, strict=True):
         for regime, run in runs.items():
             values = [generation[key] for generation in run["generations"]]
-            colour = next((c for start, c in _COLOURS.items() if regime.startswith(start)), "0.4")
-            style = "--" if regime.startswith("ours,") else "-"
-            width = 2.4 if regime.startswith("ours") else 1.5
+            colour, style, width = _STYLES[regime]
             axis.plot(values, style, color=colour, lw=width, label=regime)
         if key == "tails":
             axis.axhline(1.0, color="0.8", lw=0.8, zorder=0)
         axis.set_title(label, fontsize=10, loc="left")
         axis.set_xlabel("generation")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(f"{name}: ten generations", x=0.01, ha="left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -62,7 +64,7 @@ def draw_alarms(name: str, runs: dict[str, dict[str, Any]], path: Path) -> None:
         curve = run.get("curve")
         if not curve:
             continue
-        colour = next((c for start, c in _COLOURS.items() if regime.startswith(start)), "0.4")
+        colour = _STYLES[regime][0]
         axis.errorbar(
             range(len(curve["nll"])),
             curve["nll"],

@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from figures import Judge
 
 from edge_runtime.generator import (
     Bundle,
@@ -24,6 +23,7 @@ from edge_runtime.generator import (
     sample_codes,
 )
 from edge_runtime.training import train
+from tools.bench.collapse.figures import Judge
 
 __all__ = ["REGIMES", "Fit", "Regime", "fit", "generations", "sample"]
 
@@ -112,7 +112,7 @@ def generations(
 
 
 def _filtered(rows: I32, judge: Judge) -> I32:
-    """Each device takes its share of the rows and keeps the quarter that its own model likes best."""
+    """Each device takes its share of the rows, and keeps the quarter its own model likes best."""
     scores = judge.likelihoods(rows)
     kept = []
     for device, own in enumerate(scores):

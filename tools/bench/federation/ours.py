@@ -46,7 +46,7 @@ class Choice:
     ----------
     rounds : int
         Training rounds after the census.
-    steps, batch, learning_rate, averaging
+    steps, batch, clip_norm, learning_rate, averaging
         Of a device's training in a round.
     row_share : float
         Synthetic rows a device sends in a round, per noisy row.
@@ -62,6 +62,7 @@ class Choice:
     rounds: int = 2
     steps: int
     batch: int
+    clip_norm: float
     learning_rate: float
     averaging: float = 0.0
     row_share: float
@@ -76,14 +77,16 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
     typical = statistics.median(len(rows) for rows in task.devices)
     small = typical < 500
     if epsilon is None:
-        batch, epochs = (32, 80) if small else (128, 20)
         return Choice(
             rounds=1 if small else 2,
-            steps=max(50, round(epochs * typical / batch)),
-            batch=batch,
+            # Eighty passes: long enough to keep what tells rows apart; copies of real rows are
+            # dropped before they leave the device.
+            steps=round(80 * typical / 32) if small else 400,
+            batch=32 if small else 256,
+            clip_norm=10.0,
             learning_rate=3e-3,
-            row_share=10.0 if small else 0.5,
-            most_rows=3_000,
+            row_share=10.0 if small else 1.2,
+            most_rows=3_000 if small else 10_000,
             hidden=192 if small else 128,
             release_rows=50_000 if small else 200_000,
         )
@@ -92,10 +95,11 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
         rounds=1 if small else 2,
         steps=200,
         batch=256,
+        clip_norm=1.0,
         learning_rate=5e-3,
         averaging=0.9,
-        row_share=0.5,
-        most_rows=3_000,
+        row_share=1.0,
+        most_rows=10_000,
         hidden=64 if small else 128,
         release_rows=50_000 if small else 200_000,
         source="release",
@@ -117,12 +121,13 @@ def simulate(
         train=TrainPlanSettings(
             steps=choice.steps,
             expected_batch=choice.batch,
+            clip_norm=choice.clip_norm,
             learning_rate=choice.learning_rate,
             averaging=choice.averaging,
         ),
         rows=RowSettings(share=choice.row_share, minimum=100, maximum=choice.most_rows),
         fusion=FusionSettings(
-            strategy=strategy, hidden=choice.hidden, max_seconds=600.0, epochs=15, patience=3
+            strategy=strategy, hidden=choice.hidden, max_seconds=600.0, epochs=6, patience=3
         ),
         guard=GuardSettings(rows=10_000),
         seed=seed,
