@@ -369,7 +369,7 @@ def _problem(config: AggregatorConfig) -> str:
             rounds.anchor_share,
         ),
         (
-            0 <= rounds.score_share
+            rounds.score_share >= 0
             and rounds.score_share + (0.5 if rounds.anchor_share == "auto" else rounds.anchor_share)
             < 1,
             "rounds.score_share must be at least 0 and, with anchor_share, below 1",

@@ -232,7 +232,7 @@ def interaction_evidence(
     column: int = 0,
     variance: float = 0.0,
 ) -> list[tuple[float, tuple[int, ...]]]:
-    """What each table (outcome, a, b) is expected to add over its pairs, by the pool alone.
+    """Estimate what each table (outcome, a, b) would add over its pairs, by the pool alone.
 
     The pool has lost much of a weak signal, but what is left of it tells where to measure: the
     planner asks for the tables that come first.

@@ -178,9 +178,7 @@ def test_the_outcome_need_not_be_the_first_column() -> None:
     cards = tuple(CARDINALITIES[c] for c in order)
     turned = np.ascontiguousarray(real[:, order])
     anchor = count(turned, ((0, 2), (1, 2), (2, 3), (0, 1, 2)), cardinalities=cards)
-    found = fit_outcome(
-        np.ascontiguousarray(pool[:, order]), np.ones(len(pool)), anchor, column=2
-    )
+    found = fit_outcome(np.ascontiguousarray(pool[:, order]), np.ones(len(pool)), anchor, column=2)
     assert found is not None
     assert found.column == 2
     assert error(found, truth_of(pool, 0.6)) < 0.015
