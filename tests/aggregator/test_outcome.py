@@ -226,7 +226,8 @@ def test_the_pool_points_at_the_interaction_that_is_left_in_it() -> None:
     noisy = interaction_evidence(pool, weights, CARDINALITIES, rows=20_000, variance=30.0**2)
     assert noisy[0][1] == (0, 1, 2)
     assert noisy[0][0] < found[0][0]
-    assert interaction_evidence(pool, weights, CARDINALITIES, rows=20_000, variance=1e8) == []
+    drowned = interaction_evidence(pool, weights, CARDINALITIES, rows=20_000, variance=1e8)
+    assert all(gain < 1.0 for gain, _ in drowned)
 
 
 def test_a_pool_without_interactions_points_nowhere() -> None:

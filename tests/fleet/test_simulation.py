@@ -121,7 +121,7 @@ def test_a_run_leaves_what_a_real_fleet_leaves(
 
 
 def test_bytes_up_are_those_of_the_encoded_messages(simulate: Callable[..., Simulation]) -> None:
-    fleet = simulate(rounds=RoundSettings(count=1, quorum=4))
+    fleet = simulate(rounds=RoundSettings(count=1, quorum=4, anchor_share=0.1))
     sent: dict[str, list[bytes]] = {name: [] for name in FRAMES}
     for name, device in fleet.devices.items():
         outgoing = device.outgoing
@@ -169,7 +169,7 @@ def test_absent_and_late_devices(simulate: Callable[..., Simulation]) -> None:
 def test_without_a_quorum_a_round_does_not_end_and_goes_on_later(
     simulate: Callable[..., Simulation],
 ) -> None:
-    fleet = simulate(rounds=RoundSettings(count=1, quorum=3))
+    fleet = simulate(rounds=RoundSettings(count=1, quorum=3, anchor_share=0.1))
     fleet.census()
     with pytest.raises(AggregatorError, match="quorum is 3"):
         fleet.round(1, absent=["d0", "d1"])
@@ -226,7 +226,7 @@ def test_an_interrupted_training_is_resumed_and_paid_for_once(
 def test_drift_and_poison(simulate: Callable[..., Simulation], guarded: bool) -> None:
     fleet = simulate(
         epsilon=None,
-        rounds=RoundSettings(count=1, quorum=4),
+        rounds=RoundSettings(count=1, quorum=4, anchor_share=0.1),
         guard=GuardSettings(rows=2000, limit=1.0, batches=guarded),
     )
     fleet.census()
