@@ -74,22 +74,42 @@ def test_the_second_round_counts_what_the_pool_points_at(tmp_path: Path) -> None
     assert tables(kit, 1) == ((0, 1), (0, 2), (0, 3))
 
 
-def test_a_pool_without_interactions_or_budget_for_them_is_asked_for_pairs(tmp_path: Path) -> None:
-    for name, strength, changes in (
-        ("none", 0.0, {}),
-        ("off", 0.8, {"rounds": {"interactions": 0}}),
-        # So little budget that the noise of a table is worth more than what it tells.
-        ("poor", 0.25, {"privacy": {"epsilon": 0.5}, "fusion": {"prior": 0.0, "bins": 6}}),
-        ("rich", 0.25, {"privacy": {"epsilon": 8.0}, "fusion": {"prior": 0.0, "bins": 6}}),
-    ):
-        (tmp_path / name).mkdir()
-        kit = parity_pool(tmp_path / name, strength, **changes)
-        found = advise(kit).interactions
-        if name == "rich":
-            assert found[0] == (LATE, HOUR, ORIGIN)
-            continue
-        assert found == (), name
-        assert tables(kit, 2) == ((0, 1), (0, 2), (0, 3)), name
+def test_a_pool_that_shows_nothing_may_have_lost_it(tmp_path: Path) -> None:
+    kit = parity_pool(tmp_path, 0.0)
+    # A few tables are asked for in any case.
+    assert sorted(advise(kit).interactions) == [(0, 1, 2), (0, 1, 3), (0, 2, 3)]
+    assert {column for table in tables(kit, 2) for column in table} == {0, 1, 2, 3}
+
+
+def test_interactions_can_be_limited_and_turned_off(tmp_path: Path) -> None:
+    for most in (0, 1, 2):
+        (tmp_path / str(most)).mkdir()
+        kit = parity_pool(tmp_path / str(most), rounds={"interactions": most})
+        assert len(advise(kit).interactions) == most
+    kit.workspace.close()
+    (tmp_path / "off").mkdir()
+    kit = parity_pool(tmp_path / "off", rounds={"interactions": 0})
+    advise(kit)
+    assert tables(kit, 2) == ((0, 1), (0, 2), (0, 3))
+
+
+def test_beyond_a_few_there_are_as_many_as_their_noise_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.aggregator.advice._FEW", 1)
+    found = {}
+    for epsilon in (0.5, 8.0):
+        (tmp_path / str(epsilon)).mkdir()
+        kit = parity_pool(
+            tmp_path / str(epsilon),
+            privacy={"epsilon": epsilon},
+            fusion={"prior": 0.0, "bins": 6},
+        )
+        found[epsilon] = advise(kit).interactions
+    assert 1 <= len(found[0.5]) < len(found[8.0])
+    assert found[0.5][0] == (LATE, HOUR, ORIGIN)
+    assert len(found[8.0]) == 3
+    assert found[8.0][0] == (LATE, HOUR, ORIGIN)
 
 
 def test_single_columns_are_asked_for_where_pairs_are_not_wanted(tmp_path: Path) -> None:
