@@ -98,7 +98,7 @@ class _Effects:
             ],
             axis=1,
         )
-        mean /= np.maximum(self.mass, 1e-12)[:, None]
+        mean = mean / np.maximum(self.mass, 1e-12)[:, None]
         information = self.rows[:, None] * np.maximum(mean * (1.0 - mean), _LEAST_INFORMATION)
         information = np.maximum(information, 1e-9)
         step = (self.outcomes - self.rows[:, None] * mean) / information
@@ -267,7 +267,8 @@ def interaction_evidence(
         shape = tuple(cardinalities[d] for d in columns)
         cells = np.ravel_multi_index(tuple(codes[:, d] for d in columns), shape)
         size = int(np.prod(shape))
-        return Table(columns, np.bincount(cells, weights, size).reshape(shape) * scale, 0.0)
+        counts = np.asarray(np.bincount(cells, weights, size) * scale, dtype=np.float64)
+        return Table(columns, counts.reshape(shape), 0.0)
 
     bias = np.log(np.maximum(counted((column,)).distribution, 1e-4))
     # As many pooled rows as there are real ones, or fewer: their own sampling error counts.
