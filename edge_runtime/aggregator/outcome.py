@@ -91,14 +91,11 @@ class _Effects:
 
     def look(self, probabilities: F64, weights: F64) -> tuple[F64, F64, F64]:
         """Newton's step, its error variance and Fisher's information, each float64 [cells, K]."""
-        mean = np.stack(
-            [
-                np.bincount(self.cell, weights * probabilities[:, k], minlength=len(self.rows))
-                for k in range(probabilities.shape[1])
-            ],
-            axis=1,
-        )
-        mean = mean / np.maximum(self.mass, 1e-12)[:, None]
+        expected = [
+            np.bincount(self.cell, weights * probabilities[:, k], minlength=len(self.rows))
+            for k in range(probabilities.shape[1])
+        ]
+        mean = np.stack(expected, axis=1) / np.maximum(self.mass, 1e-12)[:, None]
         information = self.rows[:, None] * np.maximum(mean * (1.0 - mean), _LEAST_INFORMATION)
         information = np.maximum(information, 1e-9)
         step = (self.outcomes - self.rows[:, None] * mean) / information
@@ -267,8 +264,8 @@ def interaction_evidence(
         shape = tuple(cardinalities[d] for d in columns)
         cells = np.ravel_multi_index(tuple(codes[:, d] for d in columns), shape)
         size = int(np.prod(shape))
-        counts = np.asarray(np.bincount(cells, weights, size) * scale, dtype=np.float64)
-        return Table(columns, counts.reshape(shape), 0.0)
+        counts = np.bincount(cells, weights, size).reshape(shape) * scale
+        return Table(columns, np.asarray(counts, np.float64), 0.0)
 
     bias = np.log(np.maximum(counted((column,)).distribution, 1e-4))
     # As many pooled rows as there are real ones, or fewer: their own sampling error counts.
