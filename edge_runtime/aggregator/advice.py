@@ -88,13 +88,15 @@ def _interactions(
         rows=rows,
         column=conditions[0],
         variance=variance(min(most, _FEW)),
-    )[:most]
+    )
     # The pool, made by noisy generators, may have lost the very interaction that counts tell: as
     # many tables as the noise allows, and a few in any case.
-    asked = 0
+    asked: list[tuple[int, ...]] = []
     for _, table in found:
         cells = math.prod(bundle.codec.cardinalities[d] for d in table)
-        if asked >= _FEW and math.sqrt(variance(asked + 1)) > _NOISE_PER_CELL * rows / cells:
-            break
-        asked += 1
-    return tuple(table for _, table in found[:asked])
+        noise = math.sqrt(variance(len(asked) + 1))
+        if len(asked) < min(most, _FEW) or (
+            len(asked) < most and noise <= _NOISE_PER_CELL * rows / cells
+        ):
+            asked.append(table)
+    return tuple(asked)

@@ -9,6 +9,7 @@ anchor. With the strategy `average` it is rows of the generator, as the pool doe
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -97,7 +98,8 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
         # Fleets of small devices send counts alone, all at once.
         rounds=1 if small else 2,
         # Bins and knots of measured columns come from the census; codes need none.
-        census_share=0.3 if small and _measured(task) else 0.05,
+        # They are the noisier, the smaller the budget.
+        census_share=0.3 * math.sqrt(8.0 / epsilon) if small and _measured(task) else 0.05,
         steps=200,
         batch=256,
         clip_norm=1.0,
