@@ -8,6 +8,8 @@ but its order is what counts.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from edge_runtime.aggregator.catalogue import Catalogue
@@ -23,6 +25,9 @@ __all__ = ["Advice", "give_advice", "read_advice"]
 _KEY = "advice"
 #: pooled rows that the evidence is taken from
 _ROWS = 20_000
+#: tables that are asked for whatever their noise, and the noise allowed beyond, per row of a cell
+_FEW = 8
+_NOISE_PER_CELL = 0.5
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,18 +76,27 @@ def _interactions(
     if len(pool.codes) < _ROWS // 10 or rows < _ROWS // 10:
         return ()
     some = slice(None, None, max(1, len(pool.codes) // _ROWS))
-    variance = merged_variance(
-        config,
-        tables=most,
-        devices=len(rows_of),
-        share=anchor_share(config, tuple(rows_of.values())),
-    )
+    share = anchor_share(config, tuple(rows_of.values()))
+
+    def variance(tables: int) -> float:
+        return merged_variance(config, tables=tables, devices=len(rows_of), share=share)
+
     found = interaction_evidence(
         pool.codes[some],
         device_weights(pool, rows_of)[some],
         bundle.codec.cardinalities,
         rows=rows,
         column=conditions[0],
-        variance=variance,
+        variance=variance(min(most, _FEW)),
     )
-    return tuple(table for _, table in found[:most])
+    # The pool, made by noisy generators, may have lost the very interaction that counts tell: as
+    # many tables as the noise allows, and a few in any case.
+    asked: list[tuple[int, ...]] = []
+    for _, table in found:
+        cells = math.prod(bundle.codec.cardinalities[d] for d in table)
+        noise = math.sqrt(variance(len(asked) + 1))
+        if len(asked) < min(most, _FEW) or (
+            len(asked) < most and noise <= _NOISE_PER_CELL * rows / cells
+        ):
+            asked.append(table)
+    return tuple(asked)

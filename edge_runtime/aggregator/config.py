@@ -129,7 +129,8 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         What the anchor counts: each condition column with every other, or every column alone.
     interactions : int
         At most so many tables of the first condition column and two others are asked for from the
-        second round on: those of which the pool says that they would tell most. 0: none.
+        second round on: first those of which the pool says that they would tell most, as many as
+        their noise allows. 0: none.
     """
 
     count: int = 2
@@ -137,7 +138,7 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     deadline_s: float = 3600.0
     census_share: float = 0.08
     anchor_share: float | Literal["auto"] = "auto"
-    interactions: int = 8
+    interactions: int = 32
     score_share: float = 0.0
     score_clip: float = 60.0
     holdout: float = 0.0
@@ -369,7 +370,7 @@ def _problem(config: AggregatorConfig) -> str:
             rounds.anchor_share,
         ),
         (
-            0 <= rounds.score_share
+            rounds.score_share >= 0
             and rounds.score_share + (0.5 if rounds.anchor_share == "auto" else rounds.anchor_share)
             < 1,
             "rounds.score_share must be at least 0 and, with anchor_share, below 1",

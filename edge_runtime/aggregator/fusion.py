@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Anchor, Table
 from edge_runtime.aggregator.config import AggregatorConfig
-from edge_runtime.aggregator.guard import Verdict, judge
+from edge_runtime.aggregator.guard import Verdict, judge, paired_error
 from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
 from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
@@ -32,7 +32,7 @@ from edge_runtime.generator import (
     sample_codes,
 )
 from edge_runtime.schema import Census, Codec, Schema, merge_census
-from edge_runtime.training import make_step, mean_nll
+from edge_runtime.training import make_step
 
 __all__ = ["Outcome", "census_anchor", "first_generator", "next_generator"]
 
@@ -146,6 +146,7 @@ def next_generator(
     settings = config.fusion
     layout, conditions = current.layout, current.schema.conditions
     seed = config.seed + round_number
+    pooled = len(pool.codes)
     pool, rows_of = with_prior(
         pool,
         rows_of,
@@ -157,7 +158,7 @@ def next_generator(
     rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, seed=seed)
     if not len(rows.codes) or not len(rows.held_out):
         raise AggregatorError(
-            f"{len(pool.codes)} pooled rows are too few to train on and hold some out; ask devices "
+            f"{pooled} pooled rows are too few to train on and hold some out; ask devices "
             "for more with [rows] minimum"
         )
     candidate = find_strategy(settings.strategy).fuse(
@@ -178,16 +179,19 @@ def next_generator(
     )
     step = make_step(layout)
     draft = current.with_weights(candidate.weights, lineage=current.lineage)
+    nll = step.nll(candidate.weights, rows.held_out).astype(np.float64)
+    current_nll = step.nll(current.weights, rows.held_out).astype(np.float64)
     verdict = judge(
         candidate=_sample(draft, config),
         current=_sample(current, config),
         anchor=reference,
         names=current.schema.names,
         settings=config.guard,
-        nll=mean_nll(candidate.weights, rows.held_out, layout, step),
-        current_nll=mean_nll(current.weights, rows.held_out, layout, step),
+        nll=float(nll.mean()),
+        current_nll=float(current_nll.mean()),
+        nll_error=paired_error(nll, current_nll),
     )
-    figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(len(pool.codes))}
+    figures = {**verdict.figures(), **candidate.figures, "pooled_rows": float(pooled)}
     # A fleet that was asked for counts alone is behind the generator as well.
     heard = [d for d in pool.devices if d != ANCHOR_ROWS] or [
         d for d in rows_of if d != ANCHOR_ROWS

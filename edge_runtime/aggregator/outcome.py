@@ -19,7 +19,8 @@ are taken in greedily, the one with the most evidence first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,8 @@ _LEAST_EVIDENCE = 12.0
 #: by when there is nothing: nats alone mean less, the more of the error is noise of the counts
 _LEAST_SIGMAS = 2.5
 _MOST_TABLES = 40
+#: columns of which interactions are looked at: their number grows with the square
+_MOST_COLUMNS = 24
 
 
 class Outcome(NamedTuple):
@@ -88,14 +91,11 @@ class _Effects:
 
     def look(self, probabilities: F64, weights: F64) -> tuple[F64, F64, F64]:
         """Newton's step, its error variance and Fisher's information, each float64 [cells, K]."""
-        mean = np.stack(
-            [
-                np.bincount(self.cell, weights * probabilities[:, k], minlength=len(self.rows))
-                for k in range(probabilities.shape[1])
-            ],
-            axis=1,
-        )
-        mean /= np.maximum(self.mass, 1e-12)[:, None]
+        expected = [
+            np.bincount(self.cell, weights * probabilities[:, k], minlength=len(self.rows))
+            for k in range(probabilities.shape[1])
+        ]
+        mean = np.stack(expected, axis=1) / np.maximum(self.mass, 1e-12)[:, None]
         information = self.rows[:, None] * np.maximum(mean * (1.0 - mean), _LEAST_INFORMATION)
         information = np.maximum(information, 1e-9)
         step = (self.outcomes - self.rows[:, None] * mean) / information
@@ -232,7 +232,7 @@ def interaction_evidence(
     column: int = 0,
     variance: float = 0.0,
 ) -> list[tuple[float, tuple[int, ...]]]:
-    """What each table (outcome, a, b) is expected to add over its pairs, by the pool alone.
+    """Estimate what each table (outcome, a, b) would add over its pairs, by the pool alone.
 
     The pool has lost much of a weak signal, but what is left of it tells where to measure: the
     planner asks for the tables that come first.
@@ -254,7 +254,7 @@ def interaction_evidence(
     Returns
     -------
     list of (float, tuple of int)
-        Nats and table, the best first; those that would add nothing are left out.
+        Nats and table, the best first; tables of more cells than rows are left out.
     """
     scale = rows / max(float(weights.sum()), 1e-12)
     others = [d for d in range(len(cardinalities)) if d != column and cardinalities[d] > 1]
@@ -264,17 +264,20 @@ def interaction_evidence(
         shape = tuple(cardinalities[d] for d in columns)
         cells = np.ravel_multi_index(tuple(codes[:, d] for d in columns), shape)
         size = int(np.prod(shape))
-        return Table(columns, np.bincount(cells, weights, size).reshape(shape) * scale, 0.0)
+        counts = np.bincount(cells, weights, size).reshape(shape) * scale
+        return Table(columns, np.asarray(counts, np.float64), 0.0)
 
     bias = np.log(np.maximum(counted((column,)).distribution, 1e-4))
     # As many pooled rows as there are real ones, or fewer: their own sampling error counts.
     sampling = max(1.0, rows / len(codes))
+    pairs = {d: counted(_ordered(column, d)) for d in others}
+    others = _telling(others, pairs, codes=codes, weights=weights, bias=bias, column=column)
     found = []
     for index, a in enumerate(others):
         for b in others[index + 1 :]:
             if outcomes * cardinalities[a] * cardinalities[b] > rows:
                 continue
-            mains = [_Effects(counted(_ordered(column, d)), column, codes, weights) for d in (a, b)]
+            mains = [_Effects(pairs[d], column, codes, weights) for d in (a, b)]
             logits = np.broadcast_to(bias, (len(codes), outcomes)).copy()
             for effects in mains:
                 effects.evidence(_softmax(logits), weights)
@@ -291,9 +294,29 @@ def interaction_evidence(
             signal /= max(float(information[effects.used].sum()), 1e-12)
             kept = signal / (signal + error)
             gain = float((0.5 * information * signal * kept)[effects.used].sum())
-            if gain > _LEAST_EVIDENCE:
-                found.append((gain, both.columns))
-    return sorted(found, reverse=True)
+            found.append((gain, both.columns))
+    # Of those that the pool says nothing about, small tables first: they are the least noisy.
+    return sorted(found, key=lambda f: (-f[0], math.prod(cardinalities[d] for d in f[1]), f[1]))
+
+
+def _telling(
+    others: Sequence[int],
+    mains: Mapping[int, Table],
+    *,
+    codes: npt.NDArray[np.int32],
+    weights: F64,
+    bias: F64,
+    column: int,
+) -> list[int]:
+    """Return the columns that tell most of the outcome alone, where there are too many to pair."""
+    if len(others) <= _MOST_COLUMNS:
+        return list(others)
+    probabilities = np.broadcast_to(_softmax(bias[None, :]), (len(codes), len(bias)))
+    evidence = {
+        d: _Effects(mains[d], column, codes, weights).evidence(probabilities, weights)
+        for d in others
+    }
+    return sorted(sorted(others, key=lambda d: -evidence[d])[:_MOST_COLUMNS])
 
 
 def _ordered(*columns: int) -> tuple[int, ...]:

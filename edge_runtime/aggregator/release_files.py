@@ -75,6 +75,12 @@ class Seen(NamedTuple):
         return sent or [device for device in self.rows_of if device != ANCHOR_ROWS]
 
     @property
+    def from_counts(self) -> npt.NDArray[np.bool_]:
+        """Which rows no device has sent, bool [n]: they were drawn from the anchor."""
+        names = np.array(self.pool.devices, dtype=object)
+        return np.asarray((names == ANCHOR_ROWS)[self.pool.device])
+
+    @property
     def estimated_rows(self) -> float:
         """Noisy number of real rows of the fleet."""
         return sum(rows for device, rows in self.rows_of.items() if device != ANCHOR_ROWS)
@@ -175,8 +181,8 @@ def write_files(
         conditions=seen.bundle.schema.conditions,
     )
     weights = matched.weights
-    if record.mode == "pool" and ANCHOR_ROWS in seen.pool.devices:
-        weights = np.where(seen.pool.device == len(seen.pool.devices) - 1, 0.0, weights)
+    if record.mode == "pool":
+        weights = np.where(seen.from_counts, 0.0, weights)
     draw = draw_balanced if record.mode == "balanced" else draw_weighted
     chosen = draw(weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest())
     outcomes = hashlib.sha256(key + b"outcomes").digest()
@@ -199,7 +205,9 @@ def write_files(
         },
         "rows": {
             "released": record.rows,
-            "pooled": len(seen.pool.codes),
+            "pooled": facts["pooled_rows"],
+            "from_counts": facts["rows_from_counts"],
+            "origin": _origin(facts),
             "distinct": facts["distinct_pooled_rows"],
             "devices": len(seen.heard),
         },
@@ -281,11 +289,13 @@ def _release_facts(
         "bundle_digest": seen.bundle.digest,
         "messages_digest": seen.digest,
         "rows": record.rows,
-        "pooled_rows": len(seen.pool.codes),
+        "pooled_rows": int((~seen.from_counts).sum()),
+        # A release of the pool takes none of them.
+        "rows_from_counts": 0 if record.mode == "pool" else int(seen.from_counts.sum()),
         "distinct_pooled_rows": len(np.unique(chosen)),
         "estimated_real_rows": round(seen.estimated_rows),
         "devices": len(seen.heard),
-        "rounds": sorted({int(r) for r in np.unique(seen.pool.round)}),
+        "rounds": sorted({int(r) for r in np.unique(seen.pool.round[~seen.from_counts])}),
         "sampling_key": key.hex(),
         "seed": record.seed,
         "privacy": record.facts["privacy"],
@@ -294,16 +304,34 @@ def _release_facts(
     }
 
 
+def _origin(facts: Mapping[str, Any]) -> str:
+    """Say what a release was drawn from: what devices have sent, their counts, or both."""
+    devices, sent, counted = (
+        f"{facts[name]:,}" for name in ("devices", "pooled_rows", "rows_from_counts")
+    )
+    if not facts["pooled_rows"]:
+        return f"{counted} drawn from the merged counts of {devices} devices, which sent no rows"
+    also = (
+        f" and {counted} drawn from the fleet's merged counts" if facts["rows_from_counts"] else ""
+    )
+    return f"{sent} that {devices} devices sent{also}"
+
+
 def _model_card(bundle: Bundle, record: ReleaseRecord, facts: Mapping[str, Any]) -> str:
+    rounds = f", in rounds {', '.join(map(str, facts['rounds']))}" if facts["rounds"] else ""
+    makers = []
+    if facts["pooled_rows"]:
+        makers.append("the devices' own networks")
+    if facts["rows_from_counts"]:
+        makers.append("noisy counts alone")
     return (
         bundle.card
         + "\n## This release\n\n"
-        + f"{record.rows:,} rows drawn from {facts['pooled_rows']:,} synthetic rows that "
-        f"{facts['devices']} devices sent in rounds {', '.join(map(str, facts['rounds']))} "
-        f"(mode: {record.mode}, seed: {record.seed}, id: {record.id}). The rows of data.parquet "
-        "are from the devices' own networks; generator.bundle is the network that the fleet made "
-        "of them and draws further rows. report.html holds the rows against the fleet's counts, "
-        "PRIVACY.md says what is protected, lineage.json where every row is from.\n"
+        + f"{record.rows:,} rows, drawn from {_origin(facts)}{rounds} (mode: {record.mode}, seed: "
+        f"{record.seed}, id: {record.id}). The rows of data.parquet are from "
+        f"{' and '.join(makers)}; generator.bundle is the network that the fleet made of them and "
+        "draws further rows. report.html holds the rows against the fleet's counts, PRIVACY.md "
+        "says what is protected, lineage.json where every row is from.\n"
     )
 
 
@@ -313,10 +341,10 @@ def _privacy_page(record: ReleaseRecord, facts: Mapping[str, Any]) -> str:
         privacy=facts["privacy"],
         rounds=record.facts["rounds"],
         release=(
-            f"Made on {record.created_at} from {facts['pooled_rows']:,} synthetic rows of "
-            f"{facts['devices']} devices: {record.rows:,} rows in data.parquet, and a generator "
-            "that draws more. Every row was drawn from a model of real rows; no real row was sent "
-            "by any device."
+            f"Made on {record.created_at}, drawn from synthetic rows: {_origin(facts)}. "
+            f"{record.rows:,} rows in data.parquet, and a generator that draws more. Every row was "
+            "drawn from a model or from noisy counts of real rows; no real row was sent by any "
+            "device."
         ),
     )
 

@@ -59,8 +59,8 @@ def _header(figures: dict[str, Any]) -> str:
     rows, release = figures["rows"], figures["release"]
     return (
         f"<header><h1>{escape(figures['title'])}</h1><p>{count(rows['released'])} synthetic rows "
-        f"of <b>{escape(figures['table'])}</b>, drawn from {count(rows['pooled'])} that "
-        f"{count(rows['devices'])} devices sent; {escape(_MODES[release['mode']])}</p></header>"
+        f"of <b>{escape(figures['table'])}</b>, drawn from {escape(rows['origin'])}; "
+        f"{escape(_MODES[release['mode']])}</p></header>"
     )
 
 

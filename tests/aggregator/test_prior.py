@@ -205,4 +205,3 @@ def test_an_empty_pool_is_rows_from_the_anchor() -> None:
     assert set(rows_of) == {"a", "b", ANCHOR_ROWS}
     np.testing.assert_allclose(device_weights(grown, rows_of), 1.0)
     np.testing.assert_allclose(frequencies(grown.codes, 0, 2), [0.75, 0.25], atol=0.01)
-

@@ -22,7 +22,7 @@ BATCH, BATCH_FLIGHTS = 32, 256
 ROUNDS, FIRST_ROUNDS, FIRST_KEPT = 50, 15, 4
 LOOSER_KEPT = 8
 #: at the end the few best run with more seeds, and the best mean is chosen
-CONFIRMED, CONFIRMED_SEEDS = 2, 2
+CONFIRMED, CONFIRMED_SEEDS = 3, 3
 #: how often the rate is halved and doubled around the best, as long as that helps
 EDGE_STEPS = 2
 
@@ -34,12 +34,12 @@ GRIDS = {
         "Adam rate": [0.001, 0.003, 0.01],
         "epochs": [1, 2, 5],
         "epochs, flights": [1, 2],
-        "FedProx mu, on the 2 best of FedAvg": [0.001, 0.01, 0.1, 1.0],
+        "FedProx mu, on the choice for FedAvg, and at half its rate": [0.001, 0.01, 0.1, 1.0],
         "FedAdam server rate": [0.003, 0.01, 0.03, 0.1],
         "FedAdam local SGD rate": [0.03, 0.1, 0.3],
         "then, for the best": ("rate halved and doubled, up to twice; rate falling to a twentieth"),
     },
-    "at the end": "the 2 best with 2 seeds; the best mean is chosen",
+    "at the end": "the 3 best with 3 seeds; the best mean is chosen",
     "with privacy": {
         "at epsilon 2": "the 8 best of epsilon 8 in place of the grid",
         "(rounds, local steps)": [[10, 1], [50, 1], [50, 5]],
@@ -47,12 +47,12 @@ GRIDS = {
         "sampling, flights": [0.02, 0.1],
         "clip": [1.0],
         "SGD rate": [0.3, 1.0, 3.0],
-        "FedProx mu, on the 2 best of FedAvg": [0.01, 0.1, 1.0],
+        "FedProx mu, on the choice for FedAvg, and at half its rate": [0.01, 0.1, 1.0],
         "FedAdam server rate": [0.003, 0.01, 0.03, 0.1],
         "FedAdam local SGD rate": [1.0],
         "then, for the best": (
-            "clip 0.3 and 3 at the same rate * clip; (5, 1), (20, 1), (100, 1), (20, 5) "
-            "and (20, 20) rounds and steps; rate halved and doubled, up to twice; rate "
+            "clip 0.3 and 3 at the same rate * clip; (5, 1), (20, 1), (100, 1), (200, 1), "
+            "(20, 5) and (20, 20) rounds and steps; rate halved and doubled, up to twice; rate "
             "falling to a twentieth"
         ),
     },
@@ -84,6 +84,8 @@ class Search:
 
     def confirm(self) -> Choice:
         """Return the best of the few best after more seeds, so that luck does not choose."""
+        if self.confirmed:
+            return max(self.confirmed, key=lambda choice: self.confirmed[choice])
         for choice in self.best(CONFIRMED):
             more = [self._trial(choice, seed) for seed in range(1, CONFIRMED_SEEDS)]
             self.confirmed[choice] = (self.found[choice] + sum(more)) / CONFIRMED_SEEDS
@@ -122,8 +124,10 @@ def search(
     run = Search(trial)
     if system == "FedProx":
         assert fedavg is not None
+        base = fedavg.confirm()
+        bases = (base, replace(base, learning_rate=base.learning_rate / 2))
         mus = (0.01, 0.1, 1.0) if private else (0.001, 0.01, 0.1, 1.0)
-        run.run([replace(c, mu=mu) for c, mu in itertools.product(fedavg.best(2), mus)])
+        run.run([replace(c, mu=mu) for c, mu in itertools.product(bases, mus)])
         return run
     if looser is not None:
         run.run(looser.best(LOOSER_KEPT))
@@ -145,7 +149,7 @@ def search(
         run.run(
             [
                 replace(best, rounds=rounds, steps=steps)
-                for rounds, steps in ((5, 1), (20, 1), (100, 1), (20, 5), (20, 20))
+                for rounds, steps in ((5, 1), (20, 1), (100, 1), (200, 1), (20, 5), (20, 20))
             ]
         )
     # the best rate may lie beyond the grid's edge

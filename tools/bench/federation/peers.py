@@ -211,13 +211,12 @@ def main() -> None:
         if not options.epsilon or level_name(level) in options.epsilon
     ]
     for name in options.task or TASKS:
-        records = [
-            record
-            for seed in range(options.seeds)
-            for record in run_bounds(load_task(name), seed=seed)
-        ]
-        _report(records)
-        save(options.results / "peers.json", records)
+        path = options.results / "peers.json"
+        if not any(r.task == name and r.system == "centralised" for r in load(path)):
+            seeds = range(options.seeds)
+            records = [r for seed in seeds for r in run_bounds(load_task(name), seed=seed)]
+            _report(records)
+            save(path, records)
         searches: dict[tuple[str, float | None], Search] = {}
         for level in levels:
             _run_level(name, level, searches, options)

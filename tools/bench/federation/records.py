@@ -100,7 +100,7 @@ def load(path: Path) -> list[Record]:
         return []
     document = json.loads(path.read_text(encoding="utf-8"))
     return [
-        Record(**{**entry, "curve": tuple(Point(**point) for point in entry["curve"])})
+        Record(**{**entry, "curve": tuple(_point(point) for point in entry["curve"])})
         for entry in document["records"]
     ]
 
@@ -124,10 +124,20 @@ def save(path: Path, records: Iterable[Record], **about: Any) -> None:
         "machine": f"{platform.machine()}, {_processor()}",
         "versions": {name: _version(name) for name in ("edge-runtime", "numpy", "flwr")},
         "delta": DELTA,
-        "records": [asdict(record) for _, record in sorted(kept.items(), key=lambda i: str(i[0]))],
+        "records": [_entry(record) for _, record in sorted(kept.items(), key=lambda i: str(i[0]))],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_one_record_a_line(document), encoding="utf-8")
+
+
+def _entry(record: Record) -> dict[str, Any]:
+    """Return a record as JSON values; points are lists, because there are thousands."""
+    curve = [[point.round, point.bytes_up, point.score] for point in record.curve]
+    return {**asdict(record), "curve": curve}
+
+
+def _point(entry: Sequence[Any]) -> Point:
+    return Point(round=entry[0], bytes_up=entry[1], score=entry[2])
 
 
 def _one_record_a_line(document: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ from tools.bench.federation.tasks import TASKS
 __all__ = ["FILES", "Row", "draw", "markdown", "summarise"]
 
 FILES = ("peers.json", "ours.json")
+#: everything behind it in a page is written here
+HEADING = "## Results"
 #: in this order in tables and legends
 ORDER = (
     "centralised",
@@ -103,8 +105,8 @@ def markdown(rows: Sequence[Row], abouts: Sequence[dict[str, Any]]) -> str:
     for level in PRIVACY_LEVELS:
         some = [row for row in rows if row.first.epsilon == level]
         if some:
-            parts.append(f"### {_level_title(level)}\n\n{_scores(some)}")
-    parts.append(f"### Cost on a device\n\n{_costs(rows)}")
+            parts.append(f"### {_level_title(level).capitalize()}\n{_scores(some)}")
+    parts.append(f"### Cost on a device\n{_costs(rows)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -258,7 +260,9 @@ def main() -> None:
     """Print the tables; write the Markdown block and the plots where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--markdown", type=Path, help="write the block to this file")
+    parser.add_argument(
+        "--page", type=Path, help=f"replace what stands behind {HEADING!r} in this page"
+    )
     parser.add_argument("--plots", type=Path, help="write the SVG files into this folder")
     options = parser.parse_args()
     paths = [options.results / name for name in FILES if (options.results / name).is_file()]
@@ -268,8 +272,11 @@ def main() -> None:
     rows = summarise(record for path in paths for record in load(path))
     text = markdown(rows, abouts)
     print(text)
-    if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
+    if options.page:
+        page = options.page.read_text("utf-8")
+        if HEADING not in page:
+            raise SystemExit(f"{options.page} has no heading {HEADING!r} to write behind")
+        options.page.write_text(page.partition(HEADING)[0] + HEADING + "\n" + text, "utf-8")
     if options.plots:
         for path in draw(rows, options.plots):
             print(path)
