@@ -154,7 +154,7 @@ def _ours(run: FleetRun, judge: Judge) -> dict[str, Any]:
         "generations": [f.as_dict() for f in figures],
         "fleet_curve": run.curve,
         "reasons": run.reasons,
-        "alarms": [[a.text for a in found] for found in run.alarms],
+        "alarms": [[f"{a.kind}, {a.subject}: {a.text}" for a in found] for found in run.alarms],
         "notices": [sorted({a.kind for a in found}) for found in run.notices],
         "quarantined": run.quarantined,
         "pooled": run.pooled,

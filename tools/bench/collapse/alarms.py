@@ -33,8 +33,10 @@ DECLINE = frozenset({"likelihood", "tails", "rare", "pairs", "subgroup", "reject
 
 
 def _noise(seed: int) -> Poison:
+    # Drawn anew for every batch: the same rows twice would be found as copies.
+    rng = np.random.default_rng(seed)
+
     def lie(codes: I32) -> I32:
-        rng = np.random.default_rng(seed)
         return rng.integers(0, codes.max(axis=0) + 1, codes.shape).astype(np.int32)
 
     return lie
@@ -45,8 +47,9 @@ def _copies(_seed: int) -> Poison:
 
 
 def _shuffled(seed: int) -> Poison:
+    rng = np.random.default_rng(seed)
+
     def lie(codes: I32) -> I32:
-        rng = np.random.default_rng(seed)
         return np.ascontiguousarray(np.stack([rng.permutation(c) for c in codes.T], axis=1))
 
     return lie
