@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.device.budget import counts_cost, counts_sigma
-from edge_runtime.device.clamp import NoisyCounts, clamp_columns, noisy_rows
+from edge_runtime.device.clamp import Condition, NoisyCounts, clamp_columns, noisy_rows
 from edge_runtime.generator import Layout, Weights, sample_codes
 from edge_runtime.generator.kernel_engine import KernelEngine
 from edge_runtime.generator.quantize import quantize
@@ -260,18 +260,20 @@ def _draw(setting: Setting, weights: Weights, labels: NoisyCounts, seed: bytes) 
     key = digest(seed, b"rows")
     clamp = clamp_columns(
         rows=setting.rows,
-        one_way=[labels],
-        pairs={},
+        conditions=[Condition(labels)],
         mode="own",
         rng=np.random.default_rng(np.frombuffer(key, dtype=np.uint32)),
     )
     tensors = quantize(weights, setting.layout).tensors
     engine = KernelEngine(tensors, layout=setting.layout)
     try:
-        return Draw(
-            free=sample_codes(engine, setting.rows, key=key),
-            clamped=sample_codes(engine, setting.rows, key=key, clamp=clamp),
+        free = sample_codes(engine, setting.rows, key=key)
+        # Where its counts support no label a device sends no rows. The free ones stand in then:
+        # whoever sees them knows at least as much as whoever sees none.
+        clamped = (
+            free if clamp is None else sample_codes(engine, setting.rows, key=key, clamp=clamp)
         )
+        return Draw(free=free, clamped=clamped)
     finally:
         engine.close()
 
