@@ -189,6 +189,7 @@ class FusionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prior : float or "auto"
         Share of what a generator is trained on that is drawn from the anchor's counts alone.
         "auto": more, the fewer rows devices have and the smaller the budget; none without privacy.
+        From a half on, under privacy, rounds ask for counts alone.
     epochs, batch, learning_rate, patience
         Of training; `patience` epochs without a better held-out score end it.
     validation_share : float

@@ -195,8 +195,13 @@ class Planner:
         total = len(self._schema.columns)
         conditions = self._schema.conditions if self._config.rounds.pairs == "conditions" else ()
         tables = list(advice.interactions) if number > 1 else []
-        covered = {column for table in tables for column in table}
-        tables += [(a, b) for a in conditions for b in range(a + 1, total) if not {a, b} <= covered]
+        together = [set(table) for table in tables]
+        tables += [
+            (a, b)
+            for a in conditions
+            for b in range(a + 1, total)
+            if not any({a, b} <= columns for columns in together)
+        ]
         covered = {column for table in tables for column in table}
         return (*((d,) for d in range(total) if d not in covered), *tables)
 

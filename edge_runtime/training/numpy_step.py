@@ -9,6 +9,7 @@ masks: the usual |a|^2 |g|^2 counts entries that do not exist).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,21 @@ class _Pass(NamedTuple):
     shifted: F32
     exps: F32
     sums: F32
+
+
+#: a matrix product of rows float32 [rows, n] with a matrix
+_Product = Callable[[F32, F32], F32]
+
+
+def _each_row(rows: F32, matrix: F32) -> F32:
+    """Multiply rows with a matrix, one by one.
+
+    A product of many rows may round a row by where it stands among them (OpenBLAS under AVX2
+    does). One row more in a sample would then change what all others add, which the sensitivity
+    does not allow for.
+    """
+    product: F32 = np.matmul(rows[:, None, :], matrix)[:, 0, :]
+    return product
 
 
 class NumpyStep(ChunkedStep):
@@ -55,11 +71,12 @@ class NumpyStep(ChunkedStep):
     ) -> F32:
         # Overflow makes a row's norm infinite, which the caller looks for.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            state = self._forward(weights, codes)
-            g1, g2, g3 = self._backward(weights, state)
-            inner = ((state.h1 * state.h1) @ self.layout.masks[1] + np.float32(1)) * (g2 * g2)
+            state = self._forward(weights, codes, _each_row)
+            g1, g2, g3 = self._backward(weights, state, _each_row)
+            inner = _each_row(state.h1 * state.h1, self.layout.masks[1]) + np.float32(1)
+            inner *= g2 * g2
             blocks = np.add.reduceat(g3 * g3, self._starts, axis=1)
-            outer = ((state.h2 * state.h2) @ self._visible + np.float32(1)) * blocks
+            outer = (_each_row(state.h2 * state.h2, self._visible) + np.float32(1)) * blocks
             norms: F32 = np.sqrt((g1 * g1) @ self._seen + inner.sum(axis=1) + outer.sum(axis=1))
             scale = np.minimum(np.float32(bound) / norms, np.float32(1)) * factors
             self._sum(state, (g1, g2, g3), scale, out)
@@ -73,25 +90,27 @@ class NumpyStep(ChunkedStep):
     def _nll(self, weights: Weights, codes: I32) -> F32:
         return self._losses(self._forward(weights, codes))
 
-    def _forward(self, weights: Weights, codes: I32) -> _Pass:
+    def _forward(self, weights: Weights, codes: I32, product: _Product = np.matmul) -> _Pass:
         x = np.zeros((codes.shape[0], self.layout.width), dtype=np.float32)
         np.put_along_axis(x, codes + self._starts, np.float32(1), axis=1)
-        h1 = np.maximum(x @ weights.w1 + weights.b1, 0)
-        r2 = np.maximum(h1 @ weights.w2 + weights.b2, 0)
+        h1 = np.maximum(product(x, weights.w1) + weights.b1, 0)
+        r2 = np.maximum(product(h1, weights.w2) + weights.b2, 0)
         h2 = r2 + h1
-        logits = h2 @ weights.w3 + weights.b3
+        logits = product(h2, weights.w3) + weights.b3
         # The maximum of each column's block: a row's maximum would underflow whole columns.
         tops = np.maximum.reduceat(logits, self._starts, axis=1)
         shifted = logits - np.repeat(tops, self._sizes, axis=1)
         exps = np.exp(shifted)
         return _Pass(x, h1, r2, h2, shifted, exps, np.add.reduceat(exps, self._starts, axis=1))
 
-    def _backward(self, weights: Weights, state: _Pass) -> tuple[F32, F32, F32]:
+    def _backward(
+        self, weights: Weights, state: _Pass, product: _Product = np.matmul
+    ) -> tuple[F32, F32, F32]:
         sums: F32 = np.repeat(state.sums, self._sizes, axis=1)
         g3: F32 = state.exps / sums - state.x
-        skip: F32 = g3 @ weights.w3.T
+        skip: F32 = product(g3, weights.w3.T)
         g2: F32 = skip * (state.r2 > 0)
-        g1: F32 = (g2 @ weights.w2.T + skip) * (state.h1 > 0)
+        g1: F32 = (product(g2, weights.w2.T) + skip) * (state.h1 > 0)
         return g1, g2, g3
 
     def _sum(

@@ -28,9 +28,12 @@ from edge_runtime.generator import Bundle
 
 #: a program that runs the demo on a pickled table
 DRIVER = """
+import signal
 import sys
 import pandas
 from edge_runtime.fleet import flights
+# a shell starts what runs in its background with SIGINT ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 table = pandas.read_pickle(sys.argv.pop(1))
 flights.read_flights = lambda: table
 from edge_runtime.cli.demo import demo

@@ -1,6 +1,6 @@
 """The table, the plots and the Markdown block of the federation benchmark, from its records.
 
-python -m tools.bench.federation.report --markdown docs/federation-results.md --plots docs/images
+python -m tools.bench.federation.report --page docs/federation-bench.md --plots docs
 """
 
 from __future__ import annotations
