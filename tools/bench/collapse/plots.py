@@ -48,7 +48,7 @@ def draw_generations(name: str, runs: dict[str, dict[str, Any]], path: Path) -> 
     lines, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(f"{name}: ten generations", x=0.01, ha="left")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
@@ -86,5 +86,5 @@ def draw_alarms(name: str, runs: dict[str, dict[str, Any]], path: Path) -> None:
     )
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
