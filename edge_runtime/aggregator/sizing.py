@@ -1,6 +1,6 @@
 """How much detail and which shares a budget affords, from noisy row counts alone.
 
-Each rule was found on the tasks of the federation bench; docs/federation.md has the figures.
+Each rule was found on the tasks of the federation bench; docs/fusion.md has the figures.
 """
 
 from __future__ import annotations
