@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -39,6 +40,19 @@ class Inbox:
 def make_link(broker: Broker, client_id: str, **options: object) -> Link:
     options = {"retry_min_s": 0.05, "retry_max_s": 0.2, "keepalive_s": 5} | options
     return Link(host=broker.host, port=broker.port, client_id=client_id, **options)  # type: ignore[arg-type]
+
+
+def stop(broker: Broker, until: Until) -> None:
+    """Stop a broker and wait until every thread of it stands still: the signal only asks."""
+    broker.process.send_signal(signal.SIGSTOP)
+    tasks = Path("/proc", str(broker.process.pid), "task")
+    until(
+        lambda: all(
+            # the state follows the name, which stands in brackets
+            task.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T"
+            for task in tasks.iterdir()
+        )
+    )
 
 
 def test_messages_arrive_in_order_and_the_handle_confirms(broker: Broker, until: Until) -> None:
@@ -256,7 +270,7 @@ def test_what_was_in_flight_at_a_kill_never_overtakes_a_newer_state(
     inbox = Inbox()
     with make_link(broker, "writer") as writer:
         writer.wait_connected(10)
-        broker.process.send_signal(19)  # SIGSTOP: the broker takes bytes but confirms nothing
+        stop(broker, until)  # it takes bytes but confirms nothing
         old = writer.publish("state", b"old", retain=True)
         pending = writer.publish("t", b"unconfirmed")
         assert not old.wait(0.2)
