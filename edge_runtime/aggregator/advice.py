@@ -12,13 +12,23 @@ import math
 
 import msgspec
 
+from edge_runtime.aggregator.anchor import census_anchor
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.moments import Means
 from edge_runtime.aggregator.outcome import interaction_evidence
-from edge_runtime.aggregator.sizing import anchor_share, merged_variance, prior_share
+from edge_runtime.aggregator.scores import normal_scores, ordered_columns, variance_of
+from edge_runtime.aggregator.sizing import (
+    anchor_share,
+    merged_variance,
+    only_counts,
+    prior_share,
+    product_variance,
+)
 from edge_runtime.aggregator.weighting import device_weights
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.generator import Bundle
+from edge_runtime.messages import DEFAULT_LIMITS, MomentsRequest, products
 
 __all__ = ["Advice", "give_advice", "read_advice"]
 
@@ -28,6 +38,15 @@ _ROWS = 20_000
 #: tables that are asked for whatever their noise, and the noise allowed beyond, per row of a cell
 _FEW = 8
 _NOISE_PER_CELL = 0.5
+
+#: moments take a round for means and one for products, and two columns that can vary together
+_LEAST_ROUNDS, _LEAST_COLUMNS = 2, 2
+#: Clipping norm, of the root of the scores' mean square: shorter than most rows by a little, as
+#: noise in products grows with its square.
+_CLIP = 0.8
+_LEAST_VARIANCE = 1e-3
+#: standard deviation of the noise in a condition's own covariances up to which they are worth it
+_MOST_NOISE_APART = 0.25
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +58,13 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
         Noisy rows of each device.
     interactions : tuple of tuples of int
         Tables of the outcome and two columns that are worth their noise, the best first.
+    moments : MomentsRequest or None
+        The sums to ask for next; its share is the planner's to say.
     """
 
     rows_of: tuple[float, ...] = ()
     interactions: tuple[tuple[int, ...], ...] = ()
+    moments: MomentsRequest | None = None
 
 
 def read_advice(catalogue: Catalogue) -> Advice:
@@ -57,10 +79,74 @@ def give_advice(workspace: Workspace, bundle: Bundle, config: AggregatorConfig) 
     advice = Advice(
         rows_of=tuple(rows_of.values()),
         interactions=_interactions(workspace, bundle, config, rows_of),
+        moments=_moments(workspace, bundle, config, rows_of),
     )
     workspace.catalogue.put(_KEY, msgspec.json.encode(advice).decode())
     workspace.note_prior_share(prior_share(config, advice.rows_of))
     return advice
+
+
+def _moments(
+    workspace: Workspace, bundle: Bundle, config: AggregatorConfig, rows_of: dict[str, float]
+) -> MomentsRequest | None:
+    """Return the next sums of a fleet that is asked for counts alone: means, then products."""
+    schema, codec = bundle.schema, bundle.codec
+    columns = ordered_columns(schema)
+    if (
+        config.rounds.moments == "none"
+        or config.rounds.count < _LEAST_ROUNDS
+        or not schema.conditions
+        or len(columns) < _LEAST_COLUMNS
+        or not only_counts(config, tuple(rows_of.values()))
+    ):
+        return None
+    given = schema.conditions[0]
+    groups = codec.cardinalities[given]
+    if groups * products(len(columns)) > DEFAULT_LIMITS.cells or groups == 1:
+        return None
+    means = workspace.means(codec)
+    if means is not None:
+        return _next_products(means, workspace, bundle, config)
+    anchor = workspace.anchor(bundle)
+    if anchor is None:
+        anchor = census_anchor(codec, workspace.censuses())
+    scores, variance = [], 0.0
+    for column in columns:
+        table = anchor.one_way(column)
+        assert table is not None, "the census has every column"
+        share = table.distribution
+        scores.append(normal_scores(share, nullable=schema.columns[column].nullable))
+        variance += variance_of(share, scores[-1])
+    return MomentsRequest(
+        share=1.0,
+        order=1,
+        given=given,
+        groups=groups,
+        columns=columns,
+        scores=tuple(tuple(own.tolist()) for own in scores),
+        clip_norm=_CLIP * math.sqrt(max(variance, _LEAST_VARIANCE)),
+    )
+
+
+def _next_products(
+    means: Means, workspace: Workspace, bundle: Bundle, config: AggregatorConfig
+) -> MomentsRequest:
+    """Return the request for products around the means, apart for conditions if noise allows."""
+    request = means.request
+    variances = workspace.score_variances(bundle, request)
+    total = sum(variances.values())
+    within = max(total - float(means.between().sum()), total / 4, _LEAST_VARIANCE)
+    clip_norm = _CLIP * math.sqrt(within)
+    noise = product_variance(config, clip_norm=clip_norm) * means.devices / means.rows**2
+    share = means.rows / means.rows.sum()
+    apart = math.sqrt(float(share @ noise)) <= _MOST_NOISE_APART
+    return msgspec.structs.replace(
+        request,
+        order=2,
+        groups=request.groups if apart else 1,
+        centres=tuple(tuple(centre.tolist()) for centre in means.centres),
+        clip_norm=clip_norm,
+    )
 
 
 def _interactions(

@@ -10,8 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.kernel import count_codes, count_pairs
+from edge_runtime.schema import Census, Codec, merge_census
 
-__all__ = ["Anchor", "DeviceCounts", "Table", "merge_anchors", "project_to_simplex"]
+__all__ = [
+    "Anchor",
+    "DeviceCounts",
+    "Table",
+    "average_by_variance",
+    "census_anchor",
+    "merge_anchors",
+    "one_way_of",
+    "project_to_simplex",
+    "supported",
+]
 
 Float = npt.NDArray[np.float64]
 
@@ -127,6 +138,13 @@ class Anchor(NamedTuple):
         ]
         return min(found, key=lambda t: (t.variance / t.rows**2, -t.rows), default=None)
 
+    def filled(self, other: Anchor) -> Anchor:
+        """Return the anchor with columns that no table of it has from another one."""
+        known = {column for table in self.tables for column in table}
+        added = {key: table for key, table in other.tables.items() if known.isdisjoint(key)}
+        tables = dict(sorted({**self.tables, **added}.items(), key=lambda t: (len(t[0]), t[0])))
+        return Anchor(tables, self.devices)
+
     def without(self, column: int) -> Anchor:
         """Return the anchor with a column summed out of every table; the best of equal ones."""
         found: dict[tuple[int, ...], Table] = {}
@@ -171,7 +189,7 @@ def merge_anchors(
         return None
     devices = sorted({release.device for release in releases})
     keys = {key for release in releases for key in release.tables}
-    supported = _supported(releases, devices, conditions[0]) if conditions else {}
+    seen_by = supported(releases, devices, conditions[0]) if conditions else {}
     tables = {}
     for key in sorted(keys, key=lambda columns: (len(columns), columns)):
         counts, variance = None, 0.0
@@ -183,8 +201,8 @@ def merge_anchors(
             ]
             if not own:
                 continue
-            mean, own_variance = _average(own)
-            seen = supported.get(device)
+            mean, own_variance = average_by_variance(own)
+            seen = seen_by.get(device)
             if seen is not None and len(key) > 1 and conditions[0] in key:
                 axis = key.index(conditions[0])
                 shape = [-1 if i == axis else 1 for i in range(len(key))]
@@ -195,6 +213,19 @@ def merge_anchors(
         assert counts is not None
         tables[key] = Table(key, counts, variance)
     return Anchor(tables, len(devices))
+
+
+def census_anchor(codec: Codec, censuses: Mapping[str, Census]) -> Anchor:
+    """Return the census as a reference of columns, for rounds that asked for no anchor.
+
+    The noise of a code is that of the cells merged into it; their average number stands for all.
+    """
+    merged = merge_census(list(censuses.values()))
+    tables: dict[tuple[int, ...], Table] = {}
+    for d, counts in enumerate(codec.code_counts(merged)):
+        cells_per_code = len(merged.counts[d]) / len(counts)
+        tables[d,] = Table((d,), counts, merged.sigma**2 * cells_per_code)
+    return Anchor(tables, len(censuses))
 
 
 def project_to_simplex(values: Float) -> Float:
@@ -210,7 +241,8 @@ def project_to_simplex(values: Float) -> Float:
     return projected
 
 
-def _average(own: list[tuple[Float, float]]) -> tuple[Float, float]:
+def average_by_variance(own: Sequence[tuple[Float, float]]) -> tuple[Float, float]:
+    """Average estimates by the inverse of their variances; an exact one replaces all before it."""
     exact = [counts for counts, variance in own if variance == 0]
     if exact:
         return exact[-1], 0.0
@@ -219,14 +251,17 @@ def _average(own: list[tuple[Float, float]]) -> tuple[Float, float]:
     return mean / precision, 1 / precision
 
 
-def _supported(
+def supported(
     releases: Sequence[DeviceCounts], devices: Sequence[str], condition: int
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """Codes of a condition column whose counts are kept, bool [K], by device that counted it."""
+    """Return the codes of a condition whose counts are kept, bool [K], by device that counted it.
+
+    See `merge_anchors`; empty where there is nothing but noise.
+    """
     own = {
         device: table
         for device in devices
-        if (table := _one_way([r for r in releases if r.device == device], condition)) is not None
+        if (table := one_way_of([r for r in releases if r.device == device], condition)) is not None
     }
     alone = {device: _stands_out(table) for device, table in own.items()}
     if not own:
@@ -248,8 +283,8 @@ def _stands_out(table: Table) -> npt.NDArray[np.bool_]:
     return np.asarray((table.counts > 0) & (table.counts >= least))
 
 
-def _one_way(releases: Sequence[DeviceCounts], column: int) -> Table | None:
-    """All that one device's releases say about one column; None where they say nothing."""
+def one_way_of(releases: Sequence[DeviceCounts], column: int) -> Table | None:
+    """Return all that one device's releases say about one column; None where that is nothing."""
     total, precision = None, 0.0
     for release in releases:
         for columns, counts in release.tables.items():

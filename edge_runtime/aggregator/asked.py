@@ -1,8 +1,8 @@
-"""Whether a message is what its plan asked for, by its header and the names of its tensors."""
+"""Whether a message is what its plan asked for, by its header, names and shapes of its tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping
 
 from edge_runtime.messages import Header, Plan, name_of_table
 
@@ -12,15 +12,15 @@ __all__ = ["privacy_problem", "unasked"]
 _EPSILON_SLACK = 1e-6
 
 
-def unasked(header: Header, names: AbstractSet[str], plan: Plan) -> str:
+def unasked(header: Header, shapes: Mapping[str, tuple[int, ...]], plan: Plan) -> str:
     """Say in which way a summary is not what its plan asked for; empty if it is.
 
     Parameters
     ----------
     header : Header
         Of a summary.
-    names : set of str
-        Of its tensors.
+    shapes : mapping of str to tuple of int
+        Of its tensors, by name.
     plan : Plan
         The one that it answers.
     """
@@ -30,8 +30,14 @@ def unasked(header: Header, names: AbstractSet[str], plan: Plan) -> str:
     problem = ""
     match kind:
         case "anchor" if plan.anchor is not None:
-            if names != {name_of_table(table) for table in plan.anchor.tables}:
+            if set(shapes) != {name_of_table(table) for table in plan.anchor.tables}:
                 problem = "it counts other tables than its plan asks for"
+            else:
+                problem = _other(header, "holdout", plan.holdout)
+        case "moments" if plan.moments is not None:
+            asked = plan.moments
+            if shapes["moments"] != (asked.groups, asked.width):
+                problem = "its sums are not those that its plan asks for"
             else:
                 problem = _other(header, "holdout", plan.holdout)
         case "score" if plan.score is not None:

@@ -131,6 +131,9 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         At most so many tables of the first condition column and two others are asked for from the
         second round on: first those of which the pool says that they would tell most, as many as
         their noise allows. 0: none.
+    moments : {"auto", "none"}
+        Whether fleets that are asked for counts alone also sum scores and their products, over two
+        rounds at least.
     """
 
     count: int = 2
@@ -143,6 +146,7 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     score_clip: float = 60.0
     holdout: float = 0.0
     pairs: Literal["conditions", "none"] = "conditions"
+    moments: Literal["auto", "none"] = "auto"
 
 
 class TrainPlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

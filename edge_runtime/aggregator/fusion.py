@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.aggregator.anchor import Anchor, Table
+from edge_runtime.aggregator.anchor import Anchor
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.guard import Verdict, judge, paired_error
 from edge_runtime.aggregator.matching import match_pool
+from edge_runtime.aggregator.moments import Moments
 from edge_runtime.aggregator.pool import PoolRows
 from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
 from edge_runtime.aggregator.sizing import max_bins, prior_share
@@ -34,7 +35,7 @@ from edge_runtime.generator import (
 from edge_runtime.schema import Census, Codec, Schema, merge_census
 from edge_runtime.training import make_step
 
-__all__ = ["Outcome", "census_anchor", "first_generator", "next_generator"]
+__all__ = ["Outcome", "first_generator", "next_generator"]
 
 #: times that a pooled row is used where its outcome is drawn anew
 _MOST_USES = 4
@@ -87,25 +88,13 @@ def first_generator(
     return build_bundle(schema, codec, layout, weights, lineage=lineage)
 
 
-def census_anchor(codec: Codec, censuses: Mapping[str, Census]) -> Anchor:
-    """Return the census as a reference of columns, for rounds that asked for no anchor.
-
-    The noise of a code is that of the cells merged into it; their average number stands for all.
-    """
-    merged = merge_census(list(censuses.values()))
-    tables: dict[tuple[int, ...], Table] = {}
-    for d, counts in enumerate(codec.code_counts(merged)):
-        cells_per_code = len(merged.counts[d]) / len(counts)
-        tables[d,] = Table((d,), counts, merged.sigma**2 * cells_per_code)
-    return Anchor(tables, len(censuses))
-
-
 def next_generator(
     *,
     current: Bundle,
     pool: PoolRows,
     rows_of: Mapping[str, float],
     anchor: Anchor | None,
+    moments: Moments | None,
     reference: Anchor,
     round_number: int,
     config: AggregatorConfig,
@@ -127,8 +116,10 @@ def next_generator(
         Noisy count of real rows by device.
     anchor : Anchor or None
         Guides the fusion.
+    moments : Moments or None
+        How rows that are drawn from the anchor vary together.
     reference : Anchor
-        Judges the candidate: the anchor, or `census_anchor` where there is none.
+        Judges the candidate: the anchor, or `anchor.census_anchor` where there is none.
     round_number, config, privacy
         Of this round and fleet.
     should_stop, on_progress : callable
@@ -154,6 +145,7 @@ def next_generator(
         prior_share(config, list(rows_of.values())),
         cardinalities=layout.cardinalities,
         conditions=conditions,
+        moments=moments,
     )
     rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, seed=seed)
     if not len(rows.codes) or not len(rows.held_out):

@@ -148,7 +148,7 @@ class Inbox:
         acks = [self._one(message, fresh) for message in messages]
         self._catalogue.add_messages(list(fresh.values()))
         for record in fresh.values():
-            if record.kind in ("census", "anchor") and record.status == "accepted":
+            if record.kind in ("census", "anchor", "moments") and record.status == "accepted":
                 self._gate.heard(record.device)
         return acks
 
@@ -312,11 +312,11 @@ class Inbox:
     def _judge_summary(
         self, message: Incoming, header: Header, fresh: dict[str, MessageRecord]
     ) -> _Answer:
-        names = self._read_summary(message, header)
+        shapes = self._read_summary(message, header)
         suspicion = self._suspicion(header)
         plan = self._plan(header.plan_id)
         if not suspicion and plan is not None:
-            suspicion = unasked(header, names, plan)
+            suspicion = unasked(header, shapes, plan)
         if not suspicion and header.kind != "census":
             suspicion = self._gate.excluded(header.device, header.round)
         if not suspicion and (
@@ -335,20 +335,21 @@ class Inbox:
         write_durably(self._base / path, message.payload)
         return _Answer("accepted", "", 0, path)
 
-    def _read_summary(self, message: Incoming, header: Header) -> set[str]:
-        """Check a summary's body; return its tensors' names."""
+    def _read_summary(self, message: Incoming, header: Header) -> dict[str, tuple[int, ...]]:
+        """Check a summary's body; return its tensors' shapes by name."""
         if header.kind == "update":
             if self._layout is None:
                 raise ShapeError("there is no generator yet that an update could change")
             _, delta = decode_update(message.payload, layout=self._layout, limits=self._limits)
-            return set(delta._fields)
+            return {name: tensor.shape for name, tensor in delta._asdict().items()}
         codec = self._codec
         sizes = (
             census_cells(self._schema)
             if header.kind == "census" or codec is None
             else codec.cardinalities
         )
-        return set(decode_summary(message.payload, sizes=sizes, limits=self._limits)[1])
+        _, tensors = decode_summary(message.payload, sizes=sizes, limits=self._limits)
+        return {name: tensor.shape for name, tensor in tensors.items()}
 
     def _suspicion(self, header: Header) -> str:
         """Why a well-formed message must not be counted, or empty."""

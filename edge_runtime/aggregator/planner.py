@@ -14,16 +14,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+import msgspec
+
 from edge_runtime.aggregator.advice import Advice, read_advice
 from edge_runtime.aggregator.budget import Schedule, make_schedule
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.records import RoundRecord
-from edge_runtime.aggregator.sizing import anchor_share, only_counts
+from edge_runtime.aggregator.sizing import anchor_share, moment_shares, only_counts
 from edge_runtime.aggregator.strategies import find_strategy
 from edge_runtime.messages import (
     AnchorRequest,
     DeviceState,
+    MomentsRequest,
     Plan,
     RowRequest,
     ScoreRequest,
@@ -145,9 +148,12 @@ class Planner:
             config, advice.rows_of
         )
         share = min(anchor_share(config, advice.rows_of), _MOST_SHARE - rounds.score_share)
+        moments = advice.moments if measure else None
         if measure:
             share = 1.0 - rounds.score_share
-        if not census and share > 0:
+        if moments is not None:
+            anchor, moments = self._measure_together(moments, most=share)
+        elif not census and share > 0:
             anchor = AnchorRequest(share=share, tables=self._tables(advice, number))
         score = None
         if not census and rounds.score_share > 0:
@@ -177,6 +183,7 @@ class Planner:
                 averaging=train.averaging,
             ),
             anchor=anchor,
+            moments=moments,
             score=score,
             holdout=0.0 if census else rounds.holdout,
             rows=None
@@ -186,6 +193,32 @@ class Planner:
             ),
             update=UpdateRequest(clip_norm=config.fusion.update_clip) if updates else None,
         )
+
+    def _measure_together(
+        self, moments: MomentsRequest, *, most: float
+    ) -> tuple[AnchorRequest | None, MomentsRequest]:
+        """Return what a round of counts alone counts and sums, `most` of its budget together.
+
+        Means come with single columns, and with pairs of the condition and each column that has no
+        scores; products have a round to themselves.
+        """
+        replace = msgspec.structs.replace
+        if moments.order > 1:
+            return None, replace(moments, share=most)
+        given = moments.given
+        single, means = (most * share for share in moment_shares(self._config))
+        others = [d for d in range(len(self._schema.columns)) if d not in (given, *moments.columns)]
+        tables: list[tuple[int, ...]] = (
+            [(d,) for d in (given, *moments.columns)] if single > 0 else []
+        )
+        tables += [tuple(sorted((given, d))) for d in others]
+        if not tables:
+            return None, replace(moments, share=means)
+        if single == 0.0:
+            # The census told single columns well enough; pairs get as much as means do.
+            single = means = most * moment_shares(self._config)[1] / 2
+        anchor = AnchorRequest(share=single, tables=tuple(tables))
+        return anchor, replace(moments, share=means)
 
     def _tables(self, advice: Advice, number: int) -> tuple[tuple[int, ...], ...]:
         """Return what the anchor counts: every column is in at least one table.
@@ -257,6 +290,7 @@ class Planner:
             "census": plan.kind == "census",
             "batch": plan.rows is not None,
             "anchor": plan.anchor is not None,
+            "moments": plan.moments is not None,
             "score": plan.score is not None,
             "update": plan.update is not None,
         }

@@ -1,5 +1,8 @@
 """Rows drawn from the anchor alone: the outcome, and every column given the outcome.
 
+Columns with moments vary together, as a normal distribution of their scores does; the others are
+independent given the outcome.
+
 What the fleet knows before any device's generator: with few rows a device, or little budget, it
 is most of what can be known. Each column's distribution given the outcome is shrunk towards its
 distribution over all rows by as much as the counts are noisy (empirical Bayes).
@@ -14,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Anchor, Table, project_to_simplex
+from edge_runtime.aggregator.moments import Moments
 from edge_runtime.aggregator.pool import PoolRows
-from edge_runtime.kernel import fill_uniform
+from edge_runtime.kernel import fill_normal, fill_uniform
 
 __all__ = ["ANCHOR_ROWS", "prior_rows", "shares_given", "with_prior"]
 
@@ -30,11 +34,19 @@ _LOT = hashlib.sha256(b"edge-runtime lots of rows from the anchor").digest()
 #: rows drawn: enough that their own sampling error does not matter beside the counts' noise
 _LEAST_ROWS, _MOST_ROWS = 50_000, 200_000
 
+#: stream of normal numbers; columns have those of their own numbers
+_TOGETHER = 1 << 20
+
 
 def prior_rows(
-    anchor: Anchor, cardinalities: Sequence[int], conditions: Sequence[int], rows: int
+    anchor: Anchor,
+    cardinalities: Sequence[int],
+    conditions: Sequence[int],
+    rows: int,
+    *,
+    moments: Moments | None = None,
 ) -> npt.NDArray[np.int32]:
-    """Draw rows in which columns are independent given the first condition column.
+    """Draw rows from the fleet's summaries.
 
     Parameters
     ----------
@@ -46,6 +58,8 @@ def prior_rows(
         Condition columns; without any all columns are independent.
     rows : int
         How many.
+    moments : Moments, optional
+        Given the first condition column; columns that it leaves out are independent given it.
 
     Returns
     -------
@@ -60,8 +74,11 @@ def prior_rows(
         share = np.full(cardinalities[outcome], 1.0) if table is None else table.distribution
         given = _draw(share[None, :], given, stream=outcome)
         codes[:, outcome] = given
+    together = () if moments is None or moments.given != outcome else moments.columns
+    if moments is not None and together:
+        codes[:, list(together)] = _draw_together(moments, given, anchor, cardinalities)
     for column, cardinality in enumerate(cardinalities):
-        if column == outcome:
+        if column == outcome or column in together:
             continue
         shares = _shares(anchor, column, outcome, cardinality)
         at = given if len(shares) > 1 else np.zeros(rows, np.intp)
@@ -77,6 +94,7 @@ def with_prior(
     *,
     cardinalities: Sequence[int],
     conditions: Sequence[int],
+    moments: Moments | None = None,
 ) -> tuple[PoolRows, dict[str, float]]:
     """Add rows from the anchor to the pool, as if one more device had sent them.
 
@@ -90,7 +108,7 @@ def with_prior(
         Without one, or with a share of 0, nothing changes.
     share : float
         Of all weight that the added rows have, 0 to below 1.
-    cardinalities, conditions
+    cardinalities, conditions, moments
         As for `prior_rows`.
 
     Returns
@@ -101,7 +119,7 @@ def with_prior(
     if anchor is None or share <= 0:
         return pool, dict(rows_of)
     count = min(_MOST_ROWS, max(_LEAST_ROWS, len(pool.codes)))
-    codes = prior_rows(anchor, cardinalities, conditions, count)
+    codes = prior_rows(anchor, cardinalities, conditions, count, moments=moments)
     held = sum(max(0.0, rows_of.get(device, 0.0)) for device in pool.devices)
     lot = np.empty(count, np.float32)
     fill_uniform(lot, key=_LOT, stream=0)
@@ -147,6 +165,42 @@ def shares_given(table: Table, outcome: int) -> F64:
     spread = max(0.0, excess) / max(apart, 1e-9) * overall
     kept = np.divide(spread, spread + error, out=np.zeros_like(error), where=spread > 0)
     return np.stack([project_to_simplex(row) for row in overall + kept * (share - overall)])
+
+
+def _draw_together(
+    moments: Moments, given: npt.NDArray[np.intp], anchor: Anchor, cardinalities: Sequence[int]
+) -> npt.NDArray[np.int32]:
+    """Draw scores, then codes by their ranks: every column keeps its own distribution exactly.
+
+    Returns
+    -------
+    int32 [rows, d]
+    """
+    width = len(moments.columns)
+    rows = len(given)
+    normal = np.empty(rows * width, np.float32)
+    fill_normal(normal, key=_KEY, stream=_TOGETHER)
+    scores = normal.reshape(rows, width).astype(np.float64)
+    for code, (centre, covariance) in enumerate(
+        zip(moments.centres, moments.covariances, strict=True)
+    ):
+        own = given == code
+        scores[own] = centre + scores[own] @ np.linalg.cholesky(covariance).T
+    codes = np.empty((rows, width), np.int32)
+    for at, column in enumerate(moments.columns):
+        share = _shares(anchor, column, None, cardinalities[column])[0]
+        lost = share[-1] / share.sum() if column in moments.nullable else 0.0
+        present = share[:-1] if column in moments.nullable else share
+        # A row's rank decides its code: as many rows of each as the column has.
+        lasts = np.rint(np.cumsum(present / max(present.sum(), 1e-12))[:-1] * rows)
+        rank = np.empty(rows, np.intp)
+        rank[np.argsort(scores[:, at], kind="stable")] = np.arange(rows)
+        codes[:, at] = np.searchsorted(lasts, rank, side="right")
+        if lost:
+            shares = np.array([[1.0 - lost, lost]])
+            gone = _draw(shares, np.zeros(rows, np.intp), stream=column) == 1
+            codes[gone, at] = cardinalities[column] - 1
+    return codes
 
 
 def _draw(shares: F64, given: npt.NDArray[np.intp], *, stream: int) -> npt.NDArray[np.intp]:

@@ -41,7 +41,7 @@ __all__ = [
 Mode = Literal["pool", "balanced", "matched"]
 
 #: kinds of messages that can be in quarantine, and how many of them the report shows
-_QUARANTINE_KINDS = ("batch", "census", "anchor", "score", "update", "unreadable")
+_QUARANTINE_KINDS = ("batch", "census", "anchor", "moments", "score", "update", "unreadable")
 _SHOWN_REASONS = 20
 
 

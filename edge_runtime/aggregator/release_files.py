@@ -16,9 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.aggregator.anchor import Anchor
+from edge_runtime.aggregator.anchor import Anchor, census_anchor
 from edge_runtime.aggregator.drawing import condition_cells, draw_balanced, draw_weighted
-from edge_runtime.aggregator.fusion import census_anchor
 from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.pool import PoolRows
 from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
@@ -118,6 +117,7 @@ class Seen(NamedTuple):
             then.prior_share,
             cardinalities=bundle.codec.cardinalities,
             conditions=bundle.schema.conditions,
+            moments=then.moments(bundle),
         )
         if ANCHOR_ROWS in pool.devices:
             batches.append(_anchor_batch(pool))

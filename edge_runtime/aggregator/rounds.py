@@ -11,13 +11,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from edge_runtime.aggregator.advice import give_advice
+from edge_runtime.aggregator.anchor import census_anchor
 from edge_runtime.aggregator.config import AggregatorConfig
-from edge_runtime.aggregator.fusion import (
-    Outcome,
-    census_anchor,
-    first_generator,
-    next_generator,
-)
+from edge_runtime.aggregator.fusion import Outcome, first_generator, next_generator
 from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.guard.review import assess, review
 from edge_runtime.aggregator.guard.rollback import rollback
@@ -135,6 +131,7 @@ class Rounds:
             pool=workspace.pool_rows(),
             rows_of=workspace.rows_of_devices(current),
             anchor=anchor,
+            moments=workspace.moments(current),
             reference=reference,
             round_number=number,
             config=self._config,

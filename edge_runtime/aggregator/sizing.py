@@ -14,7 +14,15 @@ from edge_runtime.aggregator.budget import rho_of
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.schema import Schema
 
-__all__ = ["anchor_share", "max_bins", "merged_variance", "only_counts", "prior_share"]
+__all__ = [
+    "anchor_share",
+    "max_bins",
+    "merged_variance",
+    "moment_shares",
+    "only_counts",
+    "prior_share",
+    "product_variance",
+]
 
 _MOST_BINS, _LEAST_BINS = 32, 4
 #: a bin of one condition's rows should hold so many standard deviations of its count's noise
@@ -35,6 +43,9 @@ _LEAST_ANCHOR, _MOST_ANCHOR = 0.15, 0.9
 _LEAST_PRIOR = 0.05
 #: with this share drawn from the counts, devices need not train at all
 _ONLY_COUNTS = 0.5
+#: Of the whole budget: counts of single columns, the census's among them, and sums of scores.
+#: Products of scores get the rest.
+_SINGLE_SHARE, _MEANS_SHARE = 0.25, 0.25
 
 
 def anchor_share(config: AggregatorConfig, rows_of: Collection[float]) -> float:
@@ -142,6 +153,38 @@ def merged_variance(config: AggregatorConfig, *, tables: int, devices: int, shar
     rho = rho_of(config.privacy.limit, config.privacy.delta)
     each = rho * (1 - rounds.census_share) / rounds.count * share
     return devices * tables / (2 * each)
+
+
+def moment_shares(config: AggregatorConfig) -> tuple[float, float]:
+    """Shares of the first round's budget for counts and for sums of scores.
+
+    What they leave is there for later rounds: a plan's ceiling is one of the sum.
+    """
+    rounds = config.rounds
+    each = (1.0 - rounds.census_share) / rounds.count
+    single = max(0.0, _SINGLE_SHARE - rounds.census_share)
+    room = max(each, single + _MEANS_SHARE)
+    return single / room, _MEANS_SHARE / room
+
+
+def product_variance(config: AggregatorConfig, *, clip_norm: float) -> float:
+    """Variance of the noise in one device's sum of products of two scores, in a later round.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+        With two rounds or more.
+    clip_norm : float
+        Of centred scores.
+    """
+    if config.privacy.limit is None:
+        return 0.0
+    rounds = config.rounds
+    spent = max(rounds.census_share, _SINGLE_SHARE) + _MEANS_SHARE
+    rho = rho_of(config.privacy.limit, config.privacy.delta)
+    each = rho * (1.0 - min(spent, 0.9)) / (rounds.count - 1)
+    # Off the diagonal a number stands for sqrt(2) products.
+    return clip_norm**4 / (2.0 * each) / 2.0
 
 
 def _typical(rows_of: Collection[float]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import DeviceCounts
+from edge_runtime.aggregator.moments import DeviceMoments
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import AggregatorError, MessageError
 from edge_runtime.messages import (
     SCORE_UNITS,
     Header,
+    MomentsRequest,
     columns_of_table,
     decode_summary,
 )
@@ -24,6 +27,7 @@ __all__ = [
     "DeviceScore",
     "read_anchors",
     "read_censuses",
+    "read_moments",
     "read_scores",
 ]
 
@@ -83,6 +87,45 @@ def read_anchors(
         sigma = scale * float(header.extra["sigma"])
         anchors.append(DeviceCounts(record.device, record.round, tables, sigma))
     return anchors
+
+
+def read_moments(
+    data_dir: Path, records: Iterable[MessageRecord], requests: Mapping[str, MomentsRequest]
+) -> list[DeviceMoments]:
+    """All accepted moments, in the order of the records.
+
+    Parameters
+    ----------
+    requests : mapping of str to MomentsRequest
+        By the id of the plan that asked.
+
+    Raises
+    ------
+    AggregatorError
+        If a catalogued file is missing or damaged.
+    """
+    found = []
+    for record in records:
+        header, tensors = _read(data_dir, record, None)
+        request = requests[record.plan_id]
+        step = float(1 << int(header.extra["shift"]))
+        scale = 1.0 / (1.0 - float(header.extra.get("holdout", 0.0)))
+        # What was sent was rounded to whole steps after the noise.
+        sigma = scale * math.hypot(float(header.extra["sigma"]), step / math.sqrt(12.0))
+        if header.extra["sigma"] == 0.0:
+            sigma = 0.0
+        found.append(
+            DeviceMoments(
+                device=record.device,
+                round=record.round,
+                request=request,
+                sums=scale * step * request.unit * tensors["moments"].astype(np.float64),
+                rows=scale * step / request.row_units * tensors["rows"].astype(np.float64),
+                sigma=sigma * request.unit,
+                row_sigma=sigma / request.row_units,
+            )
+        )
+    return found
 
 
 def read_scores(data_dir: Path, records: Iterable[MessageRecord]) -> list[DeviceScore]:

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
-from edge_runtime.aggregator.anchor import Anchor, DeviceCounts, merge_anchors
+from edge_runtime.aggregator.anchor import Anchor, DeviceCounts, census_anchor, merge_anchors
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
 from edge_runtime.aggregator.files import write_durably
+from edge_runtime.aggregator.moments import (
+    DeviceMoments,
+    Means,
+    Moments,
+    merge_means,
+    merge_moments,
+)
 from edge_runtime.aggregator.pool import Pool, PoolRows
 from edge_runtime.aggregator.records import BundleRecord, MessageRecord
+from edge_runtime.aggregator.scores import variance_of
 from edge_runtime.aggregator.statement import privacy_facts
 from edge_runtime.aggregator.strategies import State
-from edge_runtime.aggregator.summaries import read_anchors, read_censuses
+from edge_runtime.aggregator.summaries import read_anchors, read_censuses, read_moments
 from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
-from edge_runtime.messages import Alarms, decode_alarms, decode_plan, encode_alarms
+from edge_runtime.messages import (
+    Alarms,
+    MomentsRequest,
+    decode_alarms,
+    decode_plan,
+    encode_alarms,
+)
 from edge_runtime.schema import Census, Codec, Schema
 
 __all__ = ["ANCHOR_SETTINGS", "Workspace", "create_workspace", "open_workspace"]
+
+_Release = TypeVar("_Release", DeviceCounts, DeviceMoments)
 
 _URL_FILE = "catalogue.url"
 
@@ -177,20 +194,67 @@ class Workspace:
         After a drift of the population a device's older releases no longer count, once it has
         made a newer one.
         """
-        releases = self.releases(bundle.codec)
+        merged = merge_anchors(
+            self._since_drift(self.releases(bundle.codec)), self.schema.conditions
+        )
+        censuses = self.censuses()
+        # Columns that no round has counted are known from the census alone.
+        return (
+            merged.filled(census_anchor(bundle.codec, censuses)) if merged and censuses else merged
+        )
+
+    def means(self, codec: Codec) -> Means | None:
+        """Return the fleet's merged sums of scores; None before the first."""
+        sums = self._since_drift(self._moments())
+        return merge_means(sums, self._since_drift(self.releases(codec)))
+
+    def moments(self, bundle: Bundle) -> Moments | None:
+        """Return the fleet's merged moments; None before the first."""
+        sums = self._since_drift(self._moments())
+        if not sums:
+            return None
+        variances = self.score_variances(bundle, sums[-1].request)
+        nullable = [d for d in variances if self.schema.columns[d].nullable]
+        counts = self._since_drift(self.releases(bundle.codec))
+        return merge_moments(sums, counts, variances, nullable=nullable)
+
+    def score_variances(self, bundle: Bundle, request: MomentsRequest) -> dict[int, float]:
+        """Return the variance of each column's scores over all rows, as single counts have it."""
+        anchor = self.anchor(bundle)
+        variances = {}
+        for column, scores in zip(request.columns, request.scores, strict=True):
+            table = anchor.one_way(column) if anchor is not None else None
+            # normal scores have a variance of 1, where nothing else is known
+            variances[column] = (
+                1.0 if table is None else variance_of(table.distribution, np.array(scores))
+            )
+        return variances
+
+    def releases(self, codec: Codec) -> list[DeviceCounts]:
+        """Return everything counted under this codec, in the order of the rounds.
+
+        The rows of conditions that came with moments are among it.
+        """
+        records = self.catalogue.messages(kind="anchor")
+        counts = read_anchors(self.data_dir, records, codec.cardinalities)
+        counts += [r.counts for r in self._moments() if r.counts is not None]
+        return sorted(counts, key=lambda release: release.round)
+
+    def _moments(self) -> list[DeviceMoments]:
+        records = self.catalogue.messages(kind="moments")
+        if not records:
+            return []
+        plans = [decode_plan(record.plan.encode()) for record in self.catalogue.rounds()]
+        asked = {plan.id: plan.moments for plan in plans if plan.moments is not None}
+        return read_moments(self.data_dir, records, asked)
+
+    def _since_drift(self, releases: Sequence[_Release]) -> list[_Release]:
+        """Leave out what devices said before the population drifted, if they spoke after it."""
         latest = max((r.round for r in releases), default=0)
         # A catalogue of an earlier time must not know of a drift that came after it.
         since = max((d for d in self._drifts() if d <= latest), default=0)
         moved = {r.device for r in releases if r.round >= since}
-        return merge_anchors(
-            [r for r in releases if r.device not in moved or r.round >= since],
-            self.schema.conditions,
-        )
-
-    def releases(self, codec: Codec) -> list[DeviceCounts]:
-        """Return every accepted anchor, in the order of the rounds."""
-        records = self.catalogue.messages(kind="anchor")
-        return read_anchors(self.data_dir, records, codec.cardinalities)
+        return [r for r in releases if r.device not in moved or r.round >= since]
 
     def rows_of_devices(self, bundle: Bundle) -> dict[str, float]:
         """Noisy counts of real rows by device, from the census or else from the anchor."""

@@ -67,7 +67,7 @@ class Bench:
         self,
         *,
         plan: Plan,
-        kind: Literal["batch", "census", "anchor", "score", "update"],
+        kind: Literal["batch", "census", "anchor", "moments", "score", "update"],
         privacy: PrivacyStatement,
         codec_digest: str = "",
         part: int = 1,

@@ -1,4 +1,4 @@
-"""What every plan about a bundle begins with, and all of a measure plan: score and anchor."""
+"""What every plan about a bundle begins with, and all of a measure plan: score and summaries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.holdout import held_out
 from edge_runtime.device.intake import Intake
 from edge_runtime.device.memory import give_back
+from edge_runtime.device.moments import check_moments, release_moments
 from edge_runtime.device.score import release_score
 from edge_runtime.device.update import check_update
 from edge_runtime.errors import PlanError
@@ -72,17 +73,20 @@ def prepare(bench: Bench, plan: Plan, schema: Schema) -> Prepared | Outcome:
 
 
 def measure(bench: Bench, plan: Plan, prepared: Prepared, schema: Schema) -> int:
-    """Score and count as the plan asks; return the last part of the store that was read."""
+    """Score, count and sum as the plan asks; return the last part of the store that was read."""
     bundle = prepared.bundle
     codes, last_part = prepared.intake.codes(bundle.codec)
     held = held_out(bench.store, len(codes), plan.holdout)
     if plan.score is not None:
         bench.plans.mark(plan.id, "running")
         release_score(bench, plan, plan.score, codes=codes[held], bundle=bundle, schema=schema)
+    counted = codes[~held] if held.any() else codes
     if plan.anchor is not None:
         bench.plans.mark(plan.id, "running")
-        counted = codes[~held] if held.any() else codes
         release_anchor(bench, plan, plan.anchor, codes=counted, codec=bundle.codec, schema=schema)
+    if plan.moments is not None:
+        bench.plans.mark(plan.id, "running")
+        release_moments(bench, plan, plan.moments, codes=counted, codec=bundle.codec, schema=schema)
     give_back()
     return last_part
 
@@ -91,6 +95,8 @@ def _check_fit(plan: Plan, bundle: Bundle) -> None:
     cardinalities = bundle.codec.cardinalities
     if plan.anchor is not None:
         check_tables(plan.anchor.tables, cardinalities)
+    if plan.moments is not None:
+        check_moments(plan.moments, cardinalities)
     if plan.update is not None:
         check_update(bundle.layout)
     if plan.rows is None or not plan.rows.wish:

@@ -34,7 +34,7 @@ __all__ = ["STORE_FILE", "PlanRunner", "Worker"]
 _LOG = logging.getLogger(__name__)
 
 #: what a plan may have paid for already; then it is finished, whatever the limits say now
-_PARTS = ("census", "score", "anchor", "training")
+_PARTS = ("census", "score", "anchor", "moments", "training")
 
 STORE_FILE = "device.sqlite"
 

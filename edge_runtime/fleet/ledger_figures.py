@@ -39,7 +39,7 @@ def fleet_figures(
     told = status(data_dir)
     catalogue = Catalogue(default_catalogue_url(data_dir), create=False)
     try:
-        kinds = ("census", "anchor", "score", "update", "batch")
+        kinds = ("census", "anchor", "moments", "score", "update", "batch")
         accepted = [record for kind in kinds for record in catalogue.messages(kind=kind)]
     finally:
         catalogue.close()

@@ -15,6 +15,7 @@ from edge_runtime.messages.fields import FORMAT_VERSION, check_id, new_id
 from edge_runtime.messages.header import Header, PrivacyStatement, decode_header, encode_header
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
 from edge_runtime.messages.link import Link
+from edge_runtime.messages.moments import MOMENT_UNITS, MomentsRequest, products
 from edge_runtime.messages.plan import (
     AnchorRequest,
     Plan,
@@ -49,6 +50,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "FORMAT_VERSION",
     "METADATA_KEY",
+    "MOMENT_UNITS",
     "SCORE_UNITS",
     "Ack",
     "Address",
@@ -61,6 +63,7 @@ __all__ = [
     "Header",
     "Limits",
     "Link",
+    "MomentsRequest",
     "Plan",
     "PrivacyStatement",
     "PublishHandle",
@@ -94,5 +97,6 @@ __all__ = [
     "new_id",
     "peek_batch",
     "peek_summary",
+    "products",
     "update_norm",
 ]

@@ -64,7 +64,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         uuid4 of this message; what the aggregator deduplicates by.
     sequence : int
         Counts a device's messages, from 0, over its whole life.
-    kind : {"batch", "census", "anchor", "score", "update"}
+    kind : {"batch", "census", "anchor", "moments", "score", "update"}
         What the body holds.
     schema_digest : str
         SHA-256 of the schema that the rows follow.
@@ -94,7 +94,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: Id
     id: MessageId
     sequence: Count
-    kind: Literal["batch", "census", "anchor", "score", "update"]
+    kind: Literal["batch", "census", "anchor", "moments", "score", "update"]
     schema_digest: Digest
     codec_digest: OptionalDigest = ""
     bundle_digest: OptionalDigest = ""

@@ -20,6 +20,7 @@ from edge_runtime.messages.fields import (
     encode_json,
 )
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
+from edge_runtime.messages.moments import MomentsRequest
 
 __all__ = [
     "AnchorRequest",
@@ -162,8 +163,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     round : int
         0 for the census, then from 1.
     kind : {"census", "measure", "train"}
-        Census: release noisy histograms. Measure: release the anchor or score the bundle, or both.
-        Train: train from the bundle and send rows; anchor, score and update where asked.
+        Census: release noisy histograms. Measure: release the anchor or moments, or score the
+        bundle. Train: train from the bundle and send rows; the others and an update where asked.
     schema_digest : str
         The schema the plan is about.
     bundle_digest : str or None
@@ -180,11 +181,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     census_sigma : float or None
         Standard deviation of the noise per cell that every device should use, where the
         aggregator prescribes it; None lets the device derive it from `epsilon_after`.
-    train, anchor, rows, score, update : request or None
+    train, anchor, moments, rows, score, update : request or None
         What a train or measure plan asks for.
     holdout : float
-        Share of a device's rows that take part in nothing but scoring: neither in the anchor nor
-        in training. The device draws them once; the same rows for ever.
+        Share of a device's rows that take part in nothing but scoring: neither in counts and
+        sums nor in training. The device draws them once; the same rows for ever.
     """
 
     version: int = FORMAT_VERSION
@@ -201,6 +202,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     census_sigma: Annotated[float, Meta(ge=0.0)] | None = None
     train: TrainRequest | None = None
     anchor: AnchorRequest | None = None
+    moments: MomentsRequest | None = None
     rows: RowRequest | None = None
     score: ScoreRequest | None = None
     update: UpdateRequest | None = None
@@ -208,25 +210,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         training = (self.train, self.rows)
-        measuring = (self.anchor, self.score)
+        measuring = (self.anchor, self.moments, self.score)
         if self.kind == "train" and None in (self.bundle_digest, *training):
             raise RangeError("plan: kind 'train' needs bundle_digest, train and rows")
         if self.kind == "measure" and (
             self.bundle_digest is None
-            or measuring == (None, None)
+            or measuring == (None, None, None)
             or (*training, self.update) != (None, None, None)
         ):
             raise RangeError(
-                "plan: kind 'measure' needs bundle_digest and anchor or score, and has no train, "
-                "rows or update"
+                "plan: kind 'measure' needs bundle_digest and anchor, moments or score, and has no "
+                "train, rows or update"
             )
         if self.kind == "census" and (
             any(p is not None for p in (self.bundle_digest, *training, *measuring, self.update))
             or self.holdout > 0.0
         ):
             raise RangeError(
-                "plan: kind 'census' has no bundle_digest, train, anchor, rows, score, update or "
-                "holdout"
+                "plan: kind 'census' has no bundle_digest, train, anchor, moments, rows, score, "
+                "update or holdout"
             )
         if self.score is not None and self.holdout == 0.0:
             raise RangeError("plan: a score needs held-out rows, and holdout is 0")
@@ -234,7 +236,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         most = 1.0 + _SHARE_SLACK if self.kind == "measure" else 1.0 - _SHARE_SLACK
         if shares > most:
             raise RangeError(
-                f"plan: anchor and score take {shares:g} of the budget"
+                f"plan: anchor, moments and score take {shares:g} of the budget"
                 + ("" if self.kind == "measure" else "; nothing is left for training")
             )
 

@@ -11,9 +11,15 @@ anchor `table.<a>.<b>`     noisy counts of pairs of codes, a < b; so on up to fo
 score  `score`             noisy sum of clipped losses and of rows, in 1/1024       [2]
 ====== =================== ======================================================== ==========
 
+A summary of kind `moments` holds `moments`, noisy sums by group in the units of its plan's
+`MomentsRequest`, [groups, width], and `rows`, the noisy number of rows by group, [groups]. After
+the noise was added both were divided by `2 ** extra["shift"]` and rounded: low digits that are
+noise alone are not sent.
+
 All are int64 and may be negative; `header.extra["sigma"]` is the standard deviation of the noise
-per number. A score's loss of a row is its negative log-likelihood in units of `extra["clip_nats"]`,
-at most 1. The remaining kind, a weight update, is in `edge_runtime.messages.update`.
+per number, in a summary of moments before the division. A score's loss of a row is its negative
+log-likelihood in units of `extra["clip_nats"]`, at most 1. The remaining kind, a weight update, is
+in `edge_runtime.messages.update`.
 """
 
 from __future__ import annotations
@@ -48,10 +54,13 @@ _COLUMN = r"\.(?:0|[1-9][0-9]{0,4})"
 _NAMES = {
     "census": re.compile(rf"\Acensus{_COLUMN}\Z"),
     "anchor": re.compile(rf"\Atable(?:{_COLUMN}){{1,4}}\Z"),
+    "moments": re.compile(r"\A(?:moments|rows)\Z"),
     "score": re.compile(r"\Ascore\Z"),
 }
 # Sums over any fleet stay exact in float64 and far from the ends of int64.
 _LARGEST = 2**48
+#: noise of more bits than this would drown any fleet
+_SHIFTS = range(41)
 
 
 def name_of_table(columns: Sequence[int]) -> str:
@@ -75,8 +84,8 @@ def encode_summary(
     Parameters
     ----------
     header : Header
-        Of kind `census`, `anchor` or `score`, with `extra["sigma"]`; a score's also with
-        `extra["clip_nats"]`.
+        Of kind `census`, `anchor`, `moments` or `score`, with `extra["sigma"]`; a score's also
+        with `extra["clip_nats"]`, that of moments with `extra["shift"]`.
     tensors : mapping of str to ndarray of int64
         As in the table above; a census has every column.
     limits : Limits
@@ -109,7 +118,7 @@ def decode_summary(
     Returns
     -------
     header : Header
-        Of kind `census`, `anchor` or `score`.
+        Of kind `census`, `anchor`, `moments` or `score`.
     tensors : dict of str to ndarray of int64
         As in the table above.
 
@@ -134,6 +143,8 @@ def _check(
     _check_number(header, "sigma", least=0.0)
     if header.kind == "score":
         _check_number(header, "clip_nats", least=math.ulp(0.0))
+    if header.kind == "moments" and header.extra.get("shift") not in _SHIFTS:
+        raise RangeError(f"summary: extra['shift'] is {header.extra.get('shift')!r}")
     if len(tensors) > limits.tensors:
         raise SizeError(f"summary: {len(tensors)} tensors, at most {limits.tensors} are accepted")
     cells = sum(tensor.size for tensor in tensors.values())
@@ -147,6 +158,10 @@ def _check(
         _check_values(name, tensor)
     if header.kind == "score":
         _check_shape("score", tensors["score"], (2,))
+    elif header.kind == "moments":
+        if set(tensors) != {"moments", "rows"} or tensors["moments"].ndim != 2:
+            raise ShapeError("summary: moments are `moments` in two dimensions, and `rows`")
+        _check_shape("rows", tensors["rows"], tensors["moments"].shape[:1])
     else:
         _check_columns(header.kind, tensors, sizes)
 

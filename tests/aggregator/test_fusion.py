@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.aggregator.anchor import Anchor, Table
+from edge_runtime.aggregator.anchor import Anchor, Table, census_anchor
 from edge_runtime.aggregator.config import FusionSettings, GuardSettings
 from edge_runtime.aggregator.fusion import (
     Outcome,
-    census_anchor,
     first_generator,
     next_generator,
 )
@@ -40,6 +39,7 @@ def _fuse(kit: Kit, bundle: Bundle, *, seconds: float = 30.0) -> Outcome:
         pool=workspace.pool_rows(),
         rows_of=workspace.rows_of_devices(bundle),
         anchor=anchor,
+        moments=None,
         reference=anchor or census_anchor(bundle.codec, workspace.censuses()),
         round_number=1,
         config=kit.config,

@@ -95,11 +95,9 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
             release_rows=20_000 if small else 200_000,
         )
     return Choice(
-        # Fleets of small devices send counts alone, all at once.
-        rounds=1 if small else 2,
-        # Bins and knots of measured columns come from the census; codes need none.
-        # They are the noisier, the smaller the budget.
-        census_share=0.3 * math.sqrt(8.0 / epsilon) if small and _measured(task) else 0.05,
+        rounds=2,
+        # Fleets of small devices send counts and sums alone; single columns come from the census.
+        census_share=0.25 if small else 0.05,
         steps=200,
         batch=256,
         clip_norm=1.0,
