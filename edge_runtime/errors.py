@@ -11,6 +11,7 @@ __all__ = [
     "AggregatorError",
     "BudgetError",
     "BundleError",
+    "CatalogueError",
     "CodecError",
     "ConfigError",
     "DataError",
@@ -220,6 +221,10 @@ class StoreError(EdgeRuntimeError):
 
 class AggregatorError(EdgeRuntimeError):
     """The aggregator cannot carry on, and says what an operator can do."""
+
+
+class CatalogueError(AggregatorError):
+    """The aggregator's database does not answer now: it is away, locked, or its disk is full."""
 
 
 class EvaluationError(EdgeRuntimeError):
