@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 import sqlalchemy as sa
 
-from edge_runtime.aggregator.catalogue_tables import VERSION
+from edge_runtime.aggregator.catalogue_tables import UPGRADED, VERSION
 from edge_runtime.aggregator.catalogue_tables import bundles as _bundles
 from edge_runtime.aggregator.catalogue_tables import devices as _devices
 from edge_runtime.aggregator.catalogue_tables import messages as _messages
@@ -62,9 +62,14 @@ class Catalogue:
         if version is None and create:
             self.remember("version", VERSION)
         elif version != VERSION:
+            hint = (
+                "start the aggregator once with this release, which brings it up to date"
+                if version == UPGRADED
+                else "use the release that wrote it, or a new data directory"
+            )
             raise AggregatorError(
-                f"the catalogue has version {version}, this release reads {VERSION}; "
-                "use the release that wrote it, or a new data directory"
+                f"the catalogue {self.name} has version {version}, this release reads {VERSION}; "
+                + hint
             )
 
     @property

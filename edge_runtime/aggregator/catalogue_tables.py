@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = ["VERSION", "bundles", "devices", "messages", "metadata", "rounds", "settings"]
+__all__ = [
+    "UPGRADED",
+    "VERSION",
+    "bundles",
+    "devices",
+    "messages",
+    "metadata",
+    "rounds",
+    "settings",
+]
 
 #: of the tables, and of what the files hold that they name
 VERSION = "2"
+#: the version that `migration` brings up to this one
+UPGRADED = "1"
 
 metadata = sa.MetaData()
 

@@ -14,6 +14,7 @@ from edge_runtime.aggregator.anchor import Anchor, DeviceCounts, merge_anchors
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
 from edge_runtime.aggregator.files import write_durably
+from edge_runtime.aggregator.migration import bring_up_to_date
 from edge_runtime.aggregator.pool import Pool, PoolRows
 from edge_runtime.aggregator.records import BundleRecord, MessageRecord
 from edge_runtime.aggregator.statement import privacy_facts
@@ -272,7 +273,7 @@ class Workspace:
 
 
 def create_workspace(config: AggregatorConfig) -> Workspace:
-    """Open the configured data directory, creating what is missing.
+    """Open the configured data directory, creating what is missing and upgrading what is old.
 
     Raises
     ------
@@ -289,6 +290,7 @@ def create_workspace(config: AggregatorConfig) -> Workspace:
         pointer = config.data_dir / _URL_FILE
         pointer.touch(mode=0o600)
         pointer.write_text(config.data.catalogue, encoding="utf-8")
+    bring_up_to_date(config.catalogue_url, config.data_dir)
     catalogue = Catalogue(config.catalogue_url)
     private = "no" if config.privacy.limit is None else "yes"
     for key, value, what in (
