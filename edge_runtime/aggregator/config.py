@@ -315,7 +315,7 @@ def load_config(path: str | Path) -> AggregatorConfig:
     try:
         config = msgspec.convert(raw, AggregatorConfig)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError.invalid(path, error, hint=f"python -m pydoc {__name__}") from error
     base = path.parent
     config = msgspec.structs.replace(
         config,

@@ -42,6 +42,12 @@ def test_help_shows_an_example(names: list[str], run: Run) -> None:
     assert f"edge-runtime {names[0]}" in outcome.out.split("Example:")[1]
 
 
+@pytest.mark.parametrize("names", [[], ["aggregator"], ["bundle"], ["device"], ["schema"]])
+def test_no_verb_is_described_by_half_a_sentence(names: list[str], run: Run) -> None:
+    listed = run(*names, "--help").out.split("Commands:")[1].split("Example:")[0]
+    assert "..." not in listed
+
+
 def test_top_level(run: Run) -> None:
     assert "schema" in run("--help").out
     assert run("--version").out.startswith("edge-runtime, version 0.")
