@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from edge_runtime.aggregator.catalogue import Catalogue
+from edge_runtime.aggregator.files import hold_directory
 from edge_runtime.aggregator.release_book import ReleaseBook
 from edge_runtime.aggregator.rounds import Rounds
 from edge_runtime.aggregator.workspace import Workspace, create_workspace, open_workspace
@@ -98,3 +99,11 @@ def test_a_failing_catalogue_closes_no_round(kit: Kit) -> None:
     rounds.without(1, AggregatorError("too few rows"), now_unix_s=2000.0)
     assert rounds.catalogue.rounds()[-1].status == "closed"
     rounds.close()
+
+
+def test_a_directory_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AggregatorError, match=r"file/data cannot be written to.*data\.dir"):
+        hold_directory(tmp_path / "file" / "data")
+    with hold_directory(tmp_path / "data"), pytest.raises(AggregatorError, match="in use"):
+        hold_directory(tmp_path / "data")
