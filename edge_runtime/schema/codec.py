@@ -12,11 +12,11 @@ from edge_runtime.errors import CodecError, RangeError, ShapeError
 from edge_runtime.schema import codec_file
 from edge_runtime.schema.census import Census, clean_census, label_codes
 from edge_runtime.schema.coded import Coded
+from edge_runtime.schema.condition import code_of_value
 from edge_runtime.schema.grid import grid_of
 from edge_runtime.schema.numeric import NumericBins, bins_from_cells, bins_from_rows
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
-from edge_runtime.schema.values import Place, typed_column
 
 __all__ = ["Codec", "Encoded", "decode_streams"]
 
@@ -335,20 +335,7 @@ class Codec:
             A numeric value outside the bounds: a condition is not silently bent.
         """
         column = self.schema.columns[column_index]
-        if column.other and value == column.labels[-1]:
-            return len(column.labels) - 1
-        values, missing = typed_column(column, [value], place=Place("<condition>", 1))
-        if column.numeric:
-            codes, clamped = self.bins[column.name].encode(values.astype(np.float64), missing)
-            if clamped:
-                raise RangeError(
-                    f"{value!r} lies outside the bounds {column.low} .. {column.high} of column "
-                    f"{column.name!r}"
-                )
-            return int(codes[0])
-        single = Schema(name="condition", columns=(column,))
-        table = Table(schema=single, columns={column.name: values})
-        return int(label_codes(column, table)[0][0])
+        return code_of_value(column, value, self.bins.get(column.name))
 
     def to_json(self) -> bytes:
         """Canonical JSON with the schema inside.
