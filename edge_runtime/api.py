@@ -7,10 +7,7 @@ Everything a single machine needs in four verbs; a fleet does the same through `
 from __future__ import annotations
 
 import hashlib
-import math
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,60 +18,22 @@ from edge_runtime.errors import SamplingError, SchemaError
 from edge_runtime.generator import (
     Bundle,
     Engine,
-    Layout,
     Lineage,
-    Weights,
     build_bundle,
-    initial_weights,
     open_engine,
     sample_codes,
     sample_table,
 )
-from edge_runtime.kernel import PrivacyNoise
-from edge_runtime.privacy import (
-    Ledger,
-    calibrate_counts,
-    rdp_gaussian,
-    release_counts,
-    round_sigma,
-)
-from edge_runtime.schema import (
-    Census,
-    Codec,
-    Schema,
-    Table,
-    census_counts,
-    infer_schema,
-    read_table,
-)
+from edge_runtime.schema import Schema, Table, infer_schema, read_table
 from edge_runtime.schema.sources import Source
-from edge_runtime.training import (
-    TrainSettings,
-    calibrate_settings,
-    make_step,
-    release_cost,
-    train,
-    train_private,
-)
+from edge_runtime.training.one_table import Tell, fit_open, fit_private
 
 __all__ = ["Generator"]
 
-#: Share of the budget (in Renyi divergence) for the noisy histograms behind the bins.
-CENSUS_SHARE = 0.1
 #: Rows drawn between two decodings: the codes of one block stay in the cache.
 BLOCK_ROWS = 65_536
 #: Rejection sampling gives up once this many rows were drawn per row asked for.
 MAX_DRAWS_PER_ROW = 1_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fitted:
-    codec: Codec
-    layout: Layout
-    weights: Weights
-    rows: float
-    privacy: dict[str, Any]
-    metrics: dict[str, Any]
 
 
 class Generator:
@@ -128,7 +87,7 @@ class Generator:
         epochs: int = 30,
         seed: int = 0,
         engine: str = "auto",
-        on_progress: Callable[[str, float], None] | None = None,
+        on_progress: Tell | None = None,
     ) -> Generator:
         """Learn a generator from one table.
 
@@ -172,9 +131,9 @@ class Generator:
             schema = infer_schema(frame)[0]
         table = read_table(frame, schema)
         if epsilon is None:
-            fitted = _fit_open(table, schema, hidden=hidden, epochs=epochs, seed=seed, tell=tell)
+            fitted = fit_open(table, schema, hidden=hidden, epochs=epochs, seed=seed, tell=tell)
         else:
-            fitted = _fit_private(
+            fitted = fit_private(
                 table,
                 schema,
                 hidden=hidden,
@@ -311,137 +270,3 @@ def _repeated(clamp: Mapping[int, int], rows: int) -> dict[int, NDArray[np.int32
 
 def _silent(_phase: str, _share: float) -> None:
     """Stand in for a progress callback."""
-
-
-def _fit_open(
-    table: Table,
-    schema: Schema,
-    *,
-    hidden: int,
-    epochs: int,
-    seed: int,
-    tell: Callable[[str, float], None],
-) -> _Fitted:
-    codec = Codec.fit(table, schema)
-    codes = codec.encode(table).codes
-    layout = Layout(codec.cardinalities, hidden)
-    counts = [
-        np.bincount(column, minlength=k)
-        for column, k in zip(codes.T, codec.cardinalities, strict=True)
-    ]
-    order = np.random.default_rng(seed).permutation(len(codes))
-    held = order[: min(len(order) // 10, 5_000)]
-    weights, history = train(
-        initial_weights(layout, seed=seed, marginals=[c.astype(np.float64) for c in counts]),
-        np.ascontiguousarray(codes[order[len(held) :]]),
-        layout=layout,
-        epochs=epochs,
-        validation=np.ascontiguousarray(codes[held]) if len(held) else None,
-        seed=seed,
-        on_progress=lambda step, steps: tell("training", step / steps),
-    )
-    best = history.epochs[history.best_epoch - 1]
-    return _Fitted(
-        codec=codec,
-        layout=layout,
-        weights=weights,
-        rows=float(len(codes)),
-        privacy={"epsilon": None, "delta": None, "unit": schema.privacy_unit},
-        metrics={} if best.validation is None else {"validation_nll": best.validation},
-    )
-
-
-def _fit_private(
-    table: Table,
-    schema: Schema,
-    *,
-    hidden: int,
-    epochs: int,
-    seed: int,
-    tell: Callable[[str, float], None],
-    epsilon: float,
-    delta: float,
-) -> _Fitted:
-    noise = PrivacyNoise()
-    ledger = Ledger(sqlite3.connect(":memory:"), epsilon_limit=epsilon, delta=delta)
-    census = _census(table, schema, ledger=ledger, noise=noise, epsilon=epsilon, delta=delta)
-    codec = Codec.from_census(schema, census)
-    layout = Layout(codec.cardinalities, hidden)
-    # A twentieth of the rows averages the noise out well; more than 512 rows only cost time.
-    batch = int(np.clip(census.rows / 20, 64, 512))
-    steps = int(np.clip(min(epochs, 20) * census.rows / batch, 200, 2_000))
-    settings = calibrate_settings(
-        TrainSettings(
-            steps=steps,
-            expected_batch=batch,
-            clip_norm=1.0,
-            learning_rate=1e-2,
-            noise_multiplier=1.0,
-        ),
-        rows_public=census.rows,
-        parameters=layout.parameters,
-        spent=ledger.rdp_spent(),
-        epsilon=epsilon,
-        delta=delta,
-    )
-    entry = ledger.spend(
-        key="train",
-        what="training",
-        rdp=release_cost(settings, census.rows, layout.parameters),
-        details={"steps": steps},
-    )
-    weights = train_private(
-        initial_weights(layout, seed=seed, marginals=codec.code_counts(census)),
-        codec.encode(table).codes,
-        layout=layout,
-        settings=settings,
-        rows_public=census.rows,
-        entry=entry,
-        noise=noise,
-        step=make_step(layout),
-        on_progress=lambda step, steps: tell("training", step / steps),
-    )
-    assert weights is not None, "nothing stops this run early"
-    return _Fitted(
-        codec=codec,
-        layout=layout,
-        weights=weights,
-        rows=census.rows,
-        privacy={
-            "epsilon": ledger.epsilon_spent(),
-            "delta": delta,
-            "unit": schema.privacy_unit,
-        },
-        metrics={},
-    )
-
-
-def _census(
-    table: Table,
-    schema: Schema,
-    *,
-    ledger: Ledger,
-    noise: PrivacyNoise,
-    epsilon: float,
-    delta: float,
-) -> Census:
-    width = len(schema.columns)
-    sigma = round_sigma(
-        calibrate_counts(
-            epsilon=epsilon, delta=delta, sensitivity_squared=width, share=CENSUS_SHARE
-        )
-    )
-    entry = ledger.spend(
-        key="census",
-        what="histograms of every column",
-        rdp=rdp_gaussian(float(sigma) / math.sqrt(width)),
-        details={"sigma": str(sigma)},
-    )
-    noisy = release_counts(
-        entry,
-        {str(column): cells for column, cells in enumerate(census_counts(table, schema))},
-        sensitivity_squared=width,
-        sigma=sigma,
-        noise=noise,
-    )
-    return Census.of([noisy[str(column)] for column in range(width)], sigma=float(sigma))

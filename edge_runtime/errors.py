@@ -7,10 +7,13 @@ the command line prints them without a traceback, and the device agent logs only
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "AggregatorError",
     "BudgetError",
     "BundleError",
+    "CatalogueError",
     "CodecError",
     "ConfigError",
     "DataError",
@@ -52,6 +55,31 @@ class ConfigError(EdgeRuntimeError):
     """A configuration file or option is missing, malformed or contradictory."""
 
     exit_code = 2
+
+    @classmethod
+    def invalid(cls, file: object, problem: Exception, *, hint: str) -> ConfigError:
+        """Say what a validator found in a file in the words of who wrote the file.
+
+        Parameters
+        ----------
+        file : object
+            Its path.
+        problem : Exception
+            A `msgspec.ValidationError`: a sentence, and the place as a JSON path.
+        hint : str
+            Where to read what is allowed.
+        """
+        text, _, place = str(problem).partition(" - at `$")
+        section = place.rstrip("`").lstrip(".")
+        found = re.fullmatch(r"Object (contains unknown|missing required) field `(.+)`", text)
+        if found is None:
+            name = section or "the file"
+            words = f"{name}: {text[:1].lower()}{text[1:]}".replace("`", "")
+        else:
+            name = f"{section}.{found[2]}" if section else found[2]
+            unknown = "is no setting of this release: misspelt, or of another version"
+            words = f"{name} {'is missing' if found[1].startswith('missing') else unknown}"
+        return cls(f"{file}: {words} (what is allowed: {hint})")
 
 
 class MissingExtraError(EdgeRuntimeError):
@@ -220,6 +248,10 @@ class StoreError(EdgeRuntimeError):
 
 class AggregatorError(EdgeRuntimeError):
     """The aggregator cannot carry on, and says what an operator can do."""
+
+
+class CatalogueError(AggregatorError):
+    """The aggregator's database does not answer now: it is away, locked, or its disk is full."""
 
 
 class EvaluationError(EdgeRuntimeError):

@@ -69,8 +69,7 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_advice(catalogue: Catalogue) -> Advice:
     """Return the latest advice; an empty one before the first fusion."""
-    stored = catalogue.setting(_KEY)
-    return Advice() if stored is None else msgspec.json.decode(stored, type=Advice)
+    return catalogue.stored(_KEY, Advice) or Advice()
 
 
 def give_advice(workspace: Workspace, bundle: Bundle, config: AggregatorConfig) -> Advice:

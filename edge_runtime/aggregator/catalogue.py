@@ -9,10 +9,19 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 
+from edge_runtime.aggregator.catalogue_tables import UPGRADED, VERSION
+from edge_runtime.aggregator.catalogue_tables import bundles as _bundles
+from edge_runtime.aggregator.catalogue_tables import devices as _devices
+from edge_runtime.aggregator.catalogue_tables import messages as _messages
+from edge_runtime.aggregator.catalogue_tables import metadata as _metadata
+from edge_runtime.aggregator.catalogue_tables import rounds as _rounds
+from edge_runtime.aggregator.catalogue_tables import settings as _settings
+from edge_runtime.aggregator.database import name_of, open_database
 from edge_runtime.aggregator.records import (
     BundleRecord,
     DeviceTotals,
@@ -23,75 +32,7 @@ from edge_runtime.errors import AggregatorError
 
 __all__ = ["Catalogue", "utc_now"]
 
-_VERSION = "2"
-
-_metadata = sa.MetaData()
-
-_settings = sa.Table(
-    "settings",
-    _metadata,
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-
-_messages = sa.Table(
-    "messages",
-    _metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("device", sa.String(63), nullable=False, index=True),
-    sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-    sa.Column("round", sa.Integer, nullable=False, index=True),
-    sa.Column("plan_id", sa.String(32), nullable=False),
-    sa.Column("part", sa.Integer, nullable=False),
-    sa.Column("parts", sa.Integer, nullable=False),
-    sa.Column("depth", sa.Integer, nullable=False),
-    sa.Column("bundle_digest", sa.String(64), nullable=False),
-    sa.Column("rows", sa.BigInteger, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("epsilon", sa.Float, nullable=True),
-    sa.Column("received_at", sa.String(40), nullable=False),
-)
-
-_rounds = sa.Table(
-    "rounds",
-    _metadata,
-    sa.Column("round", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("plan_id", sa.String(64), nullable=False),
-    sa.Column("plan", sa.Text, nullable=False),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("started_unix_s", sa.Float, nullable=False),
-    sa.Column("ended_unix_s", sa.Float, nullable=True),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-)
-
-_bundles = sa.Table(
-    "bundles",
-    _metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("digest", sa.String(64), nullable=False, index=True),
-    sa.Column("round", sa.Integer, nullable=False),
-    sa.Column("depth", sa.Integer, nullable=False),
-    sa.Column("parent", sa.String(64), nullable=True),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("reason", sa.Text, nullable=False, default=""),
-    sa.Column("metrics", sa.JSON, nullable=False),
-    sa.Column("path", sa.Text, nullable=False),
-    sa.Column("created_at", sa.String(40), nullable=False),
-)
-
-_devices = sa.Table(
-    "devices",
-    _metadata,
-    sa.Column("device", sa.String(63), primary_key=True),
-    sa.Column("state", sa.JSON, nullable=False),
-    sa.Column("seen_at", sa.String(40), nullable=False),
-)
+_T = TypeVar("_T")
 
 
 def utc_now() -> str:
@@ -116,30 +57,30 @@ class Catalogue:
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        try:
-            self._engine = sa.create_engine(url, connect_args=_connect_args(url))
-            if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            if create:
-                _metadata.create_all(self._engine)
-            version = self.setting("version")
-        except (sa.exc.SQLAlchemyError, ImportError) as error:
-            shown = sa.engine.make_url(url).render_as_string() if "://" in url else url
-            raise AggregatorError(
-                f"the catalogue {shown} cannot be opened: {error}; check [data] in aggregator.toml"
-            ) from error
+        self._engine = open_database(url, tables=_metadata, create=create)
+        version = self.setting("version")
         if version is None and create:
-            self.remember("version", _VERSION)
-        elif version != _VERSION:
+            self.remember("version", VERSION)
+        elif version != VERSION:
+            hint = (
+                "start the aggregator once with this release, which brings it up to date"
+                if version == UPGRADED
+                else "use the release that wrote it, or a new data directory"
+            )
             raise AggregatorError(
-                f"the catalogue has version {version}, this release reads {_VERSION}; "
-                "use the release that wrote it, or a new data directory"
+                f"the catalogue {self.name} has version {version}, this release reads {VERSION}; "
+                + hint
             )
 
     @property
     def engine(self) -> sa.Engine:
         """The database, for records that are kept beside these."""
         return self._engine
+
+    @property
+    def name(self) -> str:
+        """What people call it: its file, or its URL without the password."""
+        return name_of(self._engine.url)
 
     def close(self) -> None:
         """Close all connections."""
@@ -158,6 +99,27 @@ class Catalogue:
             return connection.execute(
                 sa.select(_settings.c.value).where(_settings.c.key == key)
             ).scalar()
+
+    def stored(self, key: str, kind: type[_T]) -> _T | None:
+        """Return a remembered value that was stored as JSON, or None.
+
+        Raises
+        ------
+        AggregatorError
+            If it is not what this release stores under this key.
+        """
+        text = self.setting(key)
+        if text is None:
+            return None
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise self.unusable(key, error) from error
+
+    def unusable(self, key: str, error: Exception, hint: str = "") -> AggregatorError:
+        """Return the error of a remembered value that cannot be used."""
+        hint = hint or "restore it from its backup, or use the release that wrote it"
+        return AggregatorError(f"{self.name}, setting {key!r}: {error}; {hint}")
 
     def remember(self, key: str, value: str) -> str:
         """Store a value once; the value that is stored, which may be an earlier one."""
@@ -374,16 +336,3 @@ class Catalogue:
 
 def _total(condition: sa.ColumnElement[bool], value: Any) -> sa.ColumnElement[int]:
     return sa.func.coalesce(sa.func.sum(sa.case((condition, value), else_=0)), 0)
-
-
-def _connect_args(url: str) -> dict[str, Any]:
-    # The inbox, the planner and a status command may meet on one file: wait, do not fail.
-    return {"timeout": 30.0} if url.startswith("sqlite") else {}
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    """Return an acknowledged message must survive a power cut: WAL, synced at every commit."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()

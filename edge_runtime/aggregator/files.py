@@ -47,10 +47,16 @@ def hold_directory(data_dir: Path) -> IO[bytes]:
     Raises
     ------
     AggregatorError
-        If another process holds it.
+        If another process holds it, or it cannot be written to.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    file = (data_dir / "lock").open("ab")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        file = (data_dir / "lock").open("ab")
+    except OSError as error:
+        raise AggregatorError(
+            f"{data_dir} cannot be written to ({error.strerror}); name another directory as "
+            "data.dir, or give it to the aggregator's user"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

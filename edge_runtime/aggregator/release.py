@@ -260,6 +260,8 @@ def verify_release(path: str | Path) -> int:
         If a file is missing, added or changed.
     """
     path = Path(path)
+    if not (path / SUMS).is_file():
+        raise AggregatorError(f"{path} is not a release: there is no {SUMS}")
     try:
         lines = (path / SUMS).read_text(encoding="ascii").splitlines()
         sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}

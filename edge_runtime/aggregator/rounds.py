@@ -21,7 +21,7 @@ from edge_runtime.aggregator.inbox import Inbox
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.workspace import create_workspace
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import CatalogueError, EdgeRuntimeError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import Alarm, Alarms, DeviceState
 
@@ -191,9 +191,10 @@ class Rounds:
         Raises
         ------
         EdgeRuntimeError
-            `error`, for the census: without a first generator there are no further rounds.
+            `error`, for the census: without a first generator there are no further rounds. And
+            where the catalogue has failed: the round is fused again once it answers.
         """
-        if number == 0:
+        if number == 0 or isinstance(error, CatalogueError):
             raise error
         reason = f"no new generator: {error}"
         _LOG.error("round %d: %s", number, reason)

@@ -15,7 +15,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
-import sqlalchemy.exc
 
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import hold_directory
@@ -27,7 +26,7 @@ from edge_runtime.aggregator.planner import Step
 from edge_runtime.aggregator.release import write_release
 from edge_runtime.aggregator.rounds import Rounds
 from edge_runtime.aggregator.showing import make_status
-from edge_runtime.errors import EdgeRuntimeError, MessageError
+from edge_runtime.errors import CatalogueError, EdgeRuntimeError, MessageError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
     AggregatorStatus,
@@ -185,10 +184,9 @@ class Service:
                     break
             try:
                 acks = self._inbox.accept(messages)
-            except (OSError, sqlalchemy.exc.OperationalError) as error:
+            except (OSError, CatalogueError) as error:
                 # A full disk or a database that is away: nothing was acknowledged.
-                reason = str(error).splitlines()[0]
-                _LOG.error("%d messages could not be stored: %s", len(messages), reason)
+                _LOG.error("%d messages could not be stored: %s", len(messages), error)
                 self._stop.wait(_RETRY_S)
                 continue
             except BaseException as error:  # noqa: BLE001 - handed over to the caller of run

@@ -15,6 +15,7 @@ from edge_runtime.aggregator.anchor import Anchor, DeviceCounts, census_anchor, 
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
 from edge_runtime.aggregator.files import write_durably
+from edge_runtime.aggregator.migration import bring_up_to_date
 from edge_runtime.aggregator.moments import (
     DeviceMoments,
     Means,
@@ -29,7 +30,7 @@ from edge_runtime.aggregator.statement import privacy_facts
 from edge_runtime.aggregator.strategies import State
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses, read_moments
 from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
-from edge_runtime.errors import AggregatorError
+from edge_runtime.errors import AggregatorError, MessageError, SchemaError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
     Alarms,
@@ -48,6 +49,9 @@ _URL_FILE = "catalogue.url"
 
 #: settings of the catalogue in which the guard keeps what it found
 _ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_rounds", "guard.outlying"
+
+#: what mends everything that an aggregator stores anew at its start
+_START_AGAIN = "start the aggregator once with this release, which stores its aggregator.toml anew"
 
 #: share of rows from the anchor in what is fused and released
 _PRIOR = "fusion.prior"
@@ -88,8 +92,10 @@ class Workspace:
     def release_key(self) -> bytes:
         """32 public bytes, fixed when the directory was made: releases are reproducible."""
         value = self.catalogue.setting("release_key")
-        assert value is not None
-        return bytes.fromhex(value)
+        try:
+            return bytes.fromhex(value or "none")
+        except ValueError as error:
+            raise self.catalogue.unusable("release_key", error) from error
 
     def bundle(self, record: BundleRecord | None = None) -> Bundle | None:
         """Return a generator from disk, the one in force by default; None before the first.
@@ -177,7 +183,7 @@ class Workspace:
     @property
     def prior_share(self) -> float:
         """Share of rows from the anchor in what the latest fusion was trained on."""
-        return float(self.catalogue.setting(_PRIOR) or 0.0)
+        return self.catalogue.stored(_PRIOR, float) or 0.0
 
     def note_prior_share(self, share: float) -> None:
         """Keep the share for releases."""
@@ -290,13 +296,11 @@ class Workspace:
         self.catalogue.put(_DRIFT, msgspec.json.encode(drifts).decode())
 
     def _drifts(self) -> list[int]:
-        found = self.catalogue.setting(_DRIFT)
-        return msgspec.json.decode(found, type=list[int]) if found else []
+        return self.catalogue.stored(_DRIFT, list[int]) or []
 
     def outlying(self, round_number: int) -> dict[str, str]:
         """Return devices that were found out of line in a round, with the reason."""
-        found = self.catalogue.setting(f"{_OUTLYING}.{round_number}")
-        return msgspec.json.decode(found, type=dict[str, str]) if found else {}
+        return self.catalogue.stored(f"{_OUTLYING}.{round_number}", dict[str, str]) or {}
 
     def note_outlying(self, round_number: int, reasons: Mapping[str, str]) -> None:
         """Remember devices that were found out of line in a round: late messages follow."""
@@ -306,7 +310,12 @@ class Workspace:
     def alarms(self) -> Alarms:
         """Return the alarms in force; none before the first round."""
         found = self.catalogue.setting(_ALARMS)
-        return decode_alarms(found.encode()) if found else Alarms(fleet=self.config.fleet.name)
+        if found is None:
+            return Alarms(fleet=self.config.fleet.name)
+        try:
+            return decode_alarms(found.encode())
+        except MessageError as error:
+            raise self.catalogue.unusable(_ALARMS, error) from error
 
     def keep_alarms(self, alarms: Alarms) -> None:
         """Commit the alarms in force."""
@@ -328,7 +337,7 @@ class Workspace:
 
 
 def create_workspace(config: AggregatorConfig) -> Workspace:
-    """Open the configured data directory, creating what is missing.
+    """Open the configured data directory, creating what is missing and upgrading what is old.
 
     Raises
     ------
@@ -345,6 +354,7 @@ def create_workspace(config: AggregatorConfig) -> Workspace:
         pointer = config.data_dir / _URL_FILE
         pointer.touch(mode=0o600)
         pointer.write_text(config.data.catalogue, encoding="utf-8")
+    bring_up_to_date(config.catalogue_url, config.data_dir)
     catalogue = Catalogue(config.catalogue_url)
     private = "no" if config.privacy.limit is None else "yes"
     for key, value, what in (
@@ -374,24 +384,55 @@ def open_workspace(data_dir: str | Path) -> Workspace:
     Raises
     ------
     AggregatorError
-        If there is no aggregator's catalogue.
+        If there is no aggregator's catalogue, or one that this release cannot use.
     """
     data_dir = Path(data_dir)
-    pointer = data_dir / _URL_FILE
-    url = pointer.read_text(encoding="utf-8") if pointer.exists() else ""
+    url = _catalogue_url(data_dir)
     if not url and not (data_dir / "catalogue.sqlite").exists():
         raise AggregatorError(
             f"{data_dir} has no catalogue: it is not an aggregator's data directory, or no "
             "aggregator ran there yet"
         )
     catalogue = Catalogue(url or default_catalogue_url(data_dir), create=False)
-    stored, schema = catalogue.setting("config"), catalogue.setting("schema")
-    if stored is None or schema is None:
+    try:
+        config, schema = _stored_config(catalogue), _stored_schema(catalogue)
+    except AggregatorError:
         catalogue.close()
-        raise AggregatorError(f"{data_dir}: no aggregator has finished starting there yet")
-    config = msgspec.json.decode(stored, type=AggregatorConfig)
+        raise
     # The directory may have been moved since.
     config = msgspec.structs.replace(
         config, data=msgspec.structs.replace(config.data, dir=str(data_dir))
     )
-    return Workspace(config=config, schema=Schema.from_json(schema), catalogue=catalogue)
+    return Workspace(config=config, schema=schema, catalogue=catalogue)
+
+
+def _catalogue_url(data_dir: Path) -> str:
+    """Return the URL that `create_workspace` has left; empty for the database in the directory."""
+    pointer = data_dir / _URL_FILE
+    try:
+        return pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise AggregatorError(f"{pointer} cannot be read: {error}; {_START_AGAIN}") from error
+
+
+def _stored_config(catalogue: Catalogue) -> AggregatorConfig:
+    try:
+        return msgspec.json.decode(_left_at_start(catalogue, "config"), type=AggregatorConfig)
+    except msgspec.DecodeError as error:
+        # Another release knows other settings; aggregator.toml is what counts.
+        hint = f"another release has written it; {_START_AGAIN}"
+        raise catalogue.unusable("config", error, hint) from error
+
+
+def _stored_schema(catalogue: Catalogue) -> Schema:
+    try:
+        return Schema.from_json(_left_at_start(catalogue, "schema"))
+    except SchemaError as error:
+        raise catalogue.unusable("schema", error) from error
+
+
+def _left_at_start(catalogue: Catalogue, key: str) -> str:
+    value = catalogue.setting(key)
+    if value is None:
+        raise AggregatorError(f"{catalogue.name}: no aggregator has finished starting there yet")
+    return value

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,16 @@ def aggregator() -> None:
 
 @aggregator.command(
     name="run",
+    short_help="Serve a fleet until stopped.",
     epilog="\b\nExample:\n  edge-runtime aggregator run --config aggregator.toml",
 )
 @click.option("--config", type=existing(), required=True, help="The fleet's aggregator.toml.")
 def run_aggregator(*, config: Path) -> None:
-    """Serve a fleet until stopped (Ctrl-C, SIGTERM); start it again to carry on."""
+    """Serve a fleet until stopped (Ctrl-C, SIGTERM).
+
+    Start it again to carry on: everything acknowledged is in the data directory, and a directory
+    of an earlier version is brought up to date.
+    """
     from edge_runtime.aggregator import load_config, run
 
     settings = load_config(config)
@@ -66,12 +71,12 @@ def status(*, where: Path, as_json: bool) -> None:
     facts(
         {
             "fleet": found["fleet"],
-            "phase": f"{found['phase']}, round {found['round']} of {found['planned']}",
+            "phase": _phase(found["phase"], found["round"], found["planned"]),
             "privacy": privacy_text(found["privacy"]) if found["private"] else WITHOUT_PRIVACY,
             "accepted": f"{totals['rows']:,} synthetic rows in {totals['batches']:,} batches, "
-            f"{totals['summaries']:,} summaries, {totals['bytes'] / 1e6:,.1f} MB",
+            f"{totals['summaries']:,} summaries, {_size(totals['bytes'])}",
             "quarantined": f"{totals['quarantined']:,}",
-            "generator": f"{bundle['digest'][:12]} of round {bundle['round']}"
+            "generator": f"{bundle['digest'][:12]}, from {_origin(bundle['round'])}"
             if bundle
             else "none yet",
             "alarms": _count_alarms(found["alarms"]),
@@ -105,13 +110,39 @@ def _count_alarms(alarms: list[dict[str, Any]]) -> str:
     return ", ".join(c for c in counts if not c.startswith("0 ")) or "none"
 
 
+def _phase(phase: str, number: int, planned: int) -> str:
+    """Say what is going on; round 0 is the census."""
+    match phase:
+        case "waiting":
+            return "waiting for devices"
+        case "census":
+            return f"collecting the census; {planned} rounds follow"
+        case "fusing" if number == 0:
+            return f"making the first generator from the census; {planned} rounds follow"
+    word = {"round": "collecting"}.get(phase, phase)
+    return f"{word}, round {number} of {planned}"
+
+
+def _origin(number: int) -> str:
+    return f"round {number}" if number else "the census"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:,.0f} kB"
+
+
+def _time(moment: datetime) -> str:
+    """Write a moment in local time, to the second."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _round(entry: dict[str, Any]) -> tuple[str, ...]:
     started, ended = entry["started_unix_s"], entry["ended_unix_s"]
     return (
         str(entry["round"]),
         entry["kind"],
         entry["status"],
-        datetime.fromtimestamp(started).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+        _time(datetime.fromtimestamp(started, UTC)),
         f"{ended - started:,.0f}" if ended else "",
         entry["reason"] or "",
     )
@@ -119,13 +150,22 @@ def _round(entry: dict[str, Any]) -> tuple[str, ...]:
 
 def _device(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
     accepted = entry.get("accepted") or {}
-    epsilon = entry.get("epsilon_spent")
+    seen = entry.get("seen_at")
     return (
         name,
         entry["status"],
         f"{accepted.get('rows', 0):,}",
-        f"{entry.get('bytes_up', 0) / 1e3:,.0f}",
-        "none" if epsilon is None else f"{epsilon:.3g}",
-        str(entry.get("seen_at", "")),
+        f"{entry.get('bytes_up', accepted.get('bytes', 0)) / 1e3:,.0f}",
+        _epsilon(entry, accepted),
+        _time(datetime.fromisoformat(seen)) if seen else "",
         entry.get("reason", ""),
     )
+
+
+def _epsilon(entry: dict[str, Any], accepted: dict[str, Any]) -> str:
+    """Return what the device says, else what its messages state; empty where neither is known."""
+    if not entry.get("private", True):
+        return "infinite"
+    said = entry.get("epsilon_spent")
+    epsilon = accepted.get("epsilon") if said is None else said
+    return "" if epsilon is None else f"{epsilon:.3g}"

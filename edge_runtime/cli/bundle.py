@@ -24,7 +24,10 @@ def bundle() -> None:
     """Look into packed generators."""
 
 
-@bundle.command(epilog="\b\nExample:\n  edge-runtime bundle inspect rows.bundle --json")
+@bundle.command(
+    short_help="Verify a bundle and show what is in it.",
+    epilog="\b\nExample:\n  edge-runtime bundle inspect rows.bundle --json",
+)
 @click.argument("file", type=existing())
 @click.option("--card", is_flag=True, help="Print the model card (Markdown) instead.")
 @json_option

@@ -20,6 +20,7 @@ def device() -> None:
 
 @device.command(
     name="run",
+    short_help="Learn from local rows, publish private synthetic ones.",
     epilog="\b\nExample:\n  edge-runtime device run --config device.toml",
 )
 @click.option("--config", type=existing(), required=True, help="The device's device.toml.")

@@ -156,7 +156,9 @@ def _clock() -> Iterator[Finding]:
 _CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _kernel, _engines, _clock)
 
 
-@click.command(epilog="\b\nExample:\n  edge-runtime doctor --json")
+@click.command(
+    short_help="Check this machine.", epilog="\b\nExample:\n  edge-runtime doctor --json"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(as_json: bool) -> None:
     """Check this machine: Python, the kernel and its instruction set, engines, the clock.

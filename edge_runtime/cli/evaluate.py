@@ -37,9 +37,12 @@ __all__ = ["evaluate"]
     "--holdout", type=existing(),
     help="Real rows that nothing was learnt from.  [default: a fifth of REAL]",
 )  # fmt: skip
-@click.option("--target", help="Column that a model trained on the synthetic rows predicts.")
+@click.option(
+    "--target", metavar="COLUMN",
+    help="What a model trained on the synthetic rows predicts; usefulness is not judged without.",
+)  # fmt: skip
 @click.option("--inputs", help="Columns it may use, with commas.  [default: all others]")
-@click.option("--title", default="", help="Heading of the report.")
+@click.option("--title", default="", help="Heading of the report.  [default: names the table]")
 @click.option("--out", type=FILE, help="The report, one standalone .html file.")
 @seed_option
 @json_option

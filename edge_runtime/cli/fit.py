@@ -32,15 +32,15 @@ __all__ = ["fit"]
     help="Privacy budget of a row; 'none' learns WITHOUT PRIVACY.",
 )  # fmt: skip
 @click.option(
-    "--delta", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-5,
-    show_default=True, help="Probability part of the guarantee; well below 1/rows.",
+    "--delta", metavar="NUMBER", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=1e-5, show_default=True, help="Probability part of the guarantee; well below 1/rows.",
 )  # fmt: skip
 @click.option(
-    "--hidden", type=click.IntRange(8, 1024), default=128, show_default=True,
+    "--hidden", metavar="N", type=click.IntRange(8, 1024), default=128, show_default=True,
     help="Units per hidden layer; 256 for many related sensors.",
 )  # fmt: skip
 @click.option(
-    "--epochs", type=click.IntRange(min=1), default=30, show_default=True,
+    "--epochs", metavar="N", type=click.IntRange(min=1), default=30, show_default=True,
     help="Passes over the rows at most.",
 )  # fmt: skip
 @seed_option

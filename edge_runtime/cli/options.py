@@ -44,7 +44,7 @@ def json_option(command: Command) -> Command:
 def seed_option(command: Command) -> Command:
     """Add ``--seed``."""
     option = click.option(
-        "--seed", type=click.IntRange(min=0), default=0, show_default=True,
+        "--seed", metavar="N", type=click.IntRange(min=0), default=0, show_default=True,
         help="Of everything repeatable; privacy noise has none.",
     )  # fmt: skip
     return option(command)

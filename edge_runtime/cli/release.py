@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_runtime.cli.aggregator import data_dir_of
-from edge_runtime.cli.console import facts, notes, print_json, privacy_text, table, working
+from edge_runtime.cli.console import facts, notes, print_json, privacy_text, say, table, working
 from edge_runtime.cli.options import existing, json_option, seed_option
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ __all__ = ["release"]
     epilog="\b\nExample:\n"
     "  edge-runtime release aggregator.toml --out release --rows 100000\n"
     "  edge-runtime release aggregator.toml --out even --mode balanced\n"
-    "  edge-runtime release aggregator.toml --again 3f2a --out copy",
+    "  edge-runtime release aggregator.toml --again 3f2a --out copy\n"
+    "  edge-runtime release copy --verify",
 )
 @click.argument("where", type=existing(either=True))
 @click.option(
@@ -37,12 +38,16 @@ __all__ = ["release"]
     "towards the anchor.  [default: matched, or pool where there is no anchor]",
 )  # fmt: skip
 @click.option(
-    "--rows", type=click.IntRange(min=1),
+    "--rows", metavar="N", type=click.IntRange(min=1),
     help="How many.  [default: as many as the fleet is estimated to hold]",
 )  # fmt: skip
 @click.option("--again", metavar="ID", help="Write an earlier release again, byte for byte.")
 @click.option("--list", "listing", is_flag=True, help="List the releases made so far.")
-@click.option("--verify", is_flag=True, help="Check the release in WHERE instead of making one.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Check the files of a release, whose directory is WHERE, instead.",
+)
 @seed_option
 @json_option
 def release(
@@ -105,7 +110,7 @@ def release(
         {
             "release": f"{made.facts['id']} in {made.path}",
             "rows": f"{made.rows:,} synthetic rows in {made.data.name}, drawn from "
-            f"{made.facts['pooled_rows']:,} of {made.facts['devices']} devices "
+            f"{made.facts['pooled_rows']:,} pooled ones of {made.facts['devices']} devices "
             f"({made.facts['mode']})",
             "privacy": privacy_text(made.facts["privacy"]),
             "report": str(made.path / "report.html"),
@@ -130,8 +135,11 @@ def _list(where: Path, *, as_json: bool) -> None:
     if as_json:
         print_json([{k: v for k, v in r._asdict().items() if k != "facts"} for r in made])
         return
+    if not made:
+        say("no release was made yet; one is made with --out, or when the last round is done")
+        return
     table(
-        ("release", "made", "mode", "rows", "seed", "bundle", "privacy"),
+        ("release", "made", "mode", "#rows", "#seed", "bundle", "privacy"),
         [
             (
                 r.id,

@@ -23,7 +23,12 @@ __all__ = ["sample"]
 )
 @click.argument("bundle", type=existing())
 @click.option(
-    "--rows", type=click.IntRange(min=0), default=1000, show_default=True, help="How many."
+    "--rows",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="How many.",
 )
 @click.option(
     "--out", type=FILE,
@@ -33,9 +38,14 @@ __all__ = ["sample"]
     "--where", "wishes", callback=read_wishes, multiple=True, metavar="COLUMN=VALUE",
     help="Only rows with this value; repeatable. An empty value asks for missing ones.",
 )  # fmt: skip
-@click.option("--engine", default="auto", show_default=True, help="What runs the generator.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True,
+    "--engine",
+    default="auto",
+    show_default=True,
+    help="What runs the generator: kernel, onnx, numpy, or auto for the fastest here.",
+)
+@click.option(
+    "--threads", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
     help="Threads of the engine.",
 )  # fmt: skip
 @seed_option

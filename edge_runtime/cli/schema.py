@@ -21,7 +21,8 @@ def schema() -> None:
 
 
 @schema.command(
-    epilog="\b\nExample:\n  edge-runtime schema infer rows.csv --condition late --out schema.json"
+    short_help="Draft a schema from a table.",
+    epilog="\b\nExample:\n  edge-runtime schema infer rows.csv --condition late --out schema.json",
 )
 @click.argument("data", type=existing())
 @click.option("--out", type=FILE, help="The file to write; standard output when absent.")

@@ -120,12 +120,18 @@ class Agent:
         Raises
         ------
         ConfigError
-            When another agent works on the same state directory.
+            When the state directory cannot be written to, or another agent works on it.
         StoreError, LedgerError
             When the local file cannot be used.
         """
         config = self._config
-        config.state_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            config.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"device.state_dir {config.state_dir} cannot be created ({error.strerror}); name a "
+                "directory that the device's user may write to"
+            ) from error
         lock = _lock(config)
         try:
             if signals:

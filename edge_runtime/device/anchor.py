@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench
-from edge_runtime.device.budget import counts_cost, counts_sigma, share_after
+from edge_runtime.device.budget import share_after
+from edge_runtime.device.noisy_counts import is_released, release_noisy, share_of_room
 from edge_runtime.device.released import remember_anchor
 from edge_runtime.errors import PlanError
-from edge_runtime.kernel import PrivacyNoise, count_codes, count_pairs
-from edge_runtime.messages import DEFAULT_LIMITS, AnchorRequest, Plan, encode_summary, name_of_table
-from edge_runtime.privacy import release_counts
+from edge_runtime.kernel import count_codes, count_pairs
+from edge_runtime.messages import DEFAULT_LIMITS, AnchorRequest, Plan, name_of_table
 from edge_runtime.schema import Codec, Schema
 
 __all__ = ["check_tables", "count_table", "release_anchor"]
@@ -96,52 +95,27 @@ def release_anchor(
     PlanError
         When the tables do not fit this device; see `check_tables`.
     """
-    key = f"{plan.id}/anchor"
     cardinalities = codec.cardinalities
     check_tables(request.tables, cardinalities)
-    # One row adds 1 to one cell of every table.
-    sensitivity_squared = len(request.tables)
-    entry = bench.ledger.find(key)
-    if entry is not None and entry.released:
+    if is_released(bench, plan, "anchor"):
         return
     bench.reporter.set(status="measuring", progress=0.0, reason="")
-    if entry is None:
-        earlier = plan.score.share if plan.score is not None else 0.0
-        sigma = counts_sigma(
-            sensitivity_squared=sensitivity_squared,
-            spent=bench.ledger.rdp_spent(),
-            epsilon_after=plan.epsilon_after,
-            delta=bench.ledger.delta,
-            share=share_after(request.share, earlier=earlier),
-        )
-        entry = bench.ledger.spend(
-            key=key,
-            what="anchor",
-            rdp=counts_cost(sigma=sigma, sensitivity_squared=sensitivity_squared)
-            if sigma
-            else None,
-            details={"round": plan.round, "sigma": str(sigma), "tables": len(request.tables)},
-        )
-    bench.show_spent()
-    sigma = Fraction(entry.details["sigma"])
-    noisy = release_counts(
-        entry,
-        {name_of_table(t): count_table(codes, t, cardinalities) for t in request.tables},
+    # One row adds 1 to one cell of every table.
+    sensitivity_squared = len(request.tables)
+    share = share_after(request.share, earlier=plan.score.share if plan.score else 0.0)
+    sigma = release_noisy(
+        bench,
+        plan,
+        "anchor",
+        counts={name_of_table(t): count_table(codes, t, cardinalities) for t in request.tables},
         sensitivity_squared=sensitivity_squared,
-        sigma=sigma,
-        noise=PrivacyNoise(),
+        sigma=lambda: share_of_room(
+            bench, plan, sensitivity_squared=sensitivity_squared, share=share
+        ),
+        schema=schema,
+        codec_digest=codec.digest,
+        extra={"holdout": plan.holdout},
+        details={"tables": len(request.tables)},
+        settle=lambda payload: remember_anchor(bench.store, payload),
     )
-    statement = bench.statement(entry, mechanism="discrete-gaussian", schema=schema)
-    with bench.store.transaction():
-        header = bench.header(
-            plan=plan,
-            kind="anchor",
-            privacy=statement,
-            codec_digest=codec.digest,
-            extra={"sigma": float(sigma), "holdout": plan.holdout},
-        )
-        payload = encode_summary(header, noisy)
-        bench.outbox.add(sequence=header.sequence, id=header.id, kind="summary", payload=payload)
-        bench.ledger.mark_released(key, header.id)
-        remember_anchor(bench.store, payload)
     _LOG.info("anchor released with noise of standard deviation %.4g per count", float(sigma))

@@ -234,7 +234,7 @@ def load_config(path: str | Path) -> DeviceConfig:
     try:
         file = msgspec.convert(raw, _File, dec_hook=resolve)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error} (what is allowed: docs/device.md)") from error
+        raise ConfigError.invalid(path, error, hint="docs/device.md") from error
     return DeviceConfig(
         id=file.device.id,
         fleet=file.device.fleet,

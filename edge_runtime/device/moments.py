@@ -11,17 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench
-from edge_runtime.device.budget import counts_cost, counts_sigma, share_after
+from edge_runtime.device.budget import share_after
+from edge_runtime.device.noisy_counts import is_released, release_noisy, share_of_room
 from edge_runtime.errors import PlanError
-from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.messages import (
     DEFAULT_LIMITS,
     MOMENT_UNITS,
     MomentsRequest,
     Plan,
-    encode_summary,
 )
-from edge_runtime.privacy import release_counts
 from edge_runtime.schema import Codec, Schema
 
 __all__ = ["check_moments", "release_moments", "row_vectors", "sum_moments"]
@@ -133,6 +131,10 @@ def sum_moments(codes: npt.NDArray[np.int32], request: MomentsRequest) -> dict[s
     return {"moments": sums, "rows": rows.astype(np.int64)}
 
 
+def _digits_of_noise(sigma: Fraction) -> int:
+    return max(0, math.floor(math.log2(sigma / _KEPT))) if sigma else 0
+
+
 def release_moments(
     bench: Bench,
     plan: Plan,
@@ -154,53 +156,30 @@ def release_moments(
     PlanError
         When the request does not fit this device; see `check_moments`.
     """
-    key = f"{plan.id}/moments"
     check_moments(request, codec.cardinalities)
-    sensitivity_squared = request.sensitivity_squared
-    entry = bench.ledger.find(key)
-    if entry is not None and entry.released:
+    if is_released(bench, plan, "moments"):
         return
     bench.reporter.set(status="measuring", progress=0.0, reason="")
-    if entry is None:
-        earlier = sum(part.share for part in (plan.score, plan.anchor) if part is not None)
-        sigma = counts_sigma(
-            sensitivity_squared=sensitivity_squared,
-            spent=bench.ledger.rdp_spent(),
-            epsilon_after=plan.epsilon_after,
-            delta=bench.ledger.delta,
-            share=share_after(request.share, earlier=earlier),
-        )
-        entry = bench.ledger.spend(
-            key=key,
-            what="moments",
-            rdp=counts_cost(sigma=sigma, sensitivity_squared=sensitivity_squared)
-            if sigma
-            else None,
-            details={"round": plan.round, "sigma": str(sigma), "order": request.order},
-        )
-    bench.show_spent()
-    sigma = Fraction(entry.details["sigma"])
-    noisy = release_counts(
-        entry,
-        sum_moments(codes, request),
+    sensitivity_squared = request.sensitivity_squared
+    earlier = sum(part.share for part in (plan.score, plan.anchor) if part is not None)
+    sigma = release_noisy(
+        bench,
+        plan,
+        "moments",
+        counts=sum_moments(codes, request),
         sensitivity_squared=sensitivity_squared,
-        sigma=sigma,
-        noise=PrivacyNoise(),
+        sigma=lambda: share_of_room(
+            bench,
+            plan,
+            sensitivity_squared=sensitivity_squared,
+            share=share_after(request.share, earlier=earlier),
+        ),
+        schema=schema,
+        codec_digest=codec.digest,
+        extra={"holdout": plan.holdout},
+        details={"order": request.order},
+        shift=_digits_of_noise,
     )
-    shift = max(0, math.floor(math.log2(sigma / _KEPT))) if sigma else 0
-    half = (1 << shift) >> 1
-    statement = bench.statement(entry, mechanism="discrete-gaussian", schema=schema)
-    with bench.store.transaction():
-        header = bench.header(
-            plan=plan,
-            kind="moments",
-            privacy=statement,
-            codec_digest=codec.digest,
-            extra={"sigma": float(sigma), "shift": shift, "holdout": plan.holdout},
-        )
-        payload = encode_summary(header, {n: (t + half) >> shift for n, t in noisy.items()})
-        bench.outbox.add(sequence=header.sequence, id=header.id, kind="summary", payload=payload)
-        bench.ledger.mark_released(key, header.id)
     _LOG.info(
         "moments of order %d released with noise of %.4g of what one row may add",
         request.order,

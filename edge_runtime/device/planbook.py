@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, NamedTuple
 
 from edge_runtime.device.store import Store
+from edge_runtime.errors import MessageError
 from edge_runtime.messages import Plan, decode_plan, encode_plan
 
 __all__ = ["PlanBook", "PlanEntry", "PlanStatus"]
+
+_LOG = logging.getLogger(__name__)
 
 #: new: nothing spent for it yet; running: something was spent, so it is finished whatever comes
 PlanStatus = Literal["new", "running", "done", "declined", "failed", "superseded"]
@@ -32,6 +36,26 @@ class PlanBook:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._forget_unreadable()
+
+    def _forget_unreadable(self) -> None:
+        """Drop plans that another release has left and this one cannot read.
+
+        They would stop the device at every start. What was paid for them stays in the ledger.
+        """
+        rows = self._store.connection.execute("SELECT id, plan FROM plans").fetchall()
+        unreadable = [plan_id for plan_id, data in rows if not _readable(bytes(data))]
+        if not unreadable:
+            return
+        _LOG.warning(
+            "plans of another release that cannot be read are dropped: %d; the newest one comes "
+            "again from the aggregator",
+            len(unreadable),
+        )
+        with self._store.transaction() as connection:
+            for plan_id in unreadable:
+                connection.execute("DELETE FROM plans WHERE id = ?", (plan_id,))
+                self._store.drop_checkpoint(plan_id)
 
     def offer(self, plan: Plan) -> bool:
         """Record a plan that arrived; False when it is known already.
@@ -99,3 +123,11 @@ class PlanBook:
                 if plan.schema_digest != except_schema:
                     self._mark(plan.id, "failed", reason)
                     self._store.drop_checkpoint(plan.id)
+
+
+def _readable(data: bytes) -> bool:
+    try:
+        decode_plan(data)
+    except MessageError:
+        return False
+    return True

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench
-from edge_runtime.device.budget import counts_cost, counts_sigma
+from edge_runtime.device.noisy_counts import is_released, release_noisy, share_of_room
 from edge_runtime.generator import Bundle, Layout, Weights
-from edge_runtime.kernel import PrivacyNoise
-from edge_runtime.messages import SCORE_UNITS, Plan, ScoreRequest, encode_summary
-from edge_runtime.privacy import release_counts
+from edge_runtime.messages import SCORE_UNITS, Plan, ScoreRequest
 from edge_runtime.schema import Schema
 
 __all__ = ["SCORE_SENSITIVITY_SQUARED", "clipped_losses", "release_score"]
@@ -41,49 +38,23 @@ def release_score(
     codes : int32 [rows, columns]
         Held-out real rows.
     """
-    key = f"{plan.id}/score"
-    entry = bench.ledger.find(key)
-    if entry is not None and entry.released:
+    if is_released(bench, plan, "score"):
         return
     bench.reporter.set(status="measuring", progress=0.0, reason="")
     losses = clipped_losses(codes, bundle.weights, bundle.layout, clip_nats=request.clip_nats)
-    if entry is None:
-        sigma = counts_sigma(
-            sensitivity_squared=SCORE_SENSITIVITY_SQUARED,
-            spent=bench.ledger.rdp_spent(),
-            epsilon_after=plan.epsilon_after,
-            delta=bench.ledger.delta,
-            share=request.share,
-        )
-        entry = bench.ledger.spend(
-            key=key,
-            what="score",
-            rdp=counts_cost(sigma=sigma, sensitivity_squared=SCORE_SENSITIVITY_SQUARED)
-            if sigma
-            else None,
-            details={"round": plan.round, "sigma": str(sigma)},
-        )
-    bench.show_spent()
-    sigma = Fraction(entry.details["sigma"])
-    noisy = release_counts(
-        entry,
-        {"score": np.array([losses.sum(), SCORE_UNITS * len(losses)], dtype=np.int64)},
+    sigma = release_noisy(
+        bench,
+        plan,
+        "score",
+        counts={"score": np.array([losses.sum(), SCORE_UNITS * len(losses)], dtype=np.int64)},
         sensitivity_squared=SCORE_SENSITIVITY_SQUARED,
-        sigma=sigma,
-        noise=PrivacyNoise(),
+        sigma=lambda: share_of_room(
+            bench, plan, sensitivity_squared=SCORE_SENSITIVITY_SQUARED, share=request.share
+        ),
+        schema=schema,
+        codec_digest=bundle.codec.digest,
+        extra={"clip_nats": request.clip_nats},
     )
-    statement = bench.statement(entry, mechanism="discrete-gaussian", schema=schema)
-    with bench.store.transaction():
-        header = bench.header(
-            plan=plan,
-            kind="score",
-            privacy=statement,
-            codec_digest=bundle.codec.digest,
-            extra={"sigma": float(sigma), "clip_nats": request.clip_nats},
-        )
-        payload = encode_summary(header, noisy)
-        bench.outbox.add(sequence=header.sequence, id=header.id, kind="summary", payload=payload)
-        bench.ledger.mark_released(key, header.id)
     _LOG.info(
         "bundle scored with noise of standard deviation %.4g rows", float(sigma) / SCORE_UNITS
     )

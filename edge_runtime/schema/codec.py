@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import CodecError, RangeError, SchemaError, ShapeError
+from edge_runtime.errors import CodecError, RangeError, ShapeError
 from edge_runtime.schema import codec_file
 from edge_runtime.schema.census import Census, clean_census, label_codes
 from edge_runtime.schema.coded import Coded
+from edge_runtime.schema.condition import code_of_value
 from edge_runtime.schema.grid import grid_of
 from edge_runtime.schema.numeric import NumericBins, bins_from_cells, bins_from_rows
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
-from edge_runtime.schema.values import Place, typed_column
 
 __all__ = ["Codec", "Encoded", "decode_streams"]
 
@@ -336,20 +335,7 @@ class Codec:
             A numeric value outside the bounds: a condition is not silently bent.
         """
         column = self.schema.columns[column_index]
-        if column.other and value == column.labels[-1]:
-            return len(column.labels) - 1
-        values, missing = typed_column(column, [value], place=Place("<condition>", 1))
-        if column.numeric:
-            codes, clamped = self.bins[column.name].encode(values.astype(np.float64), missing)
-            if clamped:
-                raise RangeError(
-                    f"{value!r} lies outside the bounds {column.low} .. {column.high} of column "
-                    f"{column.name!r}"
-                )
-            return int(codes[0])
-        single = Schema(name="condition", columns=(column,))
-        table = Table(schema=single, columns={column.name: values})
-        return int(label_codes(column, table)[0][0])
+        return code_of_value(column, value, self.bins.get(column.name))
 
     def to_json(self) -> bytes:
         """Canonical JSON with the schema inside.
@@ -359,13 +345,7 @@ class Codec:
         bytes
             UTF-8; equal codecs give equal bytes.
         """
-        document = {
-            "format": codec_file.FORMAT,
-            "version": codec_file.VERSION,
-            "schema": msgspec.Raw(self.schema.to_json()),
-            "bins": {name: codec_file.bins_to_entry(bins) for name, bins in self.bins.items()},
-        }
-        return msgspec.json.encode(document, order="deterministic")
+        return codec_file.encode_document(self.schema, self.bins)
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Codec:
@@ -385,22 +365,5 @@ class Codec:
         CodecError
             The JSON is not a valid codec of this version.
         """
-        try:
-            document = msgspec.json.decode(data, type=codec_file.CodecDocument)
-            schema = Schema.from_json(bytes(document.schema))
-        except (msgspec.MsgspecError, UnicodeError, SchemaError) as error:
-            raise CodecError(f"not a codec: {error}") from error
-        if document.format != codec_file.FORMAT or document.version != codec_file.VERSION:
-            raise CodecError(
-                f"codec format {document.format!r} version {document.version} is not "
-                f"{codec_file.FORMAT!r} version {codec_file.VERSION}, which this release reads"
-            )
-        declared = {column.name: column for column in schema.columns if column.numeric}
-        if set(document.bins) != set(declared):
-            raise CodecError(
-                f"bins for {sorted(document.bins)}, numeric columns are {sorted(declared)}"
-            )
-        bins = {
-            name: codec_file.bins_from_entry(declared[name], e) for name, e in document.bins.items()
-        }
+        schema, bins = codec_file.decode_document(data)
         return cls(schema=schema, bins=bins)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import CodecError
+from edge_runtime.errors import CodecError, SchemaError
 from edge_runtime.schema.columns import Column
 from edge_runtime.schema.numeric import NumericBins
+from edge_runtime.schema.schema import Schema
 
-__all__ = ["FORMAT", "VERSION", "BinsEntry", "CodecDocument", "bins_from_entry", "bins_to_entry"]
+__all__ = ["decode_document", "encode_document"]
 
 FORMAT = "edge-runtime-codec"
 VERSION = 1
@@ -78,3 +81,42 @@ def _expanded(column: Column, rows: list[list[float]]) -> NDArray[np.float64]:
         slots = total
         points.append(np.repeat(values, times.astype(np.int64)))
     return np.stack(points)
+
+
+def encode_document(schema: Schema, bins: Mapping[str, NumericBins]) -> bytes:
+    """Write the canonical JSON: equal codecs give equal bytes."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "schema": msgspec.Raw(schema.to_json()),
+        "bins": {name: bins_to_entry(own) for name, own in bins.items()},
+    }
+    return msgspec.json.encode(document, order="deterministic")
+
+
+def decode_document(data: bytes | str) -> tuple[Schema, dict[str, NumericBins]]:
+    """Read a codec's schema and the bins of its numeric columns.
+
+    Raises
+    ------
+    CodecError
+        The JSON is not a valid codec of this version.
+    """
+    try:
+        document = msgspec.json.decode(data, type=CodecDocument)
+        schema = Schema.from_json(bytes(document.schema))
+    except (msgspec.MsgspecError, UnicodeError, SchemaError) as error:
+        raise CodecError(f"not a codec: {error}") from error
+    if document.format != FORMAT or document.version != VERSION:
+        raise CodecError(
+            f"codec format {document.format!r} version {document.version} is not "
+            f"{FORMAT!r} version {VERSION}, which this release reads"
+        )
+    declared = {column.name: column for column in schema.columns if column.numeric}
+    if set(document.bins) != set(declared):
+        raise CodecError(
+            f"bins for {sorted(document.bins)}, numeric columns are {sorted(declared)}"
+        )
+    return schema, {
+        name: bins_from_entry(declared[name], entry) for name, entry in document.bins.items()
+    }

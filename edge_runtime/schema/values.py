@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edge_runtime.errors import DataError
 from edge_runtime.schema.columns import Column, parse_timestamp
 
-__all__ = ["MISSING_TOKENS", "Place", "TypedColumn", "typed_column"]
+__all__ = ["MISSING_TOKENS", "Place", "TypedColumn", "a_kind", "typed_column"]
 
 #: texts that mean a missing value, unless the column declares them as one of its categories
 MISSING_TOKENS: tuple[str, ...] = ("", "NA", "N/A", "nan", "NaN", "null", "NULL", "None")
@@ -62,6 +62,11 @@ class TypedColumn(NamedTuple):
 
     values: Array
     missing: Mask
+
+
+def a_kind(column: Column) -> str:
+    """Return a column's kind with its article, for error messages."""
+    return f"{'an' if column.kind[0] in 'aeiou' else 'a'} {column.kind}"
 
 
 def typed_column(
@@ -196,7 +201,7 @@ def _one_by_one(
             values[row] = convert(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(
-                f"not a {column.kind}",
+                f"not {a_kind(column)}",
                 file=place.file,
                 row=place.row + row,
                 column=column.name,

@@ -55,7 +55,9 @@ def test_no_privacy_is_spelled_out(tmp_path: Path, schema: Schema) -> None:
         ({"guard": {"rejections": 0}}, "guard.rejections"),
         ({"guard": {"diversity": 0.5}}, "guard needs diversity"),
         ({"metrics": {"port": 70000}}, "metrics.port"),
-        ({"fusion": {"surprise": 1}}, "surprise"),
+        ({"fusion": {"surprise": 1}}, "fusion.surprise is no setting of this release"),
+        ({"unheard_of": {"key": 1}}, "unheard_of is no setting of this release"),
+        ({"fleet": {"devices": "two"}}, "fleet.devices: expected int, got str"),
     ],
 )
 def test_impossible_values_are_refused(
@@ -65,6 +67,17 @@ def test_impossible_values_are_refused(
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_missing_setting_is_named(tmp_path: Path, schema: Schema) -> None:
+    path = write_config(tmp_path, schema)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('name = "testing"\n', ""), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"fleet\.name is missing"):
+        load_config(path)
+    path.write_text(text.replace('[data]\ndir = "data"\n', ""), encoding="utf-8")
+    with pytest.raises(ConfigError, match=": data is missing"):
+        load_config(path)
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

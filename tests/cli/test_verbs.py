@@ -42,6 +42,12 @@ def test_help_shows_an_example(names: list[str], run: Run) -> None:
     assert f"edge-runtime {names[0]}" in outcome.out.split("Example:")[1]
 
 
+@pytest.mark.parametrize("names", [[], ["aggregator"], ["bundle"], ["device"], ["schema"]])
+def test_no_verb_is_described_by_half_a_sentence(names: list[str], run: Run) -> None:
+    listed = run(*names, "--help").out.split("Commands:")[1].split("Example:")[0]
+    assert "..." not in listed
+
+
 def test_top_level(run: Run) -> None:
     assert "schema" in run("--help").out
     assert run("--version").out.startswith("edge-runtime, version 0.")
@@ -165,7 +171,10 @@ def places(rows_csv: Path, open_bundle: Path, schema_json: Path, tmp_path: Path)
         (["sample", "{bundle}", "--where", "late"], 2, "not of the form COLUMN=VALUE"),
         (["sample", "{bundle}", "--where", "late=true", "--where", "late=false"], 2, "twice"),
         (["sample", "{bundle}", "--where", "colour=red"], 1, "no column 'colour'"),
-        (["sample", "{bundle}", "--where", "late=perhaps"], 5, "not a boolean"),
+        (["sample", "{bundle}", "--where", "late=perhaps"], 5, "'late': not a boolean: 'perhaps'"),
+        (["sample", "{bundle}", "--where", "late="], 5, "'late': is never missing"),
+        (["sample", "{bundle}", "--where", "origin=XXX"], 5, "they are EWR, JFK, LGA"),
+        (["sample", "{bundle}", "--where", "hour=noon"], 5, "not an integer: 'noon'"),
         (["sample", "{bundle}", "--json"], 2, "--json needs --out"),
         (["sample", "{bundle}", "--out", "{tmp}/x.txt"], 5, "expected .csv or .parquet"),
         (["sample", "{bundle}", "--out", "{tmp}/no/x.csv"], 5, "cannot be written"),
@@ -206,7 +215,7 @@ def test_a_wrong_value_is_named_with_its_place(
     broken.write_text("\n".join(text) + "\n", encoding="utf-8")
     outcome = run("fit", broken, "--schema", schema_json, "--out", tmp_path / "x.bundle")
     assert outcome.code == 5
-    assert "broken.csv, row 7, column 'hour': not a integer: 'noon'" in outcome.err
+    assert "broken.csv, row 7, column 'hour': not an integer: 'noon'" in outcome.err
 
 
 def test_model_card(open_bundle: Path, run: Run) -> None:

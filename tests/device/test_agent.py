@@ -378,3 +378,11 @@ def test_a_device_that_returns_after_ten_rounds_goes_on_from_the_current_bundle(
     entries = ledger_of(device).entries()
     assert len({entry.key for entry in entries}) == len(entries) == 5
     assert all(entry.released for entry in entries)
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(device: Any) -> None:
+    device.state_dir.write_text("a file in its place")
+    assert device.start().wait(timeout=30) == 2
+    log = device.log.read_text()
+    assert f"device.state_dir {device.state_dir} cannot be created" in log
+    assert "Traceback" not in log

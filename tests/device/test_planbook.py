@@ -95,3 +95,27 @@ def test_marks_take_part_in_the_callers_transaction(
     with pytest.raises(ZeroDivisionError):
         fail()
     assert book.current() == plan
+
+
+def test_a_plan_of_another_release_does_not_stop_the_device(
+    store: Store, kit: SimpleNamespace, schema: Schema, caplog: pytest.LogCaptureFixture
+) -> None:
+    book = PlanBook(store)
+    plan, old = kit.census_plan(schema), kit.census_plan(schema)
+    book.offer(plan)
+    book.offer(old)
+    store.save_checkpoint(old.id, b"half done")
+    with store.transaction() as connection:
+        connection.execute(
+            "UPDATE plans SET plan = ?, status = 'running' WHERE id = ?",
+            (b'{"version":1,"pairs":[[0,1]]}', old.id),
+        )
+    again = PlanBook(store)
+    assert "plans of another release that cannot be read are dropped: 1" in caplog.text
+    assert store.load_checkpoint(old.id) is None
+    latest = again.latest()
+    assert latest is not None
+    assert latest.plan == plan
+    # The aggregator's own upgrade sends it again, in words that can be read.
+    assert again.offer(old)
+    assert again.current() == old

@@ -127,8 +127,8 @@ def test_header_only(schema: Schema, tmp_path: Path) -> None:
         (Column(name="a", kind="number", low=0, high=1), "twelve", "not a number"),
         (Column(name="a", kind="number", low=0, high=1), "1_000", "not a number"),
         (Column(name="a", kind="number", low=0, high=1), "inf", "not a number"),
-        (Column(name="a", kind="integer", low=0, high=1), "1.5", "not a integer"),
-        (Column(name="a", kind="integer", low=0, high=1), "9007199254740994", "not a integer"),
+        (Column(name="a", kind="integer", low=0, high=1), "1.5", "not an integer"),
+        (Column(name="a", kind="integer", low=0, high=1), "9007199254740994", "not an integer"),
         (Column(name="a", kind="boolean"), "perhaps", "not a boolean"),
         (Column(name="a", kind="timestamp", low=0, high=1), "yesterday", "not a timestamp"),
         (Column(name="a", kind="number", low=0, high=1), "", "value is missing"),
@@ -226,7 +226,7 @@ def test_python_and_numpy_values() -> None:
     ]:
         with pytest.raises(DataError):
             one(column, [wrong, None])
-    with pytest.raises(DataError, match="not a integer"):
+    with pytest.raises(DataError, match="not an integer"):
         one(integer, np.array([1.5]))  # type: ignore[arg-type]
 
 
