@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.kernel import count_codes, count_pairs
-from edge_runtime.schema import Census, Codec, merge_census
+from edge_runtime.schema import Census, Codec, cells_behind, merge_census
 
 __all__ = [
     "Anchor",
@@ -223,7 +223,7 @@ def census_anchor(codec: Codec, censuses: Mapping[str, Census]) -> Anchor:
     merged = merge_census(list(censuses.values()))
     tables: dict[tuple[int, ...], Table] = {}
     for d, counts in enumerate(codec.code_counts(merged)):
-        cells_per_code = len(merged.counts[d]) / len(counts)
+        cells_per_code = cells_behind(codec.schema, merged, d) / len(counts)
         tables[d,] = Table((d,), counts, merged.sigma**2 * cells_per_code)
     return Anchor(tables, len(censuses))
 

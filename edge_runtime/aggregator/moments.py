@@ -77,12 +77,13 @@ class Means(NamedTuple):
 class Moments(NamedTuple):
     """A normal distribution of scores for each code of the condition column `given`.
 
-    `centres` is float64 [K, d] and `covariances` [K, d, d], over the columns `columns`; `nullable`
-    are those among them whose last code means missing.
+    `centres` is float64 [K, d] and `covariances` [K, d, d], over the columns `columns`, whose codes
+    have the scores `scores`; of those in `nullable` the last code means missing.
     """
 
     given: int
     columns: tuple[int, ...]
+    scores: tuple[tuple[float, ...], ...]
     centres: F64
     covariances: F64
     nullable: frozenset[int] = frozenset()
@@ -165,7 +166,14 @@ def merge_moments(
         for code in range(request.groups):
             own = [(e.apart[code], e.variance[code]) for e in apart if e.apart is not None]
             covariances[code] = _shrunk(shared, shared_variance, own, rows=means.rows[code])
-    return Moments(request.given, request.columns, means.centres, covariances, frozenset(nullable))
+    return Moments(
+        given=request.given,
+        columns=request.columns,
+        scores=request.scores,
+        centres=means.centres,
+        covariances=covariances,
+        nullable=frozenset(nullable),
+    )
 
 
 class _Held(NamedTuple):

@@ -36,7 +36,7 @@ from edge_runtime.messages import (
     encode_plan,
     new_id,
 )
-from edge_runtime.schema import Schema
+from edge_runtime.schema import Schema, census_cells
 
 __all__ = ["Planner", "Step"]
 
@@ -93,7 +93,7 @@ class Planner:
             delta=config.privacy.delta,
             rounds=config.rounds.count,
             census_share=config.rounds.census_share,
-            census_sensitivity_squared=len(schema.columns),
+            census_sensitivity_squared=len(census_cells(schema)),
         )
 
     @property

@@ -170,7 +170,10 @@ def shares_given(table: Table, outcome: int) -> F64:
 def _draw_together(
     moments: Moments, given: npt.NDArray[np.intp], anchor: Anchor, cardinalities: Sequence[int]
 ) -> npt.NDArray[np.int32]:
-    """Draw scores, then codes by their ranks: every column keeps its own distribution exactly.
+    """Draw scores, and for each the code of the nearest score.
+
+    Not by ranks within the column's own distribution: single counts carry the noise of every
+    cell, while means and variances are few numbers and say where a condition's rows lie.
 
     Returns
     -------
@@ -180,26 +183,23 @@ def _draw_together(
     rows = len(given)
     normal = np.empty(rows * width, np.float32)
     fill_normal(normal, key=_KEY, stream=_TOGETHER)
-    scores = normal.reshape(rows, width).astype(np.float64)
+    drawn = normal.reshape(rows, width).astype(np.float64)
     for code, (centre, covariance) in enumerate(
         zip(moments.centres, moments.covariances, strict=True)
     ):
         own = given == code
-        scores[own] = centre + scores[own] @ np.linalg.cholesky(covariance).T
+        drawn[own] = centre + drawn[own] @ np.linalg.cholesky(covariance).T
     codes = np.empty((rows, width), np.int32)
     for at, column in enumerate(moments.columns):
-        share = _shares(anchor, column, None, cardinalities[column])[0]
-        lost = share[-1] / share.sum() if column in moments.nullable else 0.0
-        present = share[:-1] if column in moments.nullable else share
-        # A row's rank decides its code: as many rows of each as the column has.
-        lasts = np.rint(np.cumsum(present / max(present.sum(), 1e-12))[:-1] * rows)
-        rank = np.empty(rows, np.intp)
-        rank[np.argsort(scores[:, at], kind="stable")] = np.arange(rows)
-        codes[:, at] = np.searchsorted(lasts, rank, side="right")
-        if lost:
-            shares = np.array([[1.0 - lost, lost]])
-            gone = _draw(shares, np.zeros(rows, np.intp), stream=column) == 1
-            codes[gone, at] = cardinalities[column] - 1
+        scores = np.array(moments.scores[at])
+        if column in moments.nullable:
+            scores = scores[:-1]
+        middles = (scores[:-1] + scores[1:]) / 2
+        codes[:, at] = np.searchsorted(middles, drawn[:, at], side="right")
+        if column in moments.nullable:
+            lost = float(_shares(anchor, column, None, cardinalities[column])[0][-1])
+            gone = _draw(np.array([[1.0 - lost, lost]]), np.zeros(rows, np.intp), stream=column)
+            codes[gone == 1, at] = cardinalities[column] - 1
     return codes
 
 

@@ -21,7 +21,7 @@ from edge_runtime.messages import (
     columns_of_table,
     decode_summary,
 )
-from edge_runtime.schema import Census, Schema, census_cells
+from edge_runtime.schema import Census
 
 __all__ = [
     "DeviceScore",
@@ -49,9 +49,7 @@ class DeviceScore(NamedTuple):
     clip_nats: float
 
 
-def read_censuses(
-    data_dir: Path, records: Iterable[MessageRecord], schema: Schema
-) -> dict[str, Census]:
+def read_censuses(data_dir: Path, records: Iterable[MessageRecord]) -> dict[str, Census]:
     """Return the latest accepted census of every device.
 
     Raises
@@ -59,11 +57,10 @@ def read_censuses(
     AggregatorError
         If a catalogued file is missing or damaged.
     """
-    cells = census_cells(schema)
     found: dict[str, Census] = {}
     for record in records:
-        header, tensors = _read(data_dir, record, cells)
-        counts = [tensors[f"census.{d}"] for d in range(len(cells))]
+        header, tensors = _read(data_dir, record, None)
+        counts = [tensors[f"census.{d}"] for d in range(len(tensors))]
         found[record.device] = Census.of(counts, sigma=float(header.extra["sigma"]))
     return found
 

@@ -192,7 +192,7 @@ class Workspace:
     def censuses(self) -> dict[str, Census]:
         """Return accepted censuses by device, late ones included."""
         records = self.catalogue.messages(kind="census")
-        return read_censuses(self.data_dir, records, self.schema)
+        return read_censuses(self.data_dir, records)
 
     def anchor(self, bundle: Bundle) -> Anchor | None:
         """Return the fleet's merged counts of codes; None before the first.

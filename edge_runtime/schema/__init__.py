@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edge_runtime.schema.census import (
     Census,
+    cells_behind,
     census_cells,
     census_counts,
     clean_census,
@@ -33,6 +34,7 @@ __all__ = [
     "Schema",
     "Table",
     "TableWriter",
+    "cells_behind",
     "census_cells",
     "census_counts",
     "clean_census",

@@ -1,7 +1,9 @@
-"""The census: one histogram per column over public cells, counted on devices, merged by the fleet.
+"""The census: histograms over public cells, counted on devices, merged by the fleet.
 
-A row adds exactly 1 to one cell of each column, so the squared L2 sensitivity of the whole census
-to one row is the number of columns.
+Every column has one. A numeric column of many cells has a second one, of the same cells joined:
+where rows are few, what fine cells would add up to is their noise, and joined ones still tell where
+a column lies. A row adds exactly 1 to one cell of each histogram, so the squared L2 sensitivity of
+the whole census to one row is the number of histograms.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from edge_runtime.schema.table import Table
 __all__ = [
     "NOMINAL_VALUES",
     "Census",
+    "cells_behind",
     "census_cells",
     "census_counts",
     "clean_census",
@@ -32,13 +35,21 @@ __all__ = [
 NOMINAL_VALUES = 64
 
 
+#: numeric columns of more cells are also counted in joined cells, about so many
+_JOINED_CELLS, _JOINED_FROM = 64, 256
+#: Fine cells tell more than joined ones once the rows are so many times the noise of a whole
+#: column of them.
+_FINE_SIGMAS = 10.0
+
+
 class Census(NamedTuple):
     """Histograms of rows, exact or noisy.
 
     Attributes
     ----------
     counts : list of float64 ndarray
-        One per column, [cells], the cell of missing values last.
+        One per column, [cells], the cell of missing values last; behind them one for each column
+        that is also counted in joined cells.
     sigma : float
         Standard deviation of the noise in each cell; 0 when the counts are exact.
     rows : float
@@ -56,7 +67,7 @@ class Census(NamedTuple):
         Parameters
         ----------
         counts : sequence of ndarray
-            One per column, [cells].
+            One per histogram, [cells].
         sigma : float
             Standard deviation of the noise in each cell.
 
@@ -69,7 +80,7 @@ class Census(NamedTuple):
 
 
 def census_cells(schema: Schema) -> tuple[int, ...]:
-    """Return the number of cells of each column.
+    """Return the number of cells of each histogram.
 
     Parameters
     ----------
@@ -81,12 +92,27 @@ def census_cells(schema: Schema) -> tuple[int, ...]:
     tuple of int
         Numeric columns: one cell per possible value up to `EXACT_VALUES`, else at most
         `WIDE_CELLS` equal ones; categories one per value and `other`; booleans two; and one for
-        missing values where the column may have them.
+        missing values where the column may have them. Then the joined cells of numeric columns with
+        many, in the order of the columns.
     """
-    return tuple(
+    columns = tuple(
         (grid_of(column).cells if column.numeric else len(column.labels)) + column.nullable
         for column in schema.columns
     )
+    joined = tuple(
+        -(-grid_of(schema.columns[d]).cells // step) + schema.columns[d].nullable
+        for d, step in _joined(schema).items()
+    )
+    return columns + joined
+
+
+def _joined(schema: Schema) -> dict[int, int]:
+    """Columns that are also counted in joined cells, and how many are joined."""
+    return {
+        d: -(-grid_of(column).cells // _JOINED_CELLS)
+        for d, column in enumerate(schema.columns)
+        if column.numeric and grid_of(column).cells > _JOINED_FROM
+    }
 
 
 def label_codes(column: Column, table: Table) -> tuple[NDArray[np.int32], int]:
@@ -147,7 +173,7 @@ def census_counts(table: Table, schema: Schema) -> list[NDArray[np.int64]]:
     Returns
     -------
     list of int64 ndarray
-        One per column, [cells].
+        One per histogram, [cells]; see `census_cells`.
 
     Raises
     ------
@@ -155,7 +181,7 @@ def census_counts(table: Table, schema: Schema) -> list[NDArray[np.int64]]:
         An unlisted category in a column without `other`.
     """
     counts = []
-    for column, cells in zip(schema.columns, census_cells(schema), strict=True):
+    for column, cells in zip(schema.columns, census_cells(schema), strict=False):
         if column.numeric:
             missing = table.missing[column.name]
             values = table.columns[column.name].astype(np.float64)
@@ -164,6 +190,10 @@ def census_counts(table: Table, schema: Schema) -> list[NDArray[np.int64]]:
         else:
             index = label_codes(column, table)[0].astype(np.int64)
         counts.append(np.bincount(index, minlength=cells).astype(np.int64))
+    for d, step in _joined(schema).items():
+        line = grid_of(schema.columns[d]).cells
+        added = np.add.reduceat(counts[d][:line], np.arange(0, line, step))
+        counts.append(np.append(added, counts[d][line:]))
     return counts
 
 
@@ -205,13 +235,14 @@ def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
     schema : Schema
         The public declaration.
     census : Census
-        Noisy or exact.
+        Noisy or exact; joined cells may be left out.
 
     Returns
     -------
     list of float64 ndarray
         One per column, [cells], none negative, each summing to the estimated number of rows
-        (exact counts are returned as they are).
+        (exact counts are returned as they are). Where joined cells were the better ones, rows lie
+        evenly within each.
 
     Raises
     ------
@@ -220,17 +251,41 @@ def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
     """
     cells = census_cells(schema)
     found = tuple(len(counts) for counts in census.counts)
-    if found != cells:
+    if found not in (cells, cells[: len(schema.columns)]):
         raise CodecError(f"census has cells {found}, schema {schema.name!r} has {cells}")
+    steps = _joined(schema)
     cleaned = []
-    for column, counts in zip(schema.columns, census.counts, strict=True):
-        smooth = column.numeric and grid_of(column).cells > NOMINAL_VALUES
-        cleaned.append(
-            denoise(
-                np.asarray(counts, np.float64),
-                sigma=census.sigma,
-                rows=max(1.0, census.rows),
-                line=len(counts) - column.nullable if smooth else 0,
+    for d, column in enumerate(schema.columns):
+        counts = np.asarray(census.counts[d], np.float64)
+        line = len(counts) - column.nullable
+        smooth = column.numeric and line > NOMINAL_VALUES
+        if _prefers_joined(schema, census, d):
+            joined = np.asarray(
+                census.counts[len(schema.columns) + list(steps).index(d)], np.float64
             )
-        )
+            clean = _denoised(joined, census, line=len(joined) - column.nullable)
+            widths = np.diff(np.append(np.arange(0, line, steps[d]), line))
+            spread = np.repeat(clean[: len(widths)] / widths, widths)
+            cleaned.append(np.append(spread, clean[len(widths) :]))
+        else:
+            cleaned.append(_denoised(counts, census, line=line if smooth else 0))
     return cleaned
+
+
+def cells_behind(schema: Schema, census: Census, column: int) -> int:
+    """Return how many noisy cells the clean histogram of a column comes from."""
+    if _prefers_joined(schema, census, column):
+        at = len(schema.columns) + list(_joined(schema)).index(column)
+        return len(census.counts[at])
+    return len(census.counts[column])
+
+
+def _prefers_joined(schema: Schema, census: Census, column: int) -> bool:
+    if len(census.counts) == len(schema.columns) or column not in _joined(schema):
+        return False
+    fine = len(census.counts[column])
+    return census.sigma > 0 and census.rows < _FINE_SIGMAS * census.sigma * np.sqrt(fine)
+
+
+def _denoised(counts: NDArray[np.float64], census: Census, *, line: int) -> NDArray[np.float64]:
+    return denoise(counts, sigma=census.sigma, rows=max(1.0, census.rows), line=line)

@@ -189,7 +189,8 @@ def _census(
     epsilon: float,
     delta: float,
 ) -> Census:
-    width = len(schema.columns)
+    counts = census_counts(table, schema)
+    width = len(counts)
     sigma = round_sigma(
         calibrate_counts(
             epsilon=epsilon, delta=delta, sensitivity_squared=width, share=CENSUS_SHARE
@@ -203,7 +204,7 @@ def _census(
     )
     noisy = release_counts(
         entry,
-        {str(column): cells for column, cells in enumerate(census_counts(table, schema))},
+        {str(column): cells for column, cells in enumerate(counts)},
         sensitivity_squared=width,
         sigma=sigma,
         noise=noise,
