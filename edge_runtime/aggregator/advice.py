@@ -21,9 +21,9 @@ from edge_runtime.aggregator.scores import normal_scores, ordered_columns, varia
 from edge_runtime.aggregator.sizing import (
     anchor_share,
     merged_variance,
-    only_counts,
     prior_share,
     product_variance,
+    sums_scores,
 )
 from edge_runtime.aggregator.weighting import device_weights
 from edge_runtime.aggregator.workspace import Workspace
@@ -39,8 +39,6 @@ _ROWS = 20_000
 _FEW = 8
 _NOISE_PER_CELL = 0.5
 
-#: moments take a round for means and one for products, and two columns that can vary together
-_LEAST_ROUNDS, _LEAST_COLUMNS = 2, 2
 #: Clipping norm, of the root of the scores' mean square: shorter than most rows by a little, as
 #: noise in products grows with its square.
 _CLIP = 0.8
@@ -91,13 +89,7 @@ def _moments(
     """Return the next sums of a fleet that is asked for counts alone: means, then products."""
     schema, codec = bundle.schema, bundle.codec
     columns = ordered_columns(schema)
-    if (
-        config.rounds.moments == "none"
-        or config.rounds.count < _LEAST_ROUNDS
-        or not schema.conditions
-        or len(columns) < _LEAST_COLUMNS
-        or not only_counts(config, tuple(rows_of.values()))
-    ):
+    if not sums_scores(config, schema, tuple(rows_of.values())):
         return None
     given = schema.conditions[0]
     groups = codec.cardinalities[given]

@@ -73,7 +73,8 @@ def first_generator(
     if not censuses:
         raise AggregatorError("no device has answered the census; check that devices are online")
     merged = merge_census(list(censuses.values()))
-    bins = max_bins(config, schema, rows=merged.rows, devices=len(censuses))
+    rows_of = [census.rows for census in censuses.values()]
+    bins = max_bins(config, schema, rows=merged.rows, rows_of=rows_of)
     codec = Codec.from_census(schema, merged, max_bins=bins)
     layout = Layout(cardinalities=codec.cardinalities, hidden=config.fusion.hidden)
     weights = initial_weights(layout, seed=config.seed, marginals=codec.code_counts(merged))

@@ -12,6 +12,8 @@ import numpy as np
 
 from edge_runtime.aggregator.budget import rho_of
 from edge_runtime.aggregator.config import AggregatorConfig
+from edge_runtime.aggregator.scores import ordered_columns
+from edge_runtime.aggregator.strategies import find_strategy
 from edge_runtime.schema import Schema
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "only_counts",
     "prior_share",
     "product_variance",
+    "sums_scores",
 ]
 
 _MOST_BINS, _LEAST_BINS = 32, 4
@@ -45,7 +48,12 @@ _LEAST_PRIOR = 0.05
 _ONLY_COUNTS = 0.5
 #: Of the whole budget: counts of single columns, the census's among them, and sums of scores.
 #: Products of scores get the rest.
-_SINGLE_SHARE, _MEANS_SHARE = 0.25, 0.25
+_SINGLE_SHARE, _MEANS_SHARE = 0.2, 0.35
+#: moments take a round for means and one for products, and two columns that can vary together
+_LEAST_ROUNDS, _LEAST_COLUMNS = 2, 2
+#: Bins where moments say what tells conditions apart: they are only the scale that scores are
+#: read from, and no table has to fill them.
+_BINS_OF_SCORES = 16
 
 
 def anchor_share(config: AggregatorConfig, rows_of: Collection[float]) -> float:
@@ -107,7 +115,32 @@ def only_counts(config: AggregatorConfig, rows_of: Collection[float]) -> bool:
     )
 
 
-def max_bins(config: AggregatorConfig, schema: Schema, *, rows: float, devices: int) -> int:
+def sums_scores(config: AggregatorConfig, schema: Schema, rows_of: Collection[float]) -> bool:
+    """Whether a fleet is asked for moments: one that is asked for counts alone, if it can.
+
+    Parameters
+    ----------
+    config : AggregatorConfig
+    schema : Schema
+        With a condition column and at least two columns whose codes have an order.
+    rows_of : collection of float
+        Noisy rows of each device.
+    """
+    width = len(ordered_columns(schema))
+    if (
+        config.rounds.moments == "none"
+        or config.rounds.count < _LEAST_ROUNDS
+        or not schema.conditions
+        or width < _LEAST_COLUMNS
+        or find_strategy(config.fusion.strategy).needs_updates
+    ):
+        return False
+    return only_counts(config, rows_of)
+
+
+def max_bins(
+    config: AggregatorConfig, schema: Schema, *, rows: float, rows_of: Collection[float]
+) -> int:
     """Bins per numeric column that the fleet's rows and the noise of its counts can fill.
 
     Parameters
@@ -117,11 +150,13 @@ def max_bins(config: AggregatorConfig, schema: Schema, *, rows: float, devices: 
     schema : Schema
     rows : float
         Noisy rows of the fleet.
-    devices : int
-        How many counted them.
+    rows_of : collection of float
+        Noisy rows of each device that counted.
     """
     if config.fusion.bins != "auto":
         return config.fusion.bins
+    if sums_scores(config, schema, rows_of):
+        return _BINS_OF_SCORES
     found = _BINS_PER_ROOT * max(1.0, rows) ** (1 / 3)
     if config.privacy.limit is not None:
         conditions = max(
@@ -129,7 +164,7 @@ def max_bins(config: AggregatorConfig, schema: Schema, *, rows: float, devices: 
         )
         tables = max(1, len(schema.columns) - 1)
         noise = math.sqrt(
-            merged_variance(config, tables=tables, devices=devices, share=_MOST_ANCHOR)
+            merged_variance(config, tables=tables, devices=len(rows_of), share=_MOST_ANCHOR)
         )
         found = min(found, rows / (conditions * _SIGMAS_PER_BIN * max(noise, 1e-9)))
     return int(min(_MOST_BINS, max(_LEAST_BINS, found)))

@@ -9,7 +9,6 @@ anchor. With the strategy `average` it is rows of the generator, as the pool doe
 
 from __future__ import annotations
 
-import math
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -97,7 +96,7 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
     return Choice(
         rounds=2,
         # Fleets of small devices send counts and sums alone; single columns come from the census.
-        census_share=0.25 if small else 0.05,
+        census_share=0.2 if small else 0.05,
         steps=200,
         batch=256,
         clip_norm=1.0,
@@ -106,7 +105,7 @@ def choice_for(task: Task, *, epsilon: float | None) -> Choice:
         row_share=0.8,
         most_rows=10_000,
         hidden=64 if small else 128,
-        release_rows=20_000 if small else 200_000,
+        release_rows=60_000 if small else 200_000,
         source="release",
     )
 
