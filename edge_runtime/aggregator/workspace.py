@@ -166,9 +166,9 @@ class Workspace:
         """Keep the share for releases."""
         self.catalogue.put(_PRIOR, repr(share))
 
-    def censuses(self) -> dict[str, Census]:
-        """Return accepted censuses by device, late ones included."""
-        records = self.catalogue.messages(kind="census")
+    def censuses(self, device: str | None = None) -> dict[str, Census]:
+        """Return accepted censuses by device, late ones included; one device's if asked."""
+        records = self.catalogue.messages(kind="census", device=device)
         return read_censuses(self.data_dir, records, self.schema)
 
     def anchor(self, bundle: Bundle) -> Anchor | None:
@@ -187,9 +187,9 @@ class Workspace:
             self.schema.conditions,
         )
 
-    def releases(self, codec: Codec) -> list[DeviceCounts]:
-        """Return every accepted anchor, in the order of the rounds."""
-        records = self.catalogue.messages(kind="anchor")
+    def releases(self, codec: Codec, device: str | None = None) -> list[DeviceCounts]:
+        """Return every accepted anchor, in the order of the rounds; one device's if asked."""
+        records = self.catalogue.messages(kind="anchor", device=device)
         return read_anchors(self.data_dir, records, codec.cardinalities)
 
     def rows_of_devices(self, bundle: Bundle) -> dict[str, float]:

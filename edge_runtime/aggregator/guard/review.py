@@ -68,7 +68,7 @@ def review(workspace: Workspace, gate: Gate, codec: Codec, round_number: int) ->
     list of Alarm
         About devices and about drift.
     """
-    alarms = _review_devices(workspace, codec, round_number)
+    alarms = _review_devices(workspace, gate, codec, round_number)
     _review_batches(workspace, gate, codec, round_number)
     drifts = _find_drift(workspace, codec, round_number)
     return alarms + drift_alarms(drifts, names=codec.schema.names)
@@ -104,7 +104,9 @@ def set_aside(workspace: Workspace, records: Mapping[str, str]) -> int:
     return len(moved)
 
 
-def _review_devices(workspace: Workspace, codec: Codec, round_number: int) -> list[Alarm]:
+def _review_devices(
+    workspace: Workspace, gate: Gate, codec: Codec, round_number: int
+) -> list[Alarm]:
     """Set aside what devices sent in this round whose counts are out of line with their peers'."""
     tables = {
         release.device: [
@@ -131,6 +133,8 @@ def _review_devices(workspace: Workspace, codec: Codec, round_number: int) -> li
         if record.device in found
     }
     moved = set_aside(workspace, reasons)
+    for device in found:
+        gate.heard(device)
     return [
         Alarm(
             kind="device",
@@ -155,12 +159,16 @@ def _review_batches(workspace: Workspace, gate: Gate, codec: Codec, round_number
         codes = workspace.pool.read([record], names=codec.schema.names).codes
         reason = reason_of(
             gate.findings(
-                device=record.device, plan=plans[record.plan_id], codec=codec, codes=codes
+                message_id=record.id,
+                device=record.device,
+                plan=plans[record.plan_id],
+                codec=codec,
+                codes=codes,
             )
         )
         if reason:
             reasons[record.id] = reason
-    set_aside(workspace, reasons)
+    set_aside(workspace, gate.earlier(round_number) | reasons)
 
 
 def _find_drift(workspace: Workspace, codec: Codec, round_number: int) -> list[Drift]:
