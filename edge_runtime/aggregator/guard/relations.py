@@ -51,7 +51,7 @@ _CUT_NATS = 8.0
 _RAKES = 6
 
 #: effective rows of the generator with the batch's single columns, at least
-_LIKE_ROWS = 50.0
+_LIKE_ROWS = 30.0
 
 #: what is expected must exceed its own error by so much
 _CERTAIN = 4.0
@@ -84,6 +84,21 @@ class Relation(NamedTuple):
         return self.found / self.expected if self.expected > 0 else 1.0
 
 
+class _Rows(NamedTuple):
+    """Rows of a generator, int32 [n, D], and the total correlation of each, float64 [n]."""
+
+    codes: I32
+    correlation: F64
+
+
+class _Like(NamedTuple):
+    """Rows with weights of sum 1."""
+
+    codes: I32
+    correlation: F64
+    weights: F64
+
+
 class Parent:
     """A generator that devices start from.
 
@@ -96,52 +111,76 @@ class Parent:
     """
 
     def __init__(self, bundle: Bundle, *, rows: int) -> None:
-        self._weights = bundle.weights
+        self._bundle = bundle
         self._step = make_step(bundle.layout)
         self.cardinalities = bundle.layout.cardinalities
-        engine = open_engine(bundle)
-        try:
-            self.codes = sample_codes(engine, rows, key=bytes.fromhex(bundle.digest))
-        finally:
-            engine.close()
+        self._conditions = bundle.codec.schema.conditions
+        codes = self._sample(rows)
         self._single = [
-            np.log((np.bincount(self.codes[:, d], minlength=size) + 0.5) / (rows + 0.5 * size))
+            np.log((np.bincount(codes[:, d], minlength=size) + 0.5) / (rows + 0.5 * size))
             for d, size in enumerate(self.cardinalities)
         ]
-        self.correlation = self.correlations(self.codes)
+        self._rows = _Rows(codes, self.correlations(codes))
+
+    def _sample(self, rows: int, like: I32 | None = None) -> I32:
+        """Draw rows, as many as asked or more, with the conditions of other rows if given."""
+        clamp = None
+        if like is not None:
+            times = math.ceil(rows / len(like))
+            rows = times * len(like)
+            clamp = {d: np.tile(like[:, d], times) for d in self._conditions}
+        engine = open_engine(self._bundle)
+        try:
+            key = bytes.fromhex(self._bundle.digest)
+            return sample_codes(engine, rows, key=key, clamp=clamp)
+        finally:
+            engine.close()
 
     def correlations(self, codes: I32) -> F64:
         """Return the total correlation of rows int32 [n, D] in nats, cut: float64 [n]."""
         single = sum(
             (logs[codes[:, d]] for d, logs in enumerate(self._single)), np.zeros(len(codes))
         )
-        joint = -np.asarray(self._step.nll(self._weights, codes), np.float64)
+        joint = -np.asarray(self._step.nll(self._bundle.weights, codes), np.float64)
         return np.clip(joint - single, -_CUT_NATS, _CUT_NATS)
 
-    def like(self, single: Sequence[F64]) -> F64 | None:
+    def like(self, codes: I32, single: Sequence[F64]) -> _Like | None:
         """Weigh the generator's rows so that they have a batch's single columns.
 
         Parameters
         ----------
+        codes : int32 [n, D]
+            The batch.
         single : sequence of float64 [K_d]
-            Shares of the codes, by column.
+            Its shares of the codes, by column.
 
         Returns
         -------
-        float64 [rows] or None
-            Of sum 1; None when no row is left or too few carry all the weight.
+        _Like or None
+            None when the generator has no such rows, or too few carry all the weight.
         """
-        weights = np.full(len(self.codes), 1 / len(self.codes))
-        for _ in range(_RAKES):
-            for d, want in enumerate(single):
-                have = np.bincount(self.codes[:, d], weights, minlength=len(want))
-                factor = np.divide(want, have, out=np.zeros_like(want), where=have > 0)
-                weights = weights * factor[self.codes[:, d]]
-                total = float(weights.sum())
-                if total <= 0:
-                    return None
-                weights /= total
-        return weights if 1 / float((weights**2).sum()) >= _LIKE_ROWS else None
+        found = _raked(self._rows, single)
+        if found is None and self._conditions:
+            # Of one class on each of many devices a tenth of the rows is not enough.
+            drawn = self._sample(len(self._rows.codes), codes)
+            found = _raked(_Rows(drawn, self.correlations(drawn)), single)
+        return found
+
+
+def _raked(rows: _Rows, single: Sequence[F64]) -> _Like | None:
+    weights = np.full(len(rows.codes), 1 / len(rows.codes))
+    for _ in range(_RAKES):
+        for d, want in enumerate(single):
+            have = np.bincount(rows.codes[:, d], weights, minlength=len(want))
+            factor = np.divide(want, have, out=np.zeros_like(want), where=have > 0)
+            weights = weights * factor[rows.codes[:, d]]
+            total = float(weights.sum())
+            if total <= 0:
+                return None
+            weights /= total
+    if 1 / float((weights**2).sum()) < _LIKE_ROWS:
+        return None
+    return _Like(rows.codes, rows.correlation, weights)
 
 
 def relation_of(codes: I32, parent: Parent) -> Relation | None:
@@ -169,16 +208,16 @@ def relation_of(codes: I32, parent: Parent) -> Relation | None:
     single = [
         np.bincount(codes[:, d], minlength=size) / n for d, size in enumerate(parent.cardinalities)
     ]
-    weights = parent.like(single)
-    if weights is None:
+    like = parent.like(codes, single)
+    if like is None:
         return None
     shuffles = [rng.permuted(codes, axis=0) for _ in range(_SHUFFLES)]
     own = parent.correlations(codes)
     by_chance = np.array([parent.correlations(one).mean() for one in shuffles])
     shuffled = float(by_chance.mean())
-    like = float((weights * parent.correlation).sum())
+    found = float((like.weights * like.correlation).sum())
     # Shuffled rows of the generator, not of the batch: it may have codes that no such row has.
-    drawn = parent.codes[rng.choice(len(weights), _BASE_ROWS, p=weights)]
+    drawn = like.codes[rng.choice(len(like.codes), _BASE_ROWS, p=like.weights)]
     base = parent.correlations(rng.permuted(drawn, axis=0))
     variance = max(float(by_chance.var(ddof=1)), float(own.var()) / n)
     pairs = _pairs(len(single))
@@ -187,11 +226,11 @@ def relation_of(codes: I32, parent: Parent) -> Relation | None:
     return Relation(
         rows=n,
         found=n * (float(own.mean()) - shuffled),
-        expected=n * (like - float(base.mean())),
+        expected=n * (found - float(base.mean())),
         variance=n**2 * variance,
         expected_variance=n**2
         * (
-            float((weights**2 * (parent.correlation - like) ** 2).sum())
+            float((like.weights**2 * (like.correlation - found) ** 2).sum())
             + float(base.var()) / _BASE_ROWS
         ),
         visible=(_strength(codes, single, pairs) - float(strengths.mean())) / spread,
