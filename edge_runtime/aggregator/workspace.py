@@ -220,6 +220,10 @@ class Workspace:
         """The round in which the population was last found changed; 0 when it never was."""
         return max(self._drifts(), default=0)
 
+    def drift_before(self, round_number: int) -> int:
+        """Return the last drift before a round; 0 when there was none."""
+        return max((d for d in self._drifts() if d < round_number), default=0)
+
     def note_drift(self, round_number: int) -> None:
         """Remember that the population has changed."""
         drifts = sorted({*self._drifts(), round_number})
