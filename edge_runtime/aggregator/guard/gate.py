@@ -153,8 +153,9 @@ def reason_of(found: Sequence[Finding]) -> str:
 def own_tables(workspace: Workspace, codec: Codec, device: str) -> list[Table]:
     """Return a device's own noisy counts: its anchors, and its census for columns they lack.
 
-    After a drift of the population only its newer anchors count, once there are any. The census counts finer cells; what the cells of a code add up to in noise is taken as their
-    average, and cleaning has made it smaller still.
+    After a drift of the population only its newer anchors count, once there are any. The census
+    counts finer cells; what the cells of a code add up to in noise is taken as their average, and
+    cleaning has made it smaller still.
     """
     releases = workspace.releases(codec, device)
     newer = [r for r in releases if r.round >= workspace.drift_round]

@@ -80,7 +80,7 @@ class History:
 
     def earlier(self, round_number: int) -> dict[str, str]:
         """Return reasons by message: the batches of devices found wrong over their last ones."""
-        reasons = {}
+        reasons: dict[str, str] = {}
         for device in {e.device for e in self._entries.values() if e.round == round_number}:
             window = self._window(device, round_number)
             found = self._judge(list(window.values()))

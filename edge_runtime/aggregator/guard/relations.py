@@ -67,8 +67,8 @@ class Relation(NamedTuple):
     """What a batch shows; several are added up by `_together`.
 
     `found` and `expected` are sums over the rows, in nats that shuffling its columns costs: the
-    batch and rows of the generator like it; `variance` and `expected_variance` theirs. `visible` is the permutation
-    test's figure in standard deviations.
+    batch and rows of the generator like it; `variance` and `expected_variance` theirs. `visible` is
+    the permutation test's figure in standard deviations.
     """
 
     rows: int
