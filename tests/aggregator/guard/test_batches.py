@@ -89,11 +89,11 @@ def test_poisoned_batches_are_found(how: str, labels: int, sigma: float, kinds: 
 
 @pytest.mark.parametrize("sigma", [0.0, 2.0])
 def test_noise_in_every_column_is_found_in_a_small_batch(sigma: float) -> None:
-    """Of devices with two classes no column needs to be further off than a weak generator's."""
+    """No column needs to be further off than a weak generator's; all of them together are."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        real = WORLD.rows(rng, 4 * ROWS, [3, 7])
-        sent = WORLD.rows(rng, 120, [3, 7])
+        real = WORLD.rows(rng, 4 * ROWS, [3])
+        sent = WORLD.rows(rng, 120, [3])
         sent[:, 1:] = rng.integers(0, CODES, sent[:, 1:].shape)
         assert "shapes" in _judge(sent, count(real, sigma, rng)), seed
 
@@ -116,7 +116,7 @@ def test_the_mean_distance_is_not_inflated_by_sampling() -> None:
     assert np.mean(values) < 0.005
     assert np.std(values) < 0.02
     # Where a limit may be reached the error is right.
-    assert np.std(far) < 1.3 * np.mean(errors)
+    assert np.std(far) < np.mean(errors)
     # Total variation of these two is .55 on average over the tables.
     assert 0.4 < np.mean(far) < 0.6
     drowned = count(WORLD.rows(np.random.default_rng(0), 60), 60.0, np.random.default_rng(1))
