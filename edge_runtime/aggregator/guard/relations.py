@@ -219,7 +219,7 @@ def relation_of(codes: I32, parent: Parent) -> Relation | None:
     # Shuffled rows of the generator, not of the batch: it may have codes that no such row has.
     drawn = like.codes[rng.choice(len(like.codes), _BASE_ROWS, p=like.weights)]
     base = parent.correlations(rng.permuted(drawn, axis=0))
-    variance = max(float(by_chance.var(ddof=1)), float(own.var()) / n)
+    variance = float(own.var()) / n + float(by_chance.var(ddof=1)) / _SHUFFLES
     pairs = _pairs(len(single))
     strengths = np.array([_strength(one, single, pairs) for one in shuffles])
     spread = max(float(strengths.std(ddof=1)), 1e-12)
