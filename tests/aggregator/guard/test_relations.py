@@ -1,4 +1,4 @@
-"""Batches against the generator they come from: shuffled columns are found, what is skewed passes."""
+"""Batches against their generator: shuffled columns are found, what is skewed passes."""
 
 from __future__ import annotations
 
