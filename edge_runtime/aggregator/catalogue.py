@@ -163,12 +163,19 @@ class Catalogue:
                 )
 
     def messages(
-        self, *, kind: str, status: str = "accepted", round_number: int | None = None
+        self,
+        *,
+        kind: str,
+        status: str = "accepted",
+        round_number: int | None = None,
+        device: str | None = None,
     ) -> list[MessageRecord]:
         """Return records of one kind, ordered by round, device, sequence and id."""
         query = sa.select(_messages).where(_messages.c.kind == kind, _messages.c.status == status)
         if round_number is not None:
             query = query.where(_messages.c.round == round_number)
+        if device is not None:
+            query = query.where(_messages.c.device == device)
         query = query.order_by(
             _messages.c.round, _messages.c.device, _messages.c.sequence, _messages.c.id
         )

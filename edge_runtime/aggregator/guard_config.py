@@ -32,6 +32,9 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         counts, and all of them on average.
     dependence : float
         Share of the dependence between conditions and other columns that a batch must keep.
+    relations : float
+        Share of the dependence among all columns, as the generator a device started from has it,
+        that a batch must keep.
     diversity : float
         Factor by which rows of a batch may be alike more often than its device's counts allow.
     deviations : float
@@ -60,6 +63,7 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     misfit: float = 0.35
     mean_misfit: float = 0.2
     dependence: float = 0.2
+    relations: float = 0.5
     diversity: float = 2.0
     deviations: float = 6.0
     score_margin: float = 0.01
@@ -95,6 +99,7 @@ def guard_checks(
         "misfit",
         "mean_misfit",
         "dependence",
+        "relations",
         "kept",
         "subgroup",
         "drift",

@@ -155,12 +155,19 @@ class CatalogueAsOf(Catalogue):
         return self._settings[key] if key in self._settings else super().setting(key)
 
     def messages(
-        self, *, kind: str, status: str = "accepted", round_number: int | None = None
+        self,
+        *,
+        kind: str,
+        status: str = "accepted",
+        round_number: int | None = None,
+        device: str | None = None,
     ) -> list[MessageRecord]:
         """As `Catalogue.messages`, of those known."""
         if status != "accepted":
             return []
         return [
             m for m in self._known
-            if m.kind == kind and (round_number is None or m.round == round_number)
+            if m.kind == kind
+            and (round_number is None or m.round == round_number)
+            and (device is None or m.device == device)
         ]  # fmt: skip

@@ -189,9 +189,9 @@ class Workspace:
         """Keep the share for releases."""
         self.catalogue.put(_PRIOR, repr(share))
 
-    def censuses(self) -> dict[str, Census]:
-        """Return accepted censuses by device, late ones included."""
-        records = self.catalogue.messages(kind="census")
+    def censuses(self, device: str | None = None) -> dict[str, Census]:
+        """Return accepted censuses by device, late ones included; one device's if asked."""
+        records = self.catalogue.messages(kind="census", device=device)
         return read_censuses(self.data_dir, records)
 
     def anchor(self, bundle: Bundle) -> Anchor | None:
@@ -236,18 +236,18 @@ class Workspace:
             )
         return variances
 
-    def releases(self, codec: Codec) -> list[DeviceCounts]:
+    def releases(self, codec: Codec, device: str | None = None) -> list[DeviceCounts]:
         """Return everything counted under this codec, in the order of the rounds.
 
-        The rows of conditions that came with moments are among it.
+        The rows of conditions that came with moments are among it. One device's only, if asked.
         """
-        records = self.catalogue.messages(kind="anchor")
+        records = self.catalogue.messages(kind="anchor", device=device)
         counts = read_anchors(self.data_dir, records, codec.cardinalities)
-        counts += [r.counts for r in self._moments() if r.counts is not None]
+        counts += [r.counts for r in self._moments(device) if r.counts is not None]
         return sorted(counts, key=lambda release: release.round)
 
-    def _moments(self) -> list[DeviceMoments]:
-        records = self.catalogue.messages(kind="moments")
+    def _moments(self, device: str | None = None) -> list[DeviceMoments]:
+        records = self.catalogue.messages(kind="moments", device=device)
         if not records:
             return []
         plans = [decode_plan(record.plan.encode()) for record in self.catalogue.rounds()]
@@ -289,6 +289,10 @@ class Workspace:
     def drift_round(self) -> int:
         """The round in which the population was last found changed; 0 when it never was."""
         return max(self._drifts(), default=0)
+
+    def drift_before(self, round_number: int) -> int:
+        """Return the last drift before a round; 0 when there was none."""
+        return max((d for d in self._drifts() if d < round_number), default=0)
 
     def note_drift(self, round_number: int) -> None:
         """Remember that the population has changed."""

@@ -7,8 +7,8 @@ holds; there the mechanism protects, and rows near real ones are as likely as ch
 
 Distance (Gower 1971, on codes): per column 0 for equal codes; where codes have an order, as bins
 of numbers do, their difference over the largest one; else 1. A missing value is 1 from any other.
-Columns add up. Real rows' own spacing is the 5 % quantile of the distance to the nearest other
-real row: about a twentieth of perfect synthetic rows falls below it by chance and is drawn again.
+Columns add up. Real rows' own spacing is the 1 % quantile of the distance to the nearest other
+real row: about a hundredth of perfect synthetic rows falls below it by chance and is drawn again.
 In a table of few distinct rows that distance is 0 (equal rows are ordinary there), and nothing is
 dropped.
 """
@@ -29,8 +29,8 @@ I32 = npt.NDArray[np.int32]
 F32 = npt.NDArray[np.float32]
 
 #: of the distances between real rows; see the top of this file
-SPACING_QUANTILE = 0.05
-#: real rows whose nearest neighbour is looked for: the quantile is then sure to within 2 %
+SPACING_QUANTILE = 0.01
+#: real rows whose nearest neighbour is looked for: the tenth smallest distance is the quantile then
 _SPACING_ROWS = 1000
 #: a row that is too close is drawn again so often, then left out
 _TRIES = 8

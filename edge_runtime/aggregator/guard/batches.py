@@ -25,6 +25,7 @@ from edge_runtime.aggregator.guard.distance import (
     rows_behind,
     rows_of,
 )
+from edge_runtime.aggregator.guard.marginals import mean_distance
 
 __all__ = ["BatchLimits", "Finding", "condition_weights", "judge_batch"]
 
@@ -53,7 +54,7 @@ class BatchLimits(NamedTuple):
         Total variation by which a local generator may miss a table of its own device: trained
         with noise on few rows it is biased.
     mean_misfit : float
-        The same for the mean over all tables, where single misses even out.
+        The same for the mean over all columns and pairs, where single misses even out.
     dependence : float
         Share of the dependence between conditions and other columns that must be kept.
     diversity : float
@@ -70,7 +71,8 @@ class BatchLimits(NamedTuple):
 class Finding(NamedTuple):
     """Something wrong: `kind` for programs, `text` for people, with figures.
 
-    Kinds: "shape" (one table), "shapes" (their mean), "dependence", "diversity", "copy", "device".
+    Kinds: "shape" (one table), "shapes" (their mean), "dependence", "diversity", "relations",
+    "copy".
 
     `value` was found, `expected` is what the reference says, `allowed` the limit it crossed.
     """
@@ -143,6 +145,11 @@ def judge_batch(
         for table in used
     ]
     found = _shapes(distances, names, p=p, extra=extra, limits=limits)
+    if used:
+        everywhere = _shapes_together(
+            codes, weights, used, rows=known, p=p, extra=extra, limits=limits
+        )
+        found += [everywhere] if everywhere is not None else []
     unrelated = _unrelated(
         codes, weights, own, names, conditions, rows=known, sample=sample, p=p, limits=limits
     )
@@ -152,7 +159,8 @@ def judge_batch(
     if alike is not None:
         if label is not None:
             alike = alike._replace(text=f"{alike.text}; {_commonest(codes, names, label)}")
-        found.append(alike)
+        # First: nothing says more to a person.
+        found.insert(0, alike)
     return found
 
 
@@ -222,27 +230,36 @@ def _shapes(
                     allowed,
                 )
             )
-    if len(distances) > 1:
-        value = float(np.mean([d.value for d in distances]))
-        noise = float(np.mean([d.noise for d in distances]))
-        # Tables of the same rows are not independent: their deviations are added, not squared.
-        reach = float(np.mean([d.reach for d in distances]))
-        spread = noise + reach * math.sqrt(2 * math.log(1 / p))
-        allowed = limits.mean_misfit + extra + spread
-        if value > allowed:
-            found.append(
-                Finding(
-                    "shapes",
-                    f"over all {len(distances)} tables {value:.2f} of the rows differ from its "
-                    f"device's own counts on average, at most {allowed:.2f} may "
-                    f"({limits.mean_misfit:g} by a weak generator, {spread + extra:.2f} by noise "
-                    "and sampling)",
-                    value,
-                    0.0,
-                    allowed,
-                )
-            )
     return found
+
+
+def _shapes_together(
+    codes: I32,
+    weights: F64,
+    own: Sequence[Table],
+    *,
+    rows: tuple[float, float],
+    p: float,
+    extra: float,
+    limits: BatchLimits,
+) -> Finding | None:
+    """Whether all tables together are further from the counts than misfit and noise explain."""
+    mean = mean_distance(codes, own, weights=weights, rows=rows[0], rows_variance=rows[1])
+    if mean is None:
+        return None
+    spread = extra + NormalDist().inv_cdf(1 - p) * mean.error
+    allowed = limits.mean_misfit + spread
+    if mean.value <= allowed:
+        return None
+    return Finding(
+        "shapes",
+        f"over all {mean.tables} columns and pairs {mean.value:.2f} of the rows differ from its "
+        f"device's own counts on average, at most {allowed:.2f} may ({limits.mean_misfit:g} by a "
+        f"weak generator, {spread:.2f} by noise and sampling)",
+        mean.value,
+        0.0,
+        allowed,
+    )
 
 
 def _unrelated(

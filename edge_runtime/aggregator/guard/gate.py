@@ -17,9 +17,10 @@ from edge_runtime.aggregator.anchor import Table, merge_anchors
 from edge_runtime.aggregator.config import GuardSettings
 from edge_runtime.aggregator.guard.batches import BatchLimits, Finding, judge_batch
 from edge_runtime.aggregator.guard.copies import CopyIndex, Fingerprint, fingerprint
+from edge_runtime.aggregator.guard.history import History
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.messages import Plan
-from edge_runtime.schema import Codec
+from edge_runtime.schema import Codec, cells_behind
 
 __all__ = ["Gate", "own_tables", "reason_of"]
 
@@ -39,6 +40,7 @@ class Gate:
         self._workspace = workspace
         self._settings = workspace.config.guard
         self._copies: CopyIndex | None = None
+        self._history = History(workspace)
         self._own: dict[str, list[Table]] = {}
         # The inbox asks on its thread, the review before fusion on another.
         self._lock = threading.Lock()
@@ -69,18 +71,25 @@ class Gate:
         with self._lock:
             copied = self._index().judge(fingerprint(codes), name=message_id)
         found = [copied] if copied is not None else []
-        found += self.findings(device=device, plan=plan, codec=codec, codes=codes)
+        found += self.findings(
+            message_id=message_id, device=device, plan=plan, codec=codec, codes=codes
+        )
         return reason_of(found)
 
-    def findings(self, *, device: str, plan: Plan, codec: Codec, codes: I32) -> list[Finding]:
-        """Judge a batch by its device's own counts alone; see `judge`."""
+    def findings(
+        self, *, message_id: str, device: str, plan: Plan, codec: Codec, codes: I32
+    ) -> list[Finding]:
+        """Judge a batch by its device's own counts and its parent generator; see `judge`."""
         with self._lock:
             own = self._own.get(device)
+            related = self._history.judge(
+                message_id=message_id, device=device, plan=plan, codes=codes
+            )
         if own is None:
             own = own_tables(self._workspace, codec, device)
             with self._lock:
                 self._own[device] = own
-        return judge_batch(
+        found = judge_batch(
             codes,
             own,
             names=codec.schema.names,
@@ -89,14 +98,23 @@ class Gate:
             limits=batch_limits(self._settings),
             label=codec.label,
         )
+        return found if related is None else [*found, related]
 
     def took(self, *, message_id: str, device: str, round_number: int, codes: I32) -> None:
         """Remember an accepted batch, so that copies of it are found."""
         with self._lock:
             self._index().add(message_id, device, round_number, fingerprint(codes))
 
+    def earlier(self, round_number: int) -> dict[str, str]:
+        """Return what a round's batches show to be wrong with earlier ones: reasons by message.
+
+        Only of devices whose last batches together are found wrong.
+        """
+        with self._lock:
+            return self._history.earlier(round_number)
+
     def heard(self, device: str) -> None:
-        """Read a device's counts again: a new summary of it was accepted."""
+        """Read a device's counts again: a summary of it was accepted or set aside."""
         with self._lock:
             self._own.pop(device, None)
 
@@ -135,17 +153,20 @@ def reason_of(found: Sequence[Finding]) -> str:
 def own_tables(workspace: Workspace, codec: Codec, device: str) -> list[Table]:
     """Return a device's own noisy counts: its anchors, and its census for columns they lack.
 
-    The census counts finer cells; what the cells of a code add up to in noise is taken as their
-    average, and cleaning has made it smaller still.
+    After a drift of the population only its newer anchors count, once there are any. The census
+    counts finer cells; what the cells of a code add up to in noise is taken as their average, and
+    cleaning has made it smaller still.
     """
-    merged = merge_anchors([r for r in workspace.releases(codec) if r.device == device])
+    releases = workspace.releases(codec, device)
+    newer = [r for r in releases if r.round >= workspace.drift_round]
+    merged = merge_anchors(newer or releases)
     tables = list(merged.tables.values()) if merged is not None else []
     counted = {column for table in tables for column in table.columns}
-    census = workspace.censuses().get(device)
+    census = workspace.censuses(device).get(device)
     if census is not None:
         for d, counts in enumerate(codec.code_counts(census)):
             if d not in counted:
-                cells = len(census.counts[d]) / len(counts)
+                cells = cells_behind(codec.schema, census, d) / len(counts)
                 tables.append(Table((d,), counts, census.sigma**2 * cells))
     return tables
 

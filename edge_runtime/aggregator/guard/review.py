@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.aggregator.anchor import Table, merge_anchors
+from edge_runtime.aggregator.anchor import Anchor, Table, merge_anchors
 from edge_runtime.aggregator.guard.alarms import (
     AlarmLimits,
     budget_alarms,
@@ -26,7 +26,7 @@ from edge_runtime.aggregator.guard.alarms import (
 from edge_runtime.aggregator.guard.devices import DeviceLimits, outlying_devices
 from edge_runtime.aggregator.guard.drift import Drift, find_drift
 from edge_runtime.aggregator.guard.gate import Gate, reason_of
-from edge_runtime.aggregator.guard.measures import column_facts, measure
+from edge_runtime.aggregator.guard.measures import ColumnFacts, column_facts, measure
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.generator import Bundle, open_engine, sample_codes
@@ -41,6 +41,9 @@ I32 = npt.NDArray[np.int32]
 
 #: keys of the catalogue's settings
 _KEPT = "guard.kept"
+
+#: earlier generators that are measured again after a drift
+_REMEASURED = 5
 
 #: rounds after a drift in which a generator is given time to follow
 _FOLLOW_ROUNDS = 3
@@ -68,7 +71,7 @@ def review(workspace: Workspace, gate: Gate, codec: Codec, round_number: int) ->
     list of Alarm
         About devices and about drift.
     """
-    alarms = _review_devices(workspace, codec, round_number)
+    alarms = _review_devices(workspace, gate, codec, round_number)
     _review_batches(workspace, gate, codec, round_number)
     drifts = _find_drift(workspace, codec, round_number)
     return alarms + drift_alarms(drifts, names=codec.schema.names)
@@ -104,7 +107,9 @@ def set_aside(workspace: Workspace, records: Mapping[str, str]) -> int:
     return len(moved)
 
 
-def _review_devices(workspace: Workspace, codec: Codec, round_number: int) -> list[Alarm]:
+def _review_devices(
+    workspace: Workspace, gate: Gate, codec: Codec, round_number: int
+) -> list[Alarm]:
     """Set aside what devices sent in this round whose counts are out of line with their peers'."""
     tables = {
         release.device: [
@@ -131,6 +136,8 @@ def _review_devices(workspace: Workspace, codec: Codec, round_number: int) -> li
         if record.device in found
     }
     moved = set_aside(workspace, reasons)
+    for device in found:
+        gate.heard(device)
     return [
         Alarm(
             kind="device",
@@ -155,12 +162,16 @@ def _review_batches(workspace: Workspace, gate: Gate, codec: Codec, round_number
         codes = workspace.pool.read([record], names=codec.schema.names).codes
         reason = reason_of(
             gate.findings(
-                device=record.device, plan=plans[record.plan_id], codec=codec, codes=codes
+                message_id=record.id,
+                device=record.device,
+                plan=plans[record.plan_id],
+                codec=codec,
+                codes=codes,
             )
         )
         if reason:
             reasons[record.id] = reason
-    set_aside(workspace, reasons)
+    set_aside(workspace, gate.earlier(round_number) | reasons)
 
 
 def _find_drift(workspace: Workspace, codec: Codec, round_number: int) -> list[Drift]:
@@ -215,7 +226,7 @@ def assess(
         facts = column_facts(bundle.codec)
         codes = _sample(bundle, settings.rows)
         measures = measure(codes, anchor.tables.values(), facts)
-        best: dict[str, float] = json.loads(workspace.catalogue.setting(_KEPT) or "{}")
+        best = _best_kept(workspace, bundle, anchor, facts, round_number)
         before = _before_drift(workspace, bundle.codec, round_number)
         alarms += measure_alarms(
             measures,
@@ -254,10 +265,42 @@ def _sample(bundle: Bundle, rows: int) -> I32:
         engine.close()
 
 
+def _best_kept(
+    workspace: Workspace,
+    bundle: Bundle,
+    anchor: Anchor,
+    facts: Sequence[ColumnFacts],
+    round_number: int,
+) -> dict[str, float]:
+    """Return the most that earlier generators kept, by the keys of `kept_figures`.
+
+    What they kept of a population that is no more says nothing about a decline: after a drift the
+    last ones are measured again, by the anchor that the present one is measured by.
+    """
+    if workspace.drift_round != round_number:
+        known: dict[str, float] = json.loads(workspace.catalogue.setting(_KEPT) or "{}")
+        return known
+    best: dict[str, float] = {}
+    earlier = [
+        r for r in workspace.catalogue.bundles() if r.depth > 0 and r.digest != bundle.digest
+    ]
+    for record in earlier[-_REMEASURED:]:
+        before = workspace.bundle(record)
+        assert before is not None
+        codes = _sample(before, workspace.config.guard.rows)
+        for key, kept in kept_figures(measure(codes, anchor.tables.values(), facts)).items():
+            best[key] = max(kept, best.get(key, 0.0))
+    return best
+
+
 def _before_drift(workspace: Workspace, codec: Codec, round_number: int) -> list[Table] | None:
-    """Return the anchor as it was before the last drift, while a generator may still follow."""
+    """Return the anchor as it was before the last drift, while a generator may still follow.
+
+    It began with the drift before: rounds of an older population are not what it followed.
+    """
     drift = workspace.drift_round
     if not drift or round_number >= drift + _FOLLOW_ROUNDS:
         return None
-    anchor = merge_anchors([r for r in workspace.releases(codec) if r.round < drift])
+    since = workspace.drift_before(drift)
+    anchor = merge_anchors([r for r in workspace.releases(codec) if since <= r.round < drift])
     return None if anchor is None else list(anchor.tables.values())

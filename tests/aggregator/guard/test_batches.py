@@ -14,6 +14,7 @@ from edge_runtime.aggregator.guard.distance import (
     marginal,
     rows_of,
 )
+from edge_runtime.aggregator.guard.marginals import mean_distance
 
 from .tables import CODES, LABELS, NAMES, World, count, spoil, table, weak
 
@@ -84,6 +85,46 @@ def test_poisoned_batches_are_found(how: str, labels: int, sigma: float, kinds: 
         real = WORLD.rows(rng, many * ROWS, own)
         sent = spoil(WORLD.rows(rng, many * SENT, own), how, rng)
         assert kinds <= set(_judge(sent, count(real, sigma, rng))), seed
+
+
+@pytest.mark.parametrize("sigma", [0.0, 2.0])
+def test_noise_in_every_column_is_found_in_a_small_batch(sigma: float) -> None:
+    """No column needs to be further off than a weak generator's; all of them together are."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        real = WORLD.rows(rng, 4 * ROWS, [3])
+        sent = WORLD.rows(rng, 120, [3])
+        sent[:, 1:] = rng.integers(0, CODES, sent[:, 1:].shape)
+        assert "shapes" in _judge(sent, count(real, sigma, rng)), seed
+
+
+def test_the_mean_distance_is_not_inflated_by_sampling() -> None:
+    values, far, errors = [], [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        real = WORLD.rows(rng, 3000, range(3))
+        own = count(real, 4.0, rng)
+        rows, variance = rows_of(own)
+        how = {"weights": np.ones(150), "rows": rows, "rows_variance": variance}
+        same = mean_distance(real[rng.integers(0, 3000, 150)], own, **how)
+        other = mean_distance(spoil(WORLD.rows(rng, 150), "uniform", rng), own, **how)
+        assert same is not None
+        assert other is not None
+        values.append(same.value)
+        far.append(other.value)
+        errors.append(other.error)
+    assert np.mean(values) < 0.005
+    assert np.std(values) < 0.02
+    # Where a limit may be reached the error is right.
+    assert np.std(far) < np.mean(errors)
+    # Total variation of these two is .55 on average over the tables.
+    assert 0.4 < np.mean(far) < 0.6
+    drowned = count(WORLD.rows(np.random.default_rng(0), 60), 60.0, np.random.default_rng(1))
+    none = mean_distance(
+        WORLD.rows(np.random.default_rng(2), 150), drowned,
+        weights=np.ones(150), rows=60.0, rows_variance=0.0,
+    )  # fmt: skip
+    assert none is None
 
 
 def test_rows_that_repeat_a_few_templates_have_vanished_in_diversity() -> None:
