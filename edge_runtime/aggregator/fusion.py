@@ -95,13 +95,13 @@ def next_generator(
     pool: PoolRows,
     rows_of: Mapping[str, float],
     anchor: Anchor | None,
-    moments: Moments | None,
     reference: Anchor,
     round_number: int,
     config: AggregatorConfig,
     privacy: Mapping[str, Any],
     should_stop: Callable[[], bool],
     on_progress: Callable[[float], None],
+    moments: Moments | None = None,
     updates: Sequence[ClientUpdate] = (),
     state: State | None = None,
 ) -> Outcome:
@@ -117,14 +117,14 @@ def next_generator(
         Noisy count of real rows by device.
     anchor : Anchor or None
         Guides the fusion.
-    moments : Moments or None
-        How rows that are drawn from the anchor vary together.
     reference : Anchor
         Judges the candidate: the anchor, or `anchor.census_anchor` where there is none.
     round_number, config, privacy
         Of this round and fleet.
     should_stop, on_progress : callable
         As in `Strategy.fuse`.
+    moments : Moments, optional
+        How rows that are drawn from the anchor vary together.
     updates, state
         Weight updates of `current`, and what the strategy kept with it.
 

@@ -144,8 +144,8 @@ class Planner:
         anchor = None
         advice = read_advice(self._catalogue)
         # A strategy of updates has nothing to go by without them.
-        measure = not (census or self._strategy.needs_updates) and only_counts(
-            config, advice.rows_of
+        measure = not (census or self._strategy.needs_updates) and (
+            advice.moments is not None or only_counts(config, advice.rows_of)
         )
         share = min(anchor_share(config, advice.rows_of), _MOST_SHARE - rounds.score_share)
         moments = advice.moments if measure else None

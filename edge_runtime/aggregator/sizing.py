@@ -49,6 +49,9 @@ _ONLY_COUNTS = 0.5
 #: Of the whole budget: counts of single columns, the census's among them, and sums of scores.
 #: Products of scores get the rest.
 _SINGLE_SHARE, _MEANS_SHARE = 0.2, 0.35
+#: Rows of a device, at epsilon 8, up to which sums of scores are worth more than training: with 290
+#: rows rows from moments were far ahead, with more it was not measured.
+_ROWS_OF_SCORES = 1_000.0
 #: moments take a round for means and one for products, and two columns that can vary together
 _LEAST_ROUNDS, _LEAST_COLUMNS = 2, 2
 #: Bins where moments say what tells conditions apart: they are only the scale that scores are
@@ -116,13 +119,13 @@ def only_counts(config: AggregatorConfig, rows_of: Collection[float]) -> bool:
 
 
 def sums_scores(config: AggregatorConfig, schema: Schema, rows_of: Collection[float]) -> bool:
-    """Whether a fleet is asked for moments: one that is asked for counts alone, if it can.
+    """Whether a fleet is asked for counts and moments, and for nothing else.
 
     Parameters
     ----------
     config : AggregatorConfig
     schema : Schema
-        With a condition column and at least two columns whose codes have an order.
+        Needs a condition column and at least two columns whose codes have an order.
     rows_of : collection of float
         Noisy rows of each device.
     """
@@ -135,7 +138,16 @@ def sums_scores(config: AggregatorConfig, schema: Schema, rows_of: Collection[fl
         or find_strategy(config.fusion.strategy).needs_updates
     ):
         return False
-    return only_counts(config, rows_of)
+    if only_counts(config, rows_of):
+        return True
+    epsilon = config.privacy.limit
+    return (
+        epsilon is not None
+        and config.fusion.prior == "auto"
+        and config.rounds.anchor_share != 0
+        and bool(rows_of)
+        and _typical(rows_of) <= _ROWS_OF_SCORES * _EVEN_EPSILON / epsilon
+    )
 
 
 def max_bins(

@@ -39,7 +39,6 @@ def _fuse(kit: Kit, bundle: Bundle, *, seconds: float = 30.0) -> Outcome:
         pool=workspace.pool_rows(),
         rows_of=workspace.rows_of_devices(bundle),
         anchor=anchor,
-        moments=None,
         reference=anchor or census_anchor(bundle.codec, workspace.censuses()),
         round_number=1,
         config=kit.config,

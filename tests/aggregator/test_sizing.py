@@ -74,7 +74,7 @@ def test_explicit_numbers_win() -> None:
         assert anchor_share(fixed, [10.0]) == 0.3
         assert prior_share(fixed, [10.0]) == 0.2
         assert not only_counts(fixed, [10.0])
-        assert max_bins(fixed, make_schema(), rows=1e9, devices=1) == 7
+        assert max_bins(fixed, make_schema(), rows=1e9, rows_of=[1e9]) == 7
     assert not only_counts(config(prior=0.0), [10.0])
 
 
@@ -96,17 +96,25 @@ def test_counts_that_noise_takes_below_nothing_give_shares_all_the_same(rows: li
 
 
 def test_bins_grow_with_the_rows_and_shrink_with_the_noise() -> None:
+    def apart(epsilon: float) -> AggregatorConfig:
+        return config(epsilon, rounds={"moments": "none"})
+
     schema = make_schema()
-    exact = [max_bins(config("none"), schema, rows=rows, devices=10) for rows in (10, 1001, 1e9)]
+    exact = [
+        max_bins(config("none"), schema, rows=rows, rows_of=[rows / 10] * 10)
+        for rows in (10, 1001, 1e9)
+    ]
     assert exact == [4, 20, 32]
     noisy = [
-        max_bins(config(epsilon), schema, rows=1000.0, devices=devices)
+        max_bins(apart(epsilon), schema, rows=1000.0, rows_of=[1000.0 / devices] * devices)
         for epsilon, devices in ((8.0, 2), (1.0, 2), (1.0, 20))
     ]
     assert noisy == sorted(noisy, reverse=True)
     assert noisy[0] > noisy[-1]
     assert noisy[-1] == 4
-    assert max_bins(config(8.0), schema, rows=-50.0, devices=10) == 4
+    assert max_bins(apart(8.0), schema, rows=-50.0, rows_of=[-5.0] * 10) == 4
+    # Where scores are summed no table has to fill the bins.
+    assert max_bins(config(8.0), schema, rows=-50.0, rows_of=[-5.0] * 10) == 16
 
 
 def test_more_conditions_leave_fewer_rows_to_each() -> None:
@@ -120,7 +128,7 @@ def test_more_conditions_leave_fewer_rows_to_each() -> None:
             ),
         )
 
-    bins = [max_bins(config(1.0), schema(n), rows=3000.0, devices=10) for n in (2, 4, 8)]
+    bins = [max_bins(config(1.0), schema(n), rows=3000.0, rows_of=[300.0] * 10) for n in (2, 4, 8)]
     assert bins == sorted(bins, reverse=True)
     assert bins[0] > bins[-1]
     # A numeric condition has bins of its own, and no labels to divide the rows by.
@@ -131,7 +139,7 @@ def test_more_conditions_leave_fewer_rows_to_each() -> None:
             Column(name="y", kind="number", low=0.0, high=1.0),
         ),
     )
-    assert max_bins(config(1.0), numeric, rows=3000.0, devices=10) >= bins[0]
+    assert max_bins(config(1.0), numeric, rows=3000.0, rows_of=[300.0] * 10) >= bins[0]
 
 
 def test_the_variance_of_a_merged_count_is_that_of_its_budget() -> None:

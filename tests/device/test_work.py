@@ -16,7 +16,7 @@ from edge_runtime.messages import (
     UpdateRequest,
 )
 from edge_runtime.privacy import round_sigma
-from edge_runtime.schema import Schema, census_counts, read_table
+from edge_runtime.schema import Schema, census_cells, census_counts, read_table
 from tests.device.shop import Shop
 
 
@@ -68,7 +68,7 @@ def test_a_census_paid_for_before_a_crash_is_not_paid_again(
     shop.ledger.spend(
         key=f"{plan.id}/census",
         what="census",
-        rdp=counts_cost(sigma=sigma, sensitivity_squared=4),
+        rdp=counts_cost(sigma=sigma, sensitivity_squared=len(census_cells(schema))),
         details={"round": 0, "sigma": str(sigma)},
     )
     shop.give(plan)
