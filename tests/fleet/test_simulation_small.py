@@ -25,6 +25,7 @@ from edge_runtime.device.config import TrainingConfig
 from edge_runtime.errors import AggregatorError
 from edge_runtime.fleet.simulation import Simulation
 from edge_runtime.generator import open_engine, sample_codes
+from edge_runtime.messages import decode_plan
 from edge_runtime.schema import Column, Schema, read_table
 
 SCHEMA = Schema.ordered(
@@ -154,6 +155,96 @@ def test_small_devices_are_asked_for_counts_alone_and_a_release_follows(
     same_files(tmp_path / "one", tmp_path / "two")
     anew = make_release(moved, tmp_path / "three", 2000)
     same_files(tmp_path / "one", anew.path)
+
+
+MEASURED = Schema.ordered(
+    name="pumps",
+    columns=(
+        Column(name="state", kind="category", values=("calm", "worn", "blocked"), condition=True),
+        Column(name="flow", kind="number", low=-10.0, high=10.0),
+        Column(name="pressure", kind="number", low=-10.0, high=10.0, nullable=True),
+        Column(name="noise", kind="number", low=-10.0, high=10.0),
+        Column(name="site", kind="category", values=("north", "south")),
+    ),
+)
+
+
+def measured(seed: int, rows: int = 150) -> pd.DataFrame:
+    """Pumps whose flow and pressure rise together while calm and against each other when worn."""
+    rng = np.random.default_rng(seed)
+    state = rng.integers(0, 3, rows)
+    turn = np.array([0.8, -0.8, 0.0])[state]
+    flow, other = rng.normal(size=(2, rows))
+    pressure = turn * flow + np.sqrt(1 - turn**2) * other
+    pressure[rng.random(rows) < 0.2] = np.nan
+    return pd.DataFrame(
+        {
+            "state": np.array(["calm", "worn", "blocked"])[state],
+            "flow": flow,
+            "pressure": pressure,
+            "noise": rng.normal(size=rows) + np.array([0.0, 0.0, 2.0])[state],
+            "site": np.where(rng.random(rows) < np.array([0.2, 0.5, 0.8])[state], "north", "south"),
+        }
+    )
+
+
+def test_small_devices_with_measured_columns_send_sums_that_keep_how_they_vary(
+    simulate: Callable[..., Simulation], tmp_path: Path
+) -> None:
+    fleet = simulate(
+        schema=MEASURED,
+        devices={f"d{i:02}": measured(i) for i in range(12)},
+        rounds=RoundSettings(count=2, quorum=2, census_share=0.15),
+    )
+    fleet.run()
+    plans = [decode_plan(record.plan.encode()) for record in fleet.workspace.catalogue.rounds()[1:]]
+    first, second = (plan.moments for plan in plans)
+    assert first is not None
+    assert second is not None
+    assert (first.order, first.given, first.columns) == (1, 0, (1, 2, 3))
+    assert (second.order, second.groups, second.columns) == (2, 3, (1, 2, 3))
+    # A name has no score: its pairs with the condition are counted.
+    assert plans[0].anchor is not None
+    assert (0, 4) in plans[0].anchor.tables
+    assert plans[1].anchor is None
+    for device in fleet.devices.values():
+        whats = [entry.what for entry in device.entries()]
+        assert whats == ["census", "anchor", "moments", "moments"]
+        assert 7.9 < device.epsilon_spent <= 8.0
+
+    release = fleet.release(tmp_path / "one", rows=6000)
+    schema = Schema.load(release.path / "schema.json")
+    table = read_table(release.data, schema, synthetic=True)
+    state = np.asarray(table.columns["state"])
+    there = ~table.missing["pressure"]
+    assert 1 - there.mean() == pytest.approx(0.2, abs=0.08)
+    together = {}
+    for name in ("calm", "worn"):
+        rows = (state == name) & there
+        flow, pressure = (np.asarray(table.columns[c], float)[rows] for c in ("flow", "pressure"))
+        together[name] = np.corrcoef(flow, pressure)[0, 1]
+    assert together["calm"] > 0.3
+    assert together["worn"] < -0.3
+    noise = np.asarray(table.columns["noise"], float)
+    assert noise[state == "blocked"].mean() - noise[state != "blocked"].mean() > 1.2
+    north = np.asarray(table.columns["site"]) == "north"
+    assert north[state == "blocked"].mean() - north[state == "calm"].mean() > 0.3
+
+    again = repeat_release(fleet.workspace.data_dir, release.facts["id"], tmp_path / "two")
+    assert again.identical
+
+
+def test_moments_can_be_turned_off(simulate: Callable[..., Simulation]) -> None:
+    fleet = simulate(
+        schema=MEASURED,
+        devices={f"d{i:02}": measured(i, rows=60) for i in range(8)},
+        rounds=RoundSettings(count=2, quorum=2, moments="none"),
+    )
+    fleet.run()
+    for record in fleet.workspace.catalogue.rounds():
+        plan = decode_plan(record.plan.encode())
+        assert plan.moments is None
+    assert fleet.workspace.catalogue.rounds()[-1].kind == "measure"
 
 
 def test_devices_of_middling_size_send_rows_and_the_counts_add_some(

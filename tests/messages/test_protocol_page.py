@@ -22,6 +22,7 @@ from edge_runtime.messages import (
     DeviceProgress,
     DeviceState,
     Header,
+    MomentsRequest,
     Plan,
     PrivacyStatement,
     RowRequest,
@@ -88,8 +89,8 @@ def test_every_snippet_is_tested() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [Header, PrivacyStatement, Plan, TrainRequest, AnchorRequest, RowRequest, ScoreRequest,
-     UpdateRequest, Ack, DeviceState, DeviceProgress, AggregatorStatus,
+    [Header, PrivacyStatement, Plan, TrainRequest, AnchorRequest, MomentsRequest, RowRequest,
+     ScoreRequest, UpdateRequest, Ack, DeviceState, DeviceProgress, AggregatorStatus,
      Alarm, Alarms],
 )  # fmt: skip
 def test_every_field_is_documented(message: type[msgspec.Struct]) -> None:
