@@ -22,7 +22,7 @@ from edge_runtime.messages import (
 )
 from edge_runtime.schema import Codec, Schema
 
-__all__ = ["check_moments", "release_moments", "row_vectors", "sum_moments"]
+__all__ = ["check_moments", "noise_digits", "release_moments", "row_vectors", "sum_moments"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ def sum_moments(codes: npt.NDArray[np.int32], request: MomentsRequest) -> dict[s
     return {"moments": sums, "rows": rows.astype(np.int64)}
 
 
-def _digits_of_noise(sigma: Fraction) -> int:
+def noise_digits(sigma: Fraction) -> int:
+    """Return how many low binary digits of a sum are nothing but noise, and not sent."""
     return max(0, math.floor(math.log2(sigma / _KEPT))) if sigma else 0
 
 
@@ -179,7 +180,7 @@ def release_moments(
         codec_digest=codec.digest,
         extra={"holdout": plan.holdout},
         details={"order": request.order},
-        shift=_digits_of_noise,
+        shift=noise_digits,
     )
     _LOG.info(
         "moments of order %d released with noise of %.4g of what one row may add",

@@ -20,7 +20,7 @@ from edge_runtime.messages import Plan, encode_summary
 from edge_runtime.privacy import release_counts
 from edge_runtime.schema import Schema
 
-__all__ = ["Counted", "is_released", "release_noisy", "share_of_room"]
+__all__ = ["Counted", "is_released", "release_noisy", "round_off", "share_of_room"]
 
 Counted = Literal["census", "anchor", "moments", "score"]
 Tables = Mapping[str, npt.NDArray[np.int64]]
@@ -110,8 +110,8 @@ def release_noisy(
     )
     extra = {"sigma": float(paid), **(extra or {})}
     if shift is not None:
-        extra["shift"] = off = shift(paid)
-        noisy = {name: (table + ((1 << off) >> 1)) >> off for name, table in noisy.items()}
+        extra["shift"] = digits = shift(paid)
+        noisy = round_off(noisy, digits=digits)
     statement = bench.statement(entry, mechanism="discrete-gaussian", schema=schema)
     with bench.store.transaction():
         header = bench.header(
@@ -127,6 +127,12 @@ def release_noisy(
         if settle is not None:
             settle(payload)
     return paid
+
+
+def round_off(noisy: Tables, *, digits: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Leave out low binary digits of what has its noise already, rounded to nearest."""
+    half = (1 << digits) >> 1
+    return {name: (table + half) >> digits for name, table in noisy.items()}
 
 
 def share_of_room(

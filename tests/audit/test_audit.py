@@ -11,10 +11,11 @@ import math
 
 import msgspec
 import pytest
-from audit.broken import HalfNoise, Unclipped, Unsampled
+from audit.broken import HalfNoise, Unclipped, Unsampled, unclipped_sums
 from audit.canary import FULL, SAMPLED, Verdict, attack, other_rows
 from audit.counts import attack_counts
 from audit.fleet import SETTING, members
+from audit.moments import attack_moments
 
 OTHERS = other_rows(FULL.layout, 30)
 #: without synthetic rows, which take most of a run's time
@@ -45,6 +46,36 @@ def test_counts_without_noise_prove_more_than_epsilon_8_without_any_assumption()
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
 def test_half_the_noise_on_counts_is_noticed(epsilon):
     verdict = attack_counts(epsilon, devices=60_000, seed=0, noise=HalfNoise)
+    assert verdict.claimed == pytest.approx(epsilon, rel=1e-3)
+    assert verdict.audited.gaussian > 1.5 * verdict.claimed
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_moments_keep_their_promise_and_hardly_more(epsilon, order):
+    verdict = attack_moments(epsilon, order=order, devices=60_000, seed=0, confidence=SURE)
+    assert verdict.claimed == pytest.approx(epsilon, rel=1e-3)
+    assert below(verdict)
+    assert verdict.audited.gaussian > 0.7 * epsilon
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_moments_without_noise_prove_more_than_epsilon_8_without_any_assumption(order):
+    verdict = attack_moments(None, order=order, devices=60_000, seed=0, confidence=SURE)
+    assert math.isinf(verdict.claimed)
+    assert verdict.area == 1.0
+    assert verdict.audited.epsilon > 8.0
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+@pytest.mark.parametrize(
+    "changes",
+    [{"noise": HalfNoise}, {"sums": unclipped_sums}],
+    ids=["half the noise", "no clipping"],
+)
+def test_broken_moments_are_noticed(changes, epsilon, order):
+    verdict = attack_moments(epsilon, order=order, devices=60_000, seed=0, **changes)
     assert verdict.claimed == pytest.approx(epsilon, rel=1e-3)
     assert verdict.audited.gaussian > 1.5 * verdict.claimed
 

@@ -1,10 +1,11 @@
 """Attack what devices release and compare what the attacks prove with what the devices claim.
 
-    OMP_NUM_THREADS=1 python tools/bench/privacy_audit.py [--runs 400] [--devices 60]
+    OMP_NUM_THREADS=1 python tools/bench/privacy_audit.py [--runs 400] [--only moments broken]
 
-Four parts, each at epsilon 1, 8 and without privacy, with the devices' own code (`audit.device`):
+Each part at epsilon 1, 8 and without privacy, with the devices' own code (`audit.device`):
 
 * noisy counts alone, in hundreds of thousands of devices;
+* noisy moments alone, sums of scores and of their products, in as many;
 * one worst-case canary, present in every second device: counts, gradient sums, released weights,
   batches with free and clamped conditions, and everything together; trained on all rows at every
   step, and on Poisson samples of a quarter;
@@ -29,25 +30,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from audit.broken import HalfNoise, Unclipped, Unsampled
+from audit.broken import HalfNoise, Unclipped, Unsampled, unclipped_sums
 from audit.canary import FULL, SAMPLED, Verdict, attack, other_rows
 from audit.counts import attack_counts
-from audit.device import DELTA
+from audit.device import DELTA, Setting
 from audit.fleet import SETTING, Found, members
+from audit.moments import VIEWS, attack_moments
 
 EPSILONS = (1.0, 8.0, None)
+#: lines for the record, and what is not as it must be
+Result = tuple[list[dict[str, Any]], list[str]]
 
 
 def main() -> None:
-    """Run everything, print tables, write JSON."""
+    """Run everything that is asked for, print tables, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS))
     parser.add_argument("--runs", type=int, default=400, help="devices per canary table")
     parser.add_argument("--devices", type=int, default=60, help="devices per membership table")
-    parser.add_argument("--counts", type=int, default=200_000, help="devices of the counts alone")
+    parser.add_argument(
+        "--counts", type=int, default=200_000, help="devices of the counts and the moments alone"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/privacy_audit.json"))
     options = parser.parse_args()
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     problems: list[str] = []
     record: dict[str, Any] = {
         "machine": {
@@ -57,44 +64,102 @@ def main() -> None:
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "settings": {**vars(options), "out": str(options.out), "delta": DELTA},
     }
+    for part in options.only:
+        record[part], found = PARTS[part](options)
+        problems += found
+    record["seconds"] = round(time.monotonic() - began)
+    record["cpu_seconds"] = round(time.process_time() - worked)
+    record["problems"] = problems
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1, default=str))
+    print(
+        f"\n{record['seconds']} s, {record['cpu_seconds']} of them on the processor; written to "
+        f"{options.out}"
+    )
+    if problems:
+        sys.exit("\n".join(["NOT AS IT MUST BE:", *problems]))
+    print("no bound above its claim; every attack works without privacy; broken ones are caught")
 
+
+def counts_alone(options: argparse.Namespace) -> Result:
+    """Attack noisy counts and nothing else."""
     heading("Counts alone", CANARY_HEAD)
-    record["counts"] = []
+    lines, problems = [], []
     for epsilon in EPSILONS:
         verdict = attack_counts(epsilon, devices=options.counts, seed=options.seed)
-        record["counts"].append(show_verdict(epsilon, verdict))
+        lines.append(show_verdict(epsilon, verdict))
         problems += judge(f"counts at {name(epsilon)}", verdict)
+    return lines, problems
 
-    for key, title, setting, rows in (
-        ("full", "One canary, every row in every step", FULL, 30),
-        ("sampled", "One canary, Poisson samples of a quarter", SAMPLED, 0),
-    ):
-        heading(title, CANARY_HEAD)
-        record[key] = []
+
+def moments_alone(options: argparse.Namespace) -> Result:
+    """Attack noisy moments of both orders; then break them."""
+    heading("Moments alone", CANARY_HEAD)
+    lines, problems = [], []
+    alone = {"devices": options.counts, "seed": options.seed}
+    for order in VIEWS:
         for epsilon in EPSILONS:
-            verdicts = attack(
-                dataclasses.replace(setting, epsilon=epsilon),
-                others=other_rows(setting.layout, rows),
-                runs=options.runs,
-                seed=options.seed,
-            )
-            for verdict in verdicts.values():
-                record[key].append(show_verdict(epsilon, verdict))
-                problems += judge(f"{key}, {verdict.view} at {name(epsilon)}", verdict)
+            verdict = attack_moments(epsilon, order=order, **alone)
+            lines.append(show_verdict(epsilon, verdict))
+            problems += judge(f"{verdict.view} at {name(epsilon)}", verdict)
+    for order in VIEWS:
+        for what, changes in (
+            ("half the noise", {"noise": HalfNoise}),
+            ("no clipping", {"sums": unclipped_sums}),
+        ):
+            verdict = attack_moments(8.0, order=order, **alone, **changes)
+            line, missed = show_broken(f"{verdict.view}, {what}", verdict)
+            lines.append(line)
+            problems += missed
+    return lines, problems
 
+
+def full(options: argparse.Namespace) -> Result:
+    """Attack one canary where each row takes part in each step."""
+    return one_canary(options, "One canary, every row in every step", FULL, rows=30)
+
+
+def sampled(options: argparse.Namespace) -> Result:
+    """Attack one canary under Poisson samples."""
+    return one_canary(options, "One canary, Poisson samples of a quarter", SAMPLED, rows=0)
+
+
+def one_canary(options: argparse.Namespace, title: str, setting: Setting, *, rows: int) -> Result:
+    """Attack all that a device releases, beside so many other rows."""
+    heading(title, CANARY_HEAD)
+    lines, problems = [], []
+    for epsilon in EPSILONS:
+        verdicts = attack(
+            dataclasses.replace(setting, epsilon=epsilon),
+            others=other_rows(setting.layout, rows),
+            runs=options.runs,
+            seed=options.seed,
+        )
+        for verdict in verdicts.values():
+            lines.append(show_verdict(epsilon, verdict))
+            problems += judge(f"{title}, {verdict.view} at {name(epsilon)}", verdict)
+    return lines, problems
+
+
+def many_rows(options: argparse.Namespace) -> Result:
+    """Guess which of many rows took part."""
     heading("Membership of many rows", MEMBER_HEAD)
-    record["members"] = []
+    lines, problems = [], []
     for epsilon in EPSILONS:
         for found in members(
             dataclasses.replace(SETTING, epsilon=epsilon),
             devices=options.devices,
             seed=options.seed,
         ):
-            record["members"].append(show_found(epsilon, found))
+            lines.append(show_found(epsilon, found))
             problems += judge_members(epsilon, found)
+    return lines, problems
 
+
+def broken(options: argparse.Namespace) -> Result:
+    """Break counts and training on purpose."""
     heading("Broken on purpose, at epsilon 8", CANARY_HEAD)
-    record["broken"] = []
+    lines, problems = [], []
     quick = {"runs": max(200, options.runs // 2), "seed": options.seed}
     others = other_rows(FULL.layout, 30)
     without_rows = dataclasses.replace(FULL, rows=0)
@@ -104,20 +169,20 @@ def main() -> None:
         ("no sampling", dataclasses.replace(SAMPLED, rows=0), others[:0], {"noise": Unsampled}),
     ):
         verdict = attack(setting, others=rows, **quick, **changes)["everything"]
-        record["broken"].append(show_verdict(8.0, dataclasses.replace(verdict, view=what)))
-        if verdict.audited.gaussian <= verdict.claimed:
-            problems.append(f"{what} was not noticed")
-
-    record["seconds"] = round(time.monotonic() - began)
-    record["problems"] = problems
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1, default=str))
-    print(f"\n{record['seconds']} s; written to {options.out}")
-    if problems:
-        sys.exit("\n".join(["NOT AS IT MUST BE:", *problems]))
-    print("no bound above its claim; every attack works without privacy; broken ones are caught")
+        line, missed = show_broken(what, verdict)
+        lines.append(line)
+        problems += missed
+    return lines, problems
 
 
+PARTS = {
+    "counts": counts_alone,
+    "moments": moments_alone,
+    "full": full,
+    "sampled": sampled,
+    "members": many_rows,
+    "broken": broken,
+}
 CANARY_HEAD = (
     "view",
     "claimed",
@@ -165,6 +230,13 @@ def show_verdict(epsilon: float | None, verdict: Verdict) -> dict[str, Any]:
     )
     print(f"| {' | '.join(cells)} |", flush=True)
     return {"epsilon": name(epsilon), **dataclasses.asdict(verdict)}
+
+
+def show_broken(what: str, verdict: Verdict) -> tuple[dict[str, Any], list[str]]:
+    """Print a line about a broken mechanism; return it, and whether nothing was noticed."""
+    line = show_verdict(8.0, dataclasses.replace(verdict, view=what))
+    noticed = verdict.audited.gaussian > verdict.claimed
+    return line, [] if noticed else [f"{what} was not noticed"]
 
 
 def show_found(epsilon: float | None, found: Found) -> dict[str, Any]:

@@ -6,17 +6,14 @@ so cell i of every column's table is what device i would have sent for its canar
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 
 import numpy as np
 
+from audit.alone import pay, tell_apart
 from audit.canary import Verdict
-from audit.device import DELTA, Recorder, digest
-from edge_runtime.device.budget import counts_cost, counts_sigma
-from edge_runtime.evaluation.audit import from_rates
-from edge_runtime.evaluation.membership import area, true_positives_at
-from edge_runtime.privacy import Ledger, release_counts
+from audit.device import Recorder, digest
+from edge_runtime.privacy import release_counts
 
 __all__ = ["attack_counts"]
 
@@ -45,39 +42,14 @@ def attack_counts(
     noise : callable
         Makes the noise from a seed: what a test breaks.
     """
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        ledger = Ledger(connection, epsilon_limit=epsilon, delta=DELTA)
-        sigma = counts_sigma(
-            sensitivity_squared=_COLUMNS,
-            spent=ledger.rdp_spent(),
-            epsilon_after=epsilon,
-            delta=DELTA,
-        )
-        entry = ledger.spend(
-            key="audit/counts",
-            what="counts",
-            rdp=counts_cost(sigma=sigma, sensitivity_squared=_COLUMNS) if sigma else None,
-            details={},
-        )
-        claimed = ledger.epsilon_spent()
-    finally:
-        connection.close()
+    paid = pay("counts", epsilon=epsilon, sensitivity_squared=_COLUMNS)
     exact = np.repeat(np.array([1, 0], np.int64), devices)
     tables = release_counts(
-        entry,
+        paid.entry,
         {f"one_way.{column}": exact for column in range(_COLUMNS)},
         sensitivity_squared=_COLUMNS,
-        sigma=sigma,
+        sigma=paid.sigma,
         noise=noise(digest(b"counts", str(seed).encode())),
     )
     scores = np.sum([table - 0.5 for table in tables.values()], axis=0)
-    inside, outside = scores[:devices], scores[devices:]
-    return Verdict(
-        view="counts",
-        claimed=claimed,
-        audited=from_rates(inside, outside, delta=DELTA, confidence=confidence, threshold=0.0),
-        area=area(inside, outside),
-        found=true_positives_at(inside, outside, 0.01),
-        runs=2 * devices,
-    )
+    return tell_apart("counts", scores, claimed=paid.claimed, confidence=confidence)
