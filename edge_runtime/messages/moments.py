@@ -25,6 +25,9 @@ MOMENT_UNITS = 1 << 14
 #: How much of `MOMENT_UNITS` a row adds to the number of rows, by order. The number is worth its
 #: noise where means are taken; products come after it and sharpen it a little.
 _ROW_SHARE = {1: 0.5, 2: 0.25}
+#: Scores, centres and the clipping norm are at most this, the norm at least its inverse. Far beyond
+#: it squares overflow or vanish: a row would seem shorter than it is, and not be clipped.
+_LARGEST = 1e9
 
 _Column = Annotated[int, Meta(ge=0, le=65_535)]
 _Numbers = tuple[float, ...]
@@ -61,6 +64,11 @@ class MomentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         For order 2: by code of `given`, one number for each column.
     clip_norm : float
         L2 norm in units of the scores.
+
+    Raises
+    ------
+    RangeError
+        Numbers that do not fit together, or are too large or small to clip by exactly.
     """
 
     share: Annotated[float, Meta(gt=0.0, le=1.0)]
@@ -90,9 +98,14 @@ class MomentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise RangeError("moments: order 2 needs centres")
         if any(len(centre) != width for centre in self.centres):
             raise RangeError(f"moments: a centre does not have {width} numbers")
-        numbers = itertools.chain(*self.scores, *self.centres, [self.clip_norm])
-        if not all(map(math.isfinite, numbers)):
-            raise RangeError("moments: scores, centres and clip_norm must be finite")
+        for number in itertools.chain(*self.scores, *self.centres):
+            # Not a number is not below it either.
+            if not abs(number) <= _LARGEST:
+                raise RangeError(f"moments: {number} is no score or centre up to {_LARGEST:g}")
+        if not 1.0 / _LARGEST <= self.clip_norm <= _LARGEST:
+            raise RangeError(
+                f"moments: clip_norm {self.clip_norm} is outside {1.0 / _LARGEST:g}..{_LARGEST:g}"
+            )
 
     @property
     def width(self) -> int:

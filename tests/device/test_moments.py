@@ -115,6 +115,21 @@ def test_one_row_never_adds_more_than_the_sensitivity(seed: int, order: int, cli
     np.testing.assert_array_equal(vectors[7:8], row_vectors(codes[7:8], request))
 
 
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("clip", [1e-9, 1e9])
+@pytest.mark.parametrize("scale", [5e-324, 1e-170, 1e-9, 1e9])
+def test_no_request_makes_squares_vanish_or_overflow(scale: float, clip: float, order: int) -> None:
+    """A row whose squares underflow would look short, and be added at its full length."""
+    request = MomentsRequest(
+        share=1.0, order=order, given=0, groups=2, columns=(1, 2),  # type: ignore[arg-type]
+        scores=((-scale, scale), (0.0, scale)),
+        centres=((scale, -scale), (0.0, 0.0)) if order == 2 else (), clip_norm=clip,
+    )  # fmt: skip
+    codes = np.array([[0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1]], np.int32)
+    squares = (row_vectors(codes, request).astype(object) ** 2).sum(axis=1)
+    assert max(squares) + request.row_units**2 <= request.sensitivity_squared
+
+
 def test_requests_that_do_not_fit_are_declined(bundle: Bundle) -> None:
     cardinalities = bundle.codec.cardinalities
     request = request_for(bundle)

@@ -41,8 +41,11 @@ def request(**changes: Any) -> MomentsRequest:
         ({"groups": 3}, "3 groups and centres of 2"),
         ({"groups": 1, "centres": ()}, "needs centres"),
         ({"centres": ((0.1,), (0.0,))}, "2 numbers"),
-        ({"clip_norm": float("inf")}, "finite"),
-        ({"scores": ((-1.0, float("nan")), (-1.0, 0.0, 1.0))}, "finite"),
+        ({"clip_norm": float("inf")}, "clip_norm inf is outside"),
+        ({"clip_norm": 1e-10}, "clip_norm 1e-10 is outside"),
+        ({"scores": ((-1.0, float("nan")), (-1.0, 0.0, 1.0))}, "nan is no score"),
+        ({"scores": ((-1.0, 1e10), (-1.0, 0.0, 1.0))}, "10000000000.0 is no score"),
+        ({"centres": ((0.1, 0.2), (0.0, -1e10))}, "-10000000000.0 is no score or centre"),
     ],
 )
 def test_what_does_not_fit_together_is_named(changes: dict[str, Any], words: str) -> None:
