@@ -28,16 +28,24 @@ def main() -> None:
     parser.add_argument("--epsilon", choices=levels, action="append")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tune", action="store_true", help="search the peers' settings again")
+    parser.add_argument(
+        "--device-memory",
+        action="store_true",
+        help="measure the peak memory of a device of ours, and run nothing else",
+    )
     options = parser.parse_args()
     systems = options.system or (*SYSTEMS, *OURS)
     tasks = options.task or list(TASKS)
     epsilons = options.epsilon or levels
-    peers = [system for system in systems if system in SYSTEMS]
+    named = [("--task", tasks), ("--epsilon", epsilons)]
+    arguments = [text for flag, values in named for value in values for text in (flag, value)]
+    if options.device_memory:
+        _python("device_memory", *arguments)
+        systems = ()
+    peers = [text for name in systems if name in SYSTEMS for text in ("--system", name)]
     if peers:
-        named = [("--task", tasks), ("--system", peers), ("--epsilon", epsilons)]
-        arguments = [text for flag, values in named for value in values for text in (flag, value)]
-        arguments += ["--seeds", str(options.seeds), *(["--tune"] if options.tune else [])]
-        _python("peers", *arguments)
+        tuning = ["--tune"] if options.tune else []
+        _python("peers", *arguments, *peers, "--seeds", str(options.seeds), *tuning)
     for system in systems:
         if system in OURS:
             _run_ours(system, tasks, epsilons, options.seeds)

@@ -11,7 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PRIVACY_LEVELS", "RESULTS", "Point", "Record", "level_name", "load", "save"]
+__all__ = [
+    "PRIVACY_LEVELS",
+    "RESULTS",
+    "Point",
+    "Record",
+    "about",
+    "level_name",
+    "load",
+    "save",
+]
 
 RESULTS = Path(__file__).parent / "results"
 #: epsilon of a run; None is without privacy. Delta is 1e-5 throughout.
@@ -105,24 +114,31 @@ def load(path: Path) -> list[Record]:
     ]
 
 
-def save(path: Path, records: Iterable[Record], **about: Any) -> None:
+def about(*packages: str) -> dict[str, Any]:
+    """Return when and where a result was made: date, machine and versions of packages."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {_processor()}",
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def save(path: Path, records: Iterable[Record], **notes: Any) -> None:
     """Add records to a file, replacing those with the same key.
 
     Parameters
     ----------
     path : Path
     records : iterable of Record
-    **about : JSON values
+    **notes : JSON values
         Further entries of the document (a grid, notes); those of earlier calls stay.
     """
     document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     kept = {record.key: record for record in load(path)}
     kept.update({record.key: record for record in records})
-    document.update(about)
+    document.update(notes)
     document |= {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {_processor()}",
-        "versions": {name: _version(name) for name in ("edge-runtime", "numpy", "flwr")},
+        **about("edge-runtime", "numpy", "flwr"),
         "delta": DELTA,
         "records": [_entry(record) for _, record in sorted(kept.items(), key=lambda i: str(i[0]))],
     }

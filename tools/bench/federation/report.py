@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tools.bench.federation.memory import FILE as MEMORY_FILE
+from tools.bench.federation.memory import load_figures, with_memory
 from tools.bench.federation.records import PRIVACY_LEVELS, RESULTS, Record, level_name, load
 from tools.bench.federation.tasks import TASKS
 
@@ -268,8 +270,11 @@ def main() -> None:
     paths = [options.results / name for name in FILES if (options.results / name).is_file()]
     if not paths:
         raise SystemExit(f"no results in {options.results}; run tools.bench.federation.peers first")
-    abouts = [{"file": path.name, **json.loads(path.read_text("utf-8"))} for path in paths]
-    rows = summarise(record for path in paths for record in load(path))
+    memory = options.results / MEMORY_FILE
+    described = [*paths, memory] if memory.is_file() else paths
+    abouts = [{"file": path.name, **json.loads(path.read_text("utf-8"))} for path in described]
+    records = [record for path in paths for record in load(path)]
+    rows = summarise(with_memory(records, load_figures(memory)))
     text = markdown(rows, abouts)
     print(text)
     if options.page:
