@@ -43,7 +43,7 @@ _NOISE_PER_CELL = 0.5
 #: noise in products grows with its square.
 _CLIP = 0.8
 _LEAST_VARIANCE = 1e-3
-#: at most, of a score or centre in a plan, and half as much again for the rest of it
+#: of a score or centre in a plan, with room to spare for the rest of it
 _JSON_BYTES = 36
 #: standard deviation of the noise in a condition's own covariances up to which they are worth it
 _MOST_NOISE_APART = 0.25

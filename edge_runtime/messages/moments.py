@@ -25,8 +25,8 @@ MOMENT_UNITS = 1 << 14
 #: noise where means are taken; products come after it and sharpen it a little.
 _ROW_SHARE = {1: 0.5, 2: 0.25}
 
-#: Scores are of the size of 1. Beyond these bounds products could leave what a float holds, and with
-#: it what one row may add.
+#: Scores are of the size of 1. Beyond these bounds products could leave what a float holds, and
+#: with it what one row may add.
 _LARGEST = 1e6
 _ClipNorm = Annotated[float, Meta(ge=1e-6, le=1e6)]
 
