@@ -43,6 +43,8 @@ _NOISE_PER_CELL = 0.5
 #: noise in products grows with its square.
 _CLIP = 0.8
 _LEAST_VARIANCE = 1e-3
+#: of a score or centre in a plan, with room to spare for the rest of it
+_JSON_BYTES = 36
 #: standard deviation of the noise in a condition's own covariances up to which they are worth it
 _MOST_NOISE_APART = 0.25
 
@@ -93,7 +95,12 @@ def _moments(
         return None
     given = schema.conditions[0]
     groups = codec.cardinalities[given]
-    if groups * products(len(columns)) > DEFAULT_LIMITS.cells or groups == 1:
+    numbers = (groups + max(codec.cardinalities[d] for d in columns)) * len(columns)
+    if (
+        groups == 1
+        or groups * products(len(columns)) > DEFAULT_LIMITS.cells
+        or numbers * _JSON_BYTES > DEFAULT_LIMITS.json_bytes
+    ):
         return None
     means = workspace.means(codec)
     if means is not None:

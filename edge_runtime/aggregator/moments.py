@@ -2,8 +2,9 @@
 
 Together they are one normal distribution of scores for each condition, which is what rows drawn
 from the anchor follow where single tables would leave columns independent (a Gaussian copula given
-the condition). Under noise it is shrunk three times: means towards zero, each condition's
-covariance towards that of all conditions, and its least eigenvalues up to where noise ends.
+the condition). Under noise it is shrunk three times: means towards zero, most where rows lie close
+together; each condition's covariance towards that of all conditions; and its least eigenvalues up
+to where noise ends.
 """
 
 from __future__ import annotations
@@ -57,11 +58,13 @@ class DeviceMoments(NamedTuple):
 class Means(NamedTuple):
     """Merged sums of scores.
 
-    `centres` is float64 [K, d], by code of the condition; `rows` [K] the noisy rows behind each,
-    `devices` [K] how many of them counted, `variance` [K] that of the noise in a centre's numbers.
+    `measured` is float64 [K, d], by code of the condition, and `centres` the same shrunk towards
+    zero; `rows` [K] the noisy rows behind each, `devices` [K] how many devices counted, `variance`
+    [K] that of the noise in the measured numbers.
     """
 
     request: MomentsRequest
+    measured: F64
     centres: F64
     rows: F64
     devices: F64
@@ -123,12 +126,12 @@ def merge_means(releases: Sequence[DeviceMoments], counts: Sequence[DeviceCounts
     if not devices.any():
         return None
     rows = np.maximum(rows, 1.0)
-    centres = sums / rows[:, None]
+    measured = sums / rows[:, None]
     variance = noise / rows**2
     # James and Stein: what a condition's means are apart from zero beyond their noise.
-    found = np.maximum((centres**2).mean(axis=1), 1e-12)
-    centres *= np.clip(1.0 - variance / found, 0.0, 1.0)[:, None]
-    return Means(latest, centres, rows, devices, variance)
+    found = np.maximum((measured**2).mean(axis=1), 1e-12)
+    centres = measured * np.clip(1.0 - variance / found, 0.0, 1.0)[:, None]
+    return Means(latest, measured, centres, rows, devices, variance)
 
 
 def merge_moments(
@@ -157,6 +160,7 @@ def merge_moments(
     within = np.maximum(within - means.between(), _LEAST_WITHIN * within)
     start = np.diag(np.maximum(within, _LEAST_FLOOR))
     estimates = _products(releases, _Held.of(counts, request.given), request)
+    centres = means.centres
     covariances = np.repeat(start[None], request.groups, axis=0)
     if estimates:
         shared, shared_variance = average_by_variance(
@@ -166,11 +170,12 @@ def merge_moments(
         for code in range(request.groups):
             own = [(e.apart[code], e.variance[code]) for e in apart if e.apart is not None]
             covariances[code] = _shrunk(shared, shared_variance, own, rows=means.rows[code])
+        centres = _filtered(means, _above(shared, shared_variance))
     return Moments(
         given=request.given,
         columns=request.columns,
         scores=request.scores,
-        centres=means.centres,
+        centres=centres,
         covariances=covariances,
         nullable=frozenset(nullable),
     )
@@ -237,6 +242,27 @@ def _products(
             )
         )
     return found
+
+
+def _filtered(means: Means, within: F64) -> F64:
+    """Return means shrunk by what their direction can hold (Wiener 1949), float64 [K, d].
+
+    Means of conditions lie no further apart in a direction than rows do. Where all rows lie close
+    together, what was measured beyond is noise: the means' prior is a normal distribution whose
+    covariance is that of all rows, scaled to how far means were found apart.
+    """
+    share = means.rows / means.rows.sum()
+    centred = means.centres - share @ means.centres
+    total = within + (share[:, None] * centred).T @ centred
+    excess = float((means.measured**2).mean() - means.variance.mean())
+    prior = max(excess / float(np.trace(total) / len(total)), 1e-2) * total
+    noise = np.eye(len(total))
+    return np.stack(
+        [
+            prior @ np.linalg.solve(prior + variance * noise, measured)
+            for measured, variance in zip(means.measured, means.variance, strict=True)
+        ]
+    )
 
 
 def _shrunk(

@@ -50,8 +50,8 @@ _ONLY_COUNTS = 0.5
 #: Products of scores get the rest.
 _SINGLE_SHARE, _MEANS_SHARE = 0.2, 0.35
 #: Rows of a device, at epsilon 8, up to which sums of scores are worth more than training: with 290
-#: rows rows from moments were far ahead, with more it was not measured.
-_ROWS_OF_SCORES = 1_000.0
+#: rows those from moments were far ahead, with more it was not measured.
+_ROWS_OF_SCORES = 400.0
 #: moments take a round for means and one for products, and two columns that can vary together
 _LEAST_ROUNDS, _LEAST_COLUMNS = 2, 2
 #: Bins where moments say what tells conditions apart: they are only the scale that scores are

@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Meta
 
 from edge_runtime.errors import RangeError
-from edge_runtime.messages.fields import PositiveFloat
 
 __all__ = ["MOMENT_UNITS", "MomentsRequest", "products"]
 
@@ -25,9 +24,11 @@ MOMENT_UNITS = 1 << 14
 #: How much of `MOMENT_UNITS` a row adds to the number of rows, by order. The number is worth its
 #: noise where means are taken; products come after it and sharpen it a little.
 _ROW_SHARE = {1: 0.5, 2: 0.25}
-#: Scores, centres and the clipping norm are at most this, the norm at least its inverse. Far beyond
-#: it squares overflow or vanish: a row would seem shorter than it is, and not be clipped.
-_LARGEST = 1e9
+
+#: Scores are of the size of 1. Beyond these bounds products could leave what a float holds, and
+#: with it what one row may add.
+_LARGEST = 1e6
+_ClipNorm = Annotated[float, Meta(ge=1e-6, le=1e6)]
 
 _Column = Annotated[int, Meta(ge=0, le=65_535)]
 _Numbers = tuple[float, ...]
@@ -63,12 +64,12 @@ class MomentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     centres : tuple of tuple of float
         For order 2: by code of `given`, one number for each column.
     clip_norm : float
-        L2 norm in units of the scores.
+        L2 norm in units of the scores, 1e-6 to 1e6.
 
     Raises
     ------
     RangeError
-        Numbers that do not fit together, or are too large or small to clip by exactly.
+        If parts do not fit together, or a number is beyond 1e6.
     """
 
     share: Annotated[float, Meta(gt=0.0, le=1.0)]
@@ -78,7 +79,7 @@ class MomentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     columns: Annotated[tuple[_Column, ...], Meta(min_length=1, max_length=512)]
     scores: tuple[_Numbers, ...]
     centres: tuple[_Numbers, ...] = ()
-    clip_norm: PositiveFloat
+    clip_norm: _ClipNorm
 
     def __post_init__(self) -> None:
         width = len(self.columns)
@@ -98,14 +99,9 @@ class MomentsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise RangeError("moments: order 2 needs centres")
         if any(len(centre) != width for centre in self.centres):
             raise RangeError(f"moments: a centre does not have {width} numbers")
-        for number in itertools.chain(*self.scores, *self.centres):
-            # Not a number is not below it either.
-            if not abs(number) <= _LARGEST:
-                raise RangeError(f"moments: {number} is no score or centre up to {_LARGEST:g}")
-        if not 1.0 / _LARGEST <= self.clip_norm <= _LARGEST:
-            raise RangeError(
-                f"moments: clip_norm {self.clip_norm} is outside {1.0 / _LARGEST:g}..{_LARGEST:g}"
-            )
+        numbers = itertools.chain(*self.scores, *self.centres)
+        if not all(abs(number) <= _LARGEST for number in numbers):
+            raise RangeError(f"moments: a score or centre is not within {_LARGEST:g} of 0")
 
     @property
     def width(self) -> int:

@@ -93,11 +93,11 @@ def test_sums_are_those_of_a_plain_loop(
     assert not none["rows"].any()
 
 
-@given(seed=st.integers(0, 10_000), order=st.sampled_from([1, 2]), clip=st.floats(1e-3, 1e3))
+@given(seed=st.integers(0, 10_000), order=st.sampled_from([1, 2]), clip=st.floats(1e-6, 1e6))
 def test_one_row_never_adds_more_than_the_sensitivity(seed: int, order: int, clip: float) -> None:
     rng = np.random.default_rng(seed)
     columns = int(rng.integers(1, 20))
-    scale = 10.0 ** rng.integers(-3, 4)
+    scale = 10.0 ** rng.integers(-6, 5)
     request = MomentsRequest(
         share=1.0, order=order, given=0, groups=3, columns=tuple(range(1, columns + 1)),  # type: ignore[arg-type]
         scores=tuple(tuple((scale * rng.normal(size=5)).tolist()) for _ in range(columns)),
@@ -116,8 +116,8 @@ def test_one_row_never_adds_more_than_the_sensitivity(seed: int, order: int, cli
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("clip", [1e-9, 1e9])
-@pytest.mark.parametrize("scale", [5e-324, 1e-170, 1e-9, 1e9])
+@pytest.mark.parametrize("clip", [1e-6, 1e6])
+@pytest.mark.parametrize("scale", [5e-324, 1e-170, 1e-6, 1e6])
 def test_no_request_makes_squares_vanish_or_overflow(scale: float, clip: float, order: int) -> None:
     """A row whose squares underflow would look short, and be added at its full length."""
     request = MomentsRequest(

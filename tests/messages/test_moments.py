@@ -41,11 +41,8 @@ def request(**changes: Any) -> MomentsRequest:
         ({"groups": 3}, "3 groups and centres of 2"),
         ({"groups": 1, "centres": ()}, "needs centres"),
         ({"centres": ((0.1,), (0.0,))}, "2 numbers"),
-        ({"clip_norm": float("inf")}, "clip_norm inf is outside"),
-        ({"clip_norm": 1e-10}, "clip_norm 1e-10 is outside"),
-        ({"scores": ((-1.0, float("nan")), (-1.0, 0.0, 1.0))}, "nan is no score"),
-        ({"scores": ((-1.0, 1e10), (-1.0, 0.0, 1.0))}, "10000000000.0 is no score"),
-        ({"centres": ((0.1, 0.2), (0.0, -1e10))}, "-10000000000.0 is no score or centre"),
+        ({"centres": ((0.1, 2e6), (0.0, 0.0))}, "1e[+]06 of 0"),
+        ({"scores": ((-1.0, float("nan")), (-1.0, 0.0, 1.0))}, "1e[+]06 of 0"),
     ],
 )
 def test_what_does_not_fit_together_is_named(changes: dict[str, Any], words: str) -> None:
@@ -57,6 +54,15 @@ def test_a_request_survives_json() -> None:
     for made in (request(), request(groups=1), request(order=1, centres=())):
         again = msgspec.json.decode(msgspec.json.encode(made), type=MomentsRequest)
         assert again == made
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1e-7, 1e7, -1.0])
+def test_clipping_norms_that_leave_the_floats_are_refused(clip_norm: float) -> None:
+    data = msgspec.json.encode(request()).replace(
+        b'"clip_norm":2.0', f'"clip_norm":{clip_norm}'.encode()
+    )
+    with pytest.raises(msgspec.ValidationError, match="clip_norm"):
+        msgspec.json.decode(data, type=MomentsRequest)
 
 
 def test_units_make_the_longest_row_as_long_for_every_order() -> None:
