@@ -76,8 +76,8 @@ def first_problem(config: AggregatorConfig) -> str:
             (config.train.steps, config.train.expected_batch),
         ),
         (
-            config.train.clip_norm > 0 and config.train.learning_rate > 0,
-            "train.clip_norm and train.learning_rate must be positive",
+            0.1 <= config.train.clip_norm <= 1e6 and config.train.learning_rate > 0,
+            "train.clip_norm must be 0.1 to 1e6 and train.learning_rate positive",
             (config.train.clip_norm, config.train.learning_rate),
         ),
         (

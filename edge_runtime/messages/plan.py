@@ -40,6 +40,11 @@ _Columns = Annotated[tuple[_Column, ...], Meta(min_length=1, max_length=4)]
 _Share = Annotated[float, Meta(gt=0.0, le=1.0)]
 _Weight = Annotated[float, Meta(ge=0.0)]
 
+#: Norms of gradients are summed in float32, where squares below 1e-45 vanish. Weights can be made
+#: such that a whole gradient does so (found: up to a norm of .001). It must be nothing beside
+#: the clipping norm, as it is not clipped.
+_LEAST_CLIP, _MOST_CLIP = 0.1, 1e6
+
 #: shares that were written as decimals may add up to a little more than 1
 _SHARE_SLACK = 1e-9
 
@@ -54,11 +59,16 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     expected_batch : int
         Expected rows of a Poisson-sampled step.
     clip_norm : float
-        L2 norm that each row's gradient is clipped to.
+        L2 norm that each row's gradient is clipped to, .1 to 1e6.
     learning_rate : float
         Of Adam.
     averaging : float
         Decay of the running mean of iterates, 0 for none.
+
+    Raises
+    ------
+    RangeError
+        A norm that float32 cannot clip by.
     """
 
     steps: _Steps
@@ -66,6 +76,12 @@ class TrainRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     clip_norm: PositiveFloat
     learning_rate: PositiveFloat
     averaging: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+
+    def __post_init__(self) -> None:
+        if not _LEAST_CLIP <= self.clip_norm <= _MOST_CLIP:
+            raise RangeError(
+                f"train: clip_norm {self.clip_norm:g} is outside {_LEAST_CLIP:g}..{_MOST_CLIP:g}"
+            )
 
 
 class AnchorRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -83,7 +83,7 @@ trains = st.builds(
     TrainRequest,
     steps=st.integers(1, 10_000_000),
     expected_batch=st.integers(1, 10_000_000),
-    clip_norm=positive,
+    clip_norm=st.floats(0.1, 1e6),
     learning_rate=positive,
     averaging=st.floats(0, 1, exclude_max=True),
 )

@@ -231,6 +231,9 @@ def test_plans_must_be_consistent() -> None:
         "epsilon_after": 8.0, "delta": 1e-5, "deadline_s": 60.0, "quorum": 2,
     }  # fmt: skip
     train = TrainRequest(steps=1, expected_batch=1, clip_norm=1.0, learning_rate=0.1)
+    for clip_norm in (0.09, 2e6, float("nan")):
+        with pytest.raises(RangeError, match=f"clip_norm {clip_norm:g}".replace("+", ".")):
+            TrainRequest(steps=1, expected_batch=1, clip_norm=clip_norm, learning_rate=0.1)
     rows = RowRequest(share=1.0, minimum=0, maximum=10)
     Plan(kind="train", bundle_digest="b" * 64, train=train, rows=rows, **common)
     with pytest.raises(RangeError, match="needs bundle_digest"):

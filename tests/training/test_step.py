@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import EngineError, MissingExtraError, TrainingError
-from edge_runtime.generator.layout import Layout
+from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.reference import nll
 from edge_runtime.training import NumpyStep, OnnxStep, make_step
 from edge_runtime.training.cost import batch_cap
@@ -48,6 +48,20 @@ def test_the_loop_itself_against_finite_differences(layout):
                 moved[index][at] += sign * step
                 losses.append(row_gradient(type(weights)(*moved), layout, row)[1])
             assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(exact[at], abs=2e-7)
+
+
+@each_step
+def test_a_gradient_whose_squares_vanish_is_nothing_beside_the_least_norm_of_a_plan(make):
+    """Weights as an aggregator could send them: sure of every code, and activations of 10^17."""
+    layout = Layout((4,) * 8, 64)
+    weights = Weights(*(np.zeros_like(tensor) for tensor in random_weights(layout, 1)))
+    weights.b3[list(layout.offsets[:-1])] = 52.5
+    weights.b1[:] = 5e17
+    out = FlatWeights(layout)
+    norms = make(layout)(weights, np.zeros((1, layout.columns), np.int32), 0.1, out).norms
+    length = float(np.linalg.norm(out.vector.astype(np.float64)))
+    assert norms[0] < 1e-3 * length  # so short it seems, and so it is not clipped
+    assert 0.0 < length < 0.01 * 0.1
 
 
 @each_step
