@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_runtime.errors import SamplingError, SchemaError
 from edge_runtime.generator import (
     Bundle,
+    Drawing,
     Engine,
     Layout,
     Lineage,
@@ -27,8 +27,6 @@ from edge_runtime.generator import (
     build_bundle,
     initial_weights,
     open_engine,
-    sample_codes,
-    sample_table,
 )
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.privacy import (
@@ -61,10 +59,6 @@ __all__ = ["Generator"]
 
 #: Share of the budget (in Renyi divergence) for the noisy histograms behind the bins.
 CENSUS_SHARE = 0.1
-#: Rows drawn between two decodings: the codes of one block stay in the cache.
-BLOCK_ROWS = 65_536
-#: Rejection sampling gives up once this many rows were drawn per row asked for.
-MAX_DRAWS_PER_ROW = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,85 +203,47 @@ class Generator:
         rows : int
             How many.
         where : mapping, optional
-            Column names and the values they must have, e.g. ``{"late": True}``. Leading condition
-            columns are clamped, others met by rejection.
+            Column names and the values they must have, e.g. ``{"late": True}``; a number stands
+            for its whole bin. Columns at the front (conditions are) are set, others met by
+            rejection. Where rows are rejected, the share that was accepted is the `acceptance` of
+            the table's mark, ``table.synthetic``.
         seed : int
             The same seed gives the same rows, whatever the batch size, engine threads or machine.
 
         Raises
         ------
         SamplingError
-            When rows that meet `where` are too rare to be found by rejection.
+            When rows that meet `where` and the schema's constraints are too rare to be found by
+            rejection.
         """
-        return Table.concat(list(self.sample_blocks(rows, where=where, seed=seed)))
+        drawing = self.sample_blocks(rows, where=where, seed=seed)
+        table = Table.concat(list(drawing))
+        if drawing.acceptance is not None and table.synthetic is not None:
+            return table.marked({**table.synthetic, "acceptance": drawing.acceptance})
+        return table
 
     def sample_blocks(
         self, rows: int, *, where: Mapping[str, object] | None = None, seed: int = 0
-    ) -> Iterator[Table]:
-        """Draw rows in blocks of bounded memory; the blocks together are `sample`'s rows."""
-        if rows < 0:
-            raise SamplingError(f"cannot draw {rows} rows: ask for 0 or more")
+    ) -> Drawing:
+        """Draw rows in blocks of bounded memory; the blocks together are `sample`'s rows.
+
+        The result is an iterator of tables that counts what it draws: see `Drawing`.
+        """
         if self._engine is None:
             self._engine = open_engine(self.bundle, engine=self._engine_name, threads=self._threads)
-        key = hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest()
-        clamp, reject = self._conditions(where or {})
-        if reject:
-            for table in self._rejecting(rows, clamp, reject, where or {}, key=key):
-                yield table.marked(self._mark)
-            return
-        for start in range(0, max(rows, 1), BLOCK_ROWS):
-            block = min(BLOCK_ROWS, rows - start)
-            yield sample_table(
-                self._engine,
-                self.bundle.codec,
-                block,
-                key=key,
-                offset=start,
-                clamp=_repeated(clamp, block),
-            ).marked(self._mark)
+        where = where or {}
+        return Drawing(
+            self.bundle,
+            self._engine,
+            rows=rows,
+            key=hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest(),
+            wished=self._wished(where),
+            wish=", ".join(f"{name}={value!r}" for name, value in where.items()),
+            mark={"bundle": self.bundle.digest, "depth": self.bundle.lineage.depth},
+        )
 
-    @property
-    def _mark(self) -> dict[str, Any]:
-        """What the mark of sampled rows says."""
-        return {"bundle": self.bundle.digest, "depth": self.bundle.lineage.depth}
-
-    def _rejecting(
-        self,
-        rows: int,
-        clamp: Mapping[int, int],
-        reject: Mapping[int, int],
-        where: Mapping[str, object],
-        *,
-        key: bytes,
-    ) -> Iterator[Table]:
-        """Draw until enough rows meet the wishes that cannot be clamped."""
-        assert self._engine is not None, "sample_blocks opens it"
-        done = drawn = 0
-        block = BLOCK_ROWS // 8
-        while done < rows or drawn == 0:
-            codes = sample_codes(
-                self._engine, block, key=key, offset=drawn, clamp=_repeated(clamp, block)
-            )
-            kept = np.ones(block, np.bool_)
-            for column, code in reject.items():
-                kept &= codes[:, column] == code
-            chosen = np.flatnonzero(kept)[: rows - done]
-            drawn += block
-            if len(chosen) or rows == 0:
-                yield self.bundle.codec.decode(
-                    np.ascontiguousarray(codes[chosen]), key=key, stream=1, offset=done
-                )
-            done += len(chosen)
-            if done < rows and drawn > MAX_DRAWS_PER_ROW * max(rows, 100):
-                wish = ", ".join(f"{name}={value!r}" for name, value in where.items())
-                raise SamplingError(
-                    f"only {done} of {drawn} drawn rows meet {wish}, {rows} were asked for; "
-                    "declare the column as a condition in the schema and fit again, or ask for "
-                    "fewer rows"
-                )
-
-    def _conditions(self, where: Mapping[str, object]) -> tuple[dict[int, int], dict[int, int]]:
-        """Split wishes into leading condition columns (clamped) and the rest (rejected)."""
+    def _wished(self, where: Mapping[str, object]) -> dict[int, int]:
+        """Codes that columns must have."""
         wished: dict[int, int] = {}
         for name, value in where.items():
             if name not in self.schema.names:
@@ -296,17 +252,7 @@ class Generator:
                 )
             column = self.schema.names.index(name)
             wished[column] = self.bundle.codec.code_of(column, value)
-        clamp: dict[int, int] = {}
-        # Only an unbroken run of columns from the first one conditions all that follow.
-        for column in range(len(self.schema.names)):
-            if column not in wished:
-                break
-            clamp[column] = wished.pop(column)
-        return clamp, wished
-
-
-def _repeated(clamp: Mapping[int, int], rows: int) -> dict[int, NDArray[np.int32]]:
-    return {column: np.full(rows, code, np.int32) for column, code in clamp.items()}
+        return wished
 
 
 def _silent(_phase: str, _share: float) -> None:

@@ -7,6 +7,7 @@ own weights.
 
 from __future__ import annotations
 
+from edge_runtime.generator.accepting import Drawing
 from edge_runtime.generator.bundle import MAX_BUNDLE_BYTES, Bundle, build_bundle
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.engine import ENGINES, Engine, available_engines, open_engine
@@ -22,6 +23,7 @@ __all__ = [
     "ENGINES",
     "MAX_BUNDLE_BYTES",
     "Bundle",
+    "Drawing",
     "Engine",
     "Layout",
     "Lineage",

@@ -12,9 +12,12 @@ from edge_runtime.schema.census import (
 from edge_runtime.schema.codec import Codec, Encoded
 from edge_runtime.schema.coded import Coded
 from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
+from edge_runtime.schema.constraints import Combinations, Constraint, Order, Sum
 from edge_runtime.schema.decoding import BlockDecoder
+from edge_runtime.schema.holding import broken_rows
 from edge_runtime.schema.infer import infer_schema
 from edge_runtime.schema.reading import iter_tables, read_table
+from edge_runtime.schema.rules import Kept, Rules
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import MISSING_TOKENS
@@ -29,10 +32,17 @@ __all__ = [
     "Codec",
     "Coded",
     "Column",
+    "Combinations",
+    "Constraint",
     "Encoded",
+    "Kept",
+    "Order",
+    "Rules",
     "Schema",
+    "Sum",
     "Table",
     "TableWriter",
+    "broken_rows",
     "census_cells",
     "census_counts",
     "clean_census",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.schema.holding import refuse_broken
 from edge_runtime.schema.infer import infer_schema
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.sources import RawChunk, Source, raw_chunks, source_name
@@ -60,8 +61,9 @@ def read_table(
     ------
     DataError
         The source cannot be read, lacks a column, has a value of a wrong type, or a missing value
-        where none is allowed (names file, row, column and value); or the rows are marked as
-        synthetic and not welcome.
+        where none is allowed (names file, row, column and value); a row breaks a constraint of the
+        schema; or the rows are marked as synthetic and not welcome. Where they are welcome,
+        constraints are not asked for: rows of other generators are read to be judged.
     """
     if schema is None:
         schema = (
@@ -119,7 +121,10 @@ def iter_tables(
         if high > low:
             produced = True
             part = slice(low - chunk.first_row, high - chunk.first_row)
-            yield _typed(chunk._replace(synthetic=mark), part, schema, missing_tokens, name)
+            table = _typed(chunk._replace(synthetic=mark), part, schema, missing_tokens, name)
+            if not synthetic:
+                refuse_broken(table, schema)
+            yield table
         if stop is not None and end >= stop:
             break
     if not produced:

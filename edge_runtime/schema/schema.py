@@ -11,6 +11,7 @@ import msgspec
 
 from edge_runtime.errors import SchemaError
 from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
+from edge_runtime.schema.constraints import Constraint, check_constraints, constraint_from_entry
 
 if TYPE_CHECKING:
     from edge_runtime.schema.sources import Source
@@ -32,16 +33,20 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         Condition columns first: a generator can only be asked for the values of leading columns.
     privacy_unit : str
         What one unit of the privacy budget protects; ``"row"`` means one row more or less.
+    constraints : tuple of Order, Sum or Combinations
+        What holds between columns in every row, real or drawn.
 
     Raises
     ------
     SchemaError
-        No columns, a name twice, or a condition column behind another one.
+        No columns, a name twice, a condition column behind another one, or a constraint that does
+        not fit the columns.
     """
 
     name: str
     columns: tuple[Column, ...]
     privacy_unit: str = "row"
+    constraints: tuple[Constraint, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -59,14 +64,25 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
                     f"schema {self.name!r}: condition column {column.name!r} stands behind "
                     f"{seen_other!r}; condition columns come first (Schema.ordered sorts them)"
                 )
+        try:
+            check_constraints(self.columns, self.constraints)
+        except SchemaError as error:
+            raise SchemaError(f"schema {self.name!r}: {error}") from error
 
     @classmethod
-    def ordered(cls, *, name: str, columns: Iterable[Column], privacy_unit: str = "row") -> Schema:
+    def ordered(
+        cls,
+        *,
+        name: str,
+        columns: Iterable[Column],
+        privacy_unit: str = "row",
+        constraints: Iterable[Constraint] = (),
+    ) -> Schema:
         """Make a schema with its condition columns moved to the front, else in the given order.
 
         Parameters
         ----------
-        name, privacy_unit : str
+        name, privacy_unit, constraints
             As in `Schema`.
         columns : iterable of Column
             In any order.
@@ -76,7 +92,12 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         Schema
         """
         listed = sorted(columns, key=lambda column: not column.condition)
-        return cls(name=name, columns=tuple(listed), privacy_unit=privacy_unit)
+        return cls(
+            name=name,
+            columns=tuple(listed),
+            privacy_unit=privacy_unit,
+            constraints=tuple(constraints),
+        )
 
     @classmethod
     def infer(
@@ -161,13 +182,16 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self._document()), indent=2).decode()
 
     def _document(self) -> dict[str, Any]:
-        return {
+        document: dict[str, Any] = {
             "format": _FORMAT,
             "version": _VERSION,
             "name": self.name,
             "privacy_unit": self.privacy_unit,
             "columns": [_to_entry(column) for column in self.columns],
         }
+        if self.constraints:  # left out, so that schemas without any keep their digest
+            document["constraints"] = msgspec.to_builtins(self.constraints)
+        return document
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Schema:
@@ -200,6 +224,10 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
             name=document.name,
             columns=tuple(_from_entry(entry) for entry in document.columns),
             privacy_unit=document.privacy_unit,
+            constraints=tuple(
+                constraint_from_entry(entry, number=number)
+                for number, entry in enumerate(document.constraints, start=1)
+            ),
         )
 
     def save(self, path: str | Path) -> None:
@@ -246,6 +274,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     columns: list[dict[str, Any]]
     privacy_unit: str = "row"
+    constraints: list[dict[str, Any]] = []
 
 
 _DEFAULTS = msgspec.to_builtins(Column(name="x", kind="boolean"))
