@@ -1,8 +1,8 @@
 """Rows that meet wishes and keep the constraints of their schema, and how many were drawn for them.
 
-Three ways, from the cheapest: leading columns are forced; columns soon behind them are drawn from
-the network's exact distribution given the wish, and forced as well; whatever is left is met by
-rejection, on codes before anything is decoded.
+Three ways, from the cheapest: leading columns are forced; columns near the front are drawn from the
+network's exact distribution given the wish and the constraints among them, and forced as well;
+whatever is left is met by rejection, on codes before anything is decoded.
 """
 
 from __future__ import annotations
@@ -82,7 +82,13 @@ class Drawing(Iterator[Table]):
         self._key, self._mark, self._wish = key, mark, wish
         self._rules = Rules(bundle.codec)
         self._wished = dict(wished)
-        leading = leading_given(bundle.quantised.tensors, bundle.layout, wished)
+        index = bundle.schema.index
+        leading = leading_given(
+            bundle.quantised.tensors,
+            bundle.layout,
+            wished,
+            reach=[max(map(index, c.columns)) for c in bundle.schema.constraints],
+        )
         self._leading = self._allowed(leading)
         forced = self._leading.codes.shape[1]
         computed = self._rules.computed
@@ -115,7 +121,8 @@ class Drawing(Iterator[Table]):
         possible = self._rules.possible(codes, among=names)
         if not (leading.shares * possible).sum():
             raise SamplingError(
-                f"no row with {self._wish} keeps the schema's constraints; ask for something else"
+                f"no row {f'with {self._wish} ' if self._wish else ''}can keep the schema's "
+                f"constraints ({'; '.join(map(str, constraints))}); ask for something else"
             )
         shares = leading.shares * possible
         return leading._replace(shares=shares / shares.sum())

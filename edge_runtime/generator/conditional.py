@@ -7,7 +7,7 @@ exact integers times a scale, so that every machine finds the same distribution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +72,9 @@ class Leading(NamedTuple):
     probability: float
 
 
-def leading_given(tensors: Tensors, layout: Layout, wished: Mapping[int, int]) -> Leading:
+def leading_given(
+    tensors: Tensors, layout: Layout, wished: Mapping[int, int], *, reach: Collection[int] = ()
+) -> Leading:
     """Distribution of the leading columns up to the last wished one that can be reached.
 
     A wished column is reached while the columns before it have few enough combinations to try them
@@ -85,6 +87,8 @@ def leading_given(tensors: Tensors, layout: Layout, wished: Mapping[int, int]) -
     layout : Layout
     wished : mapping of int to int
         Codes by column.
+    reach : collection of int
+        Columns that are to be among the leading ones as well, if they can be reached.
 
     Returns
     -------
@@ -101,7 +105,7 @@ def leading_given(tensors: Tensors, layout: Layout, wished: Mapping[int, int]) -
         combinations *= 1 if column in wished else cardinality
         if combinations > _MOST_LEADING:
             break
-        if column in wished:
+        if column in wished or column in reach:
             reached = column + 1
     choices = [
         np.array([wished[c]], np.int32) if c in wished else np.arange(k, dtype=np.int32)
