@@ -1,10 +1,11 @@
-"""Constraints as declarations: what a schema file says, what is refused, what real rows must keep."""
+"""Constraints as declarations: what a schema file says, what is refused, what real rows keep."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge_runtime.errors import DataError, SchemaError
@@ -133,11 +134,9 @@ def test_sums_may_build_on_each_other_but_not_in_a_circle() -> None:
     ],
 )
 def test_entries_of_no_known_form_are_refused(entry: dict[str, Any]) -> None:
-    import msgspec
-
     document = msgspec.json.decode(schema_of().to_json())
     document["constraints"] = [entry]
-    with pytest.raises(SchemaError, match="constraint 1: .*kinds are order, sum and combinations"):
+    with pytest.raises(SchemaError, match=r"constraint 1: .*kinds are order, sum and combinations"):
         Schema.from_json(msgspec.json.encode(document))
 
 
