@@ -51,7 +51,11 @@ def sample(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Draw rows from the generator in BUNDLE. The same seed gives the same rows anywhere."""
+    """Draw rows from the generator in BUNDLE. The same seed gives the same rows anywhere.
+
+    Rows keep the constraints of the schema. Where some are drawn in vain, for a --where or a
+    constraint, the share that was accepted is said.
+    """
     if as_json and out is None:
         raise click.UsageError("--json needs --out: without it the rows go to standard output")
     from edge_runtime.api import Generator
@@ -64,7 +68,8 @@ def sample(
         TableWriter(sys.stdout if out is None else out) as writer,
         phases(quiet=as_json or out is None) as tell,
     ):
-        for block in generator.sample_blocks(rows, where=wishes, seed=seed):
+        drawing = generator.sample_blocks(rows, where=wishes, seed=seed)
+        for block in drawing:
             writer.write(block)
             tell("sampling", writer.rows / max(1, rows))
     seconds = time.monotonic() - started
@@ -76,6 +81,8 @@ def sample(
                 "seconds": seconds,
                 "rows_per_s": writer.rows / seconds,
                 "seed": seed,
+                "drawn": drawing.drawn or writer.rows,
+                "acceptance": drawing.acceptance,
                 "bundle_digest": generator.bundle.digest,
                 "privacy": privacy,
             }
@@ -83,5 +90,12 @@ def sample(
         return
     if out is not None:
         notes([f"{writer.rows:,} rows in {seconds:.1f} s into {out}"])
+    if drawing.acceptance is not None:
+        notes(
+            [
+                f"{drawing.acceptance:.3g} of {drawing.drawn:,} rows drawn were accepted; the "
+                "others did not meet --where or a constraint of the schema"
+            ]
+        )
     if privacy.get("epsilon") is None:
         notes([f"the generator was learnt {WITHOUT_PRIVACY}: these rows may tell about real ones"])

@@ -145,11 +145,12 @@ def constraint_from_entry(entry: Mapping[str, Any], *, number: int) -> Constrain
         It is of no known kind, or has other keys or types than its kind.
     """
     try:
-        return msgspec.convert(entry, type=Constraint)
+        constraint: Constraint = msgspec.convert(entry, type=Constraint)
     except msgspec.ValidationError as error:
         raise SchemaError(
             f"constraint {number}: {error}; kinds are order, sum and combinations"
         ) from error
+    return constraint
 
 
 def check_constraints(columns: Sequence[Column], constraints: Sequence[Constraint]) -> None:

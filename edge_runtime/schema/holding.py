@@ -129,7 +129,7 @@ def broken_rows(table: Table, constraint: Constraint) -> Mask:
     gone = np.logical_or.reduce(missing)
     for column in values.values():
         column[gone] = 0.0
-    return sum_gap(constraint, values, units(columns, constraint)) != 0
+    return np.asarray(sum_gap(constraint, values, units(columns, constraint)) != 0)
 
 
 def refuse_broken(table: Table, schema: Schema) -> None:

@@ -66,7 +66,8 @@ class Rules:
             for c in schema.constraints
             if isinstance(c, Combinations)
         ]
-        named = {n for c in (*self._orders, *self._sums) for n in c.columns}
+        named = {name for order in self._orders for name in order.columns}
+        named |= {name for constraint in self._sums for name in constraint.columns}
         #: numeric columns that a constraint names, in column order
         self._numeric = [name for name in schema.names if name in named]
         self._ranges = {name: _with_missing(codec, name) for name in self._numeric}
@@ -286,10 +287,10 @@ class Rules:
     ) -> Mask:
         """Say which of some rows break a constraint or leave the bounds, bool [len(rows)]."""
         broken = np.zeros(len(rows), np.bool_)
-        for constraint in self._orders:
-            own = [values[name][rows] for name in constraint.columns]
-            gone = [missing[name][rows] for name in constraint.columns]
-            broken |= order_broken(constraint, own, own, gone)
+        for order in self._orders:
+            own = [values[name][rows] for name in order.columns]
+            gone = [missing[name][rows] for name in order.columns]
+            broken |= order_broken(order, own, own, gone)
         for constraint in self._sums:
             own_values = {name: values[name][rows] for name in constraint.columns}
             gone_any = np.logical_or.reduce([missing[name][rows] for name in constraint.columns])
