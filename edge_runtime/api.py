@@ -21,10 +21,12 @@ from edge_runtime.generator import (
     Bundle,
     Drawing,
     Engine,
+    Imputation,
     Layout,
     Lineage,
     Weights,
     build_bundle,
+    impute,
     initial_weights,
     open_engine,
 )
@@ -43,6 +45,7 @@ from edge_runtime.schema import (
     Table,
     census_counts,
     infer_schema,
+    read_open,
     read_table,
 )
 from edge_runtime.schema.sources import Source
@@ -239,8 +242,46 @@ class Generator:
             key=hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest(),
             wished=self._wished(where),
             wish=", ".join(f"{name}={value!r}" for name, value in where.items()),
-            mark={"bundle": self.bundle.digest, "depth": self.bundle.lineage.depth},
+            mark=self._mark,
         )
+
+    def impute(
+        self, frame: Source | Table, *, draws: int = 0, seed: int = 0, first: int = 0
+    ) -> Imputation:
+        """Fill the missing cells of given rows.
+
+        Parameters
+        ----------
+        frame : object
+            As for `fit`; any cell may be missing. The cells that are there stay as they are.
+        draws : int
+            0 fills in the most likely category or the median number. With n > 0 there are n
+            tables, each drawn given what is known: their spread says how sure the values are.
+        seed : int
+            The same seed fills a row in the same way, wherever it is done.
+        first : int
+            Number of the first row, so that rows filled in parts equal rows filled at once.
+
+        Returns
+        -------
+        Imputation
+            Its tables are marked as synthetic: do not learn from them.
+
+        Raises
+        ------
+        DataError
+            When a value contradicts the schema.
+        """
+        table = read_open(frame, self.schema)
+        key = hashlib.sha256(b"edge-runtime impute" + str(seed).encode()).digest()
+        made = impute(self.bundle, table, draws=draws, key=key, first=first)
+        mark = {**self._mark, "imputed": made.cells}
+        return made._replace(tables=[filled.marked(mark) for filled in made.tables])
+
+    @property
+    def _mark(self) -> dict[str, Any]:
+        """What the mark of sampled rows says."""
+        return {"bundle": self.bundle.digest, "depth": self.bundle.lineage.depth}
 
     def _wished(self, where: Mapping[str, object]) -> dict[int, int]:
         """Codes that columns must have."""

@@ -12,6 +12,7 @@ from edge_runtime.generator.bundle import MAX_BUNDLE_BYTES, Bundle, build_bundle
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.engine import ENGINES, Engine, available_engines, open_engine
 from edge_runtime.generator.graph import build_sampler
+from edge_runtime.generator.imputing import Imputation, impute
 from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.quantize import Quantised, quantize
@@ -25,6 +26,7 @@ __all__ = [
     "Bundle",
     "Drawing",
     "Engine",
+    "Imputation",
     "Layout",
     "Lineage",
     "Quantised",
@@ -32,6 +34,7 @@ __all__ = [
     "available_engines",
     "build_bundle",
     "build_sampler",
+    "impute",
     "initial_weights",
     "logits",
     "model_card",

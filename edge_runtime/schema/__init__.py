@@ -16,7 +16,7 @@ from edge_runtime.schema.constraints import Combinations, Constraint, Order, Sum
 from edge_runtime.schema.decoding import BlockDecoder
 from edge_runtime.schema.holding import broken_rows
 from edge_runtime.schema.infer import infer_schema
-from edge_runtime.schema.reading import iter_tables, read_table
+from edge_runtime.schema.reading import iter_tables, read_open, read_table
 from edge_runtime.schema.rules import Kept, Rules
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
@@ -53,6 +53,7 @@ __all__ = [
     "marked_of",
     "merge_census",
     "parse_timestamp",
+    "read_open",
     "read_table",
     "refuse_synthetic",
     "write_table",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from edge_runtime.schema.values import MISSING_TOKENS, Place, typed_column
 from edge_runtime.schema.watermark import refuse_synthetic
 from edge_runtime.schema.writing import listed
 
-__all__ = ["iter_tables", "read_table"]
+__all__ = ["iter_tables", "read_open", "read_table"]
 
 
 def read_table(
@@ -130,6 +131,37 @@ def iter_tables(
     if not produced:
         nothing = RawChunk({column: [] for column in schema.names}, start, mark)
         yield _typed(nothing, slice(0, 0), schema, missing_tokens, name)
+
+
+def read_open(source: Source | Table, schema: Schema) -> Table:
+    """Read rows of which any cell may be missing, whether or not its column is nullable.
+
+    Parameters
+    ----------
+    source, schema
+        As for `read_table`. Rows marked as synthetic are welcome.
+
+    Returns
+    -------
+    Table
+        Of `schema`, its `missing` as found.
+
+    Raises
+    ------
+    DataError
+        As `read_table`; a row whose known cells break a constraint as well.
+    """
+    columns = tuple(msgspec.structs.replace(column, nullable=True) for column in schema.columns)
+    lenient = msgspec.structs.replace(schema, columns=columns)
+    table = read_table(source, lenient, synthetic=True)
+    refuse_broken(table, lenient)
+    return Table(
+        schema=schema,
+        columns={name: table.columns.held(name) for name in schema.names},
+        missing=table.missing,
+        file=table.file,
+        first_row=table.first_row,
+    )
 
 
 def _typed(
