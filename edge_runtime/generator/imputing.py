@@ -89,8 +89,9 @@ def impute(bundle: Bundle, table: Table, *, draws: int, key: bytes, first: int =
     codes = _codes(bundle, table, missing)
     posterior = Posterior(bundle, possible=lambda tried: rules.possible(tried, computing=False))
     tables = max(draws, 1)
-    # Of each row more draws than tables: where one leaves no value, another one may.
-    found = list(posterior.of(codes, missing, draws=tables * _TRIES, key=key, first=first))
+    # Of each row some draws more than tables: where one leaves no value, another one may.
+    spare = _TRIES - 1
+    found = list(posterior.of(codes, missing, draws=tables + spare, key=key, first=first))
     made: list[Table] = []
     met = np.ones(table.rows, np.bool_)
     for number in range(tables):
@@ -98,7 +99,8 @@ def impute(bundle: Bundle, table: Table, *, draws: int, key: bytes, first: int =
         for attempt in range(_TRIES):
             stream = number + attempt * _NEXT_TRY
             if draws or attempt:
-                tried = np.stack([row.draws[number + attempt * tables] for row in found])
+                at = number if not attempt else tables + (number + attempt) % spare
+                tried = np.stack([row.draws[at] for row in found])
                 values = codec.decode(tried, key=key, stream=stream, offset=first)
             else:
                 tried, values = _likeliest(bundle, codes, found, rules)
@@ -177,7 +179,7 @@ def _likeliest(
             else:
                 filled[row, column] = int(shares.argmax())
     # What is likeliest cell by cell may be impossible together.
-    for clash in np.flatnonzero(~rules.possible(filled, computing=False)):
+    for clash in np.flatnonzero(~rules.possible(filled, computing=False)).tolist():
         filled[clash], places[clash] = found[clash].best, 0.5
     values = bundle.codec.decode(filled, key=bytes(32))
     columns: dict[str, Any] = {name: values.columns.held(name) for name in values.columns}

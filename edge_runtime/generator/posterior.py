@@ -29,11 +29,11 @@ Mask = npt.NDArray[np.bool_]
 #: combinations of missing cells that are all tried
 _MOST_COMBINATIONS = 1024
 #: candidates of a row beyond that
-_CANDIDATES = 256
+_CANDIDATES = 512
 #: a row whose weights are worth fewer equal ones is swept
-_LEAST_EFFECTIVE = 32.0
-#: chains of a swept row, and sweeps of each; the first does not count
-_CHAINS, _SWEEPS = 16, 4
+_LEAST_EFFECTIVE = 16.0
+#: least chains of a swept row, and sweeps of each; the first does not count
+_CHAINS, _SWEEPS = 8, 3
 #: rows of codes held at a time
 _PART_ROWS = 8192
 #: streams of a row's key
