@@ -176,21 +176,21 @@ class Drawing(Iterator[Table]):
                 block = _BLOCK_ROWS
 
     def _survives(self, codes: I32) -> npt.NDArray[np.bool_]:
-        kept = self._rules.possible(codes)
+        kept = self._rules.possible(codes, wished=self._reject)
         for column, code in self._reject.items():
             if column not in self._rules.computed:
                 kept &= codes[:, column] == code
         return kept
 
     def _kept(self, codes: I32, *, offset: int) -> Table:
-        codec = self._bundle.codec
         table, _ = self._rules.decode(codes, key=self._key, stream=_VALUES, offset=offset)
-        wanted = [c for c in self._reject if c in self._rules.computed]
-        if not wanted:
-            return table
-        found = codec.encode(table).codes
-        met = np.logical_and.reduce([found[:, c] == self._reject[c] for c in wanted])
-        return table.take(met)
+        met = np.ones(table.rows, np.bool_)
+        for column in self._reject.keys() & set(self._rules.computed):
+            name = self._bundle.schema.names[column]
+            values = table.columns[name].astype(np.float64)
+            found, _ = self._bundle.codec.bins[name].encode(values, table.missing[name])
+            met &= found == self._reject[column]
+        return table if met.all() else table.take(met)
 
     def _give_up(self, done: int) -> None:
         limit = max(_LEAST_DRAWS, _MOST_DRAWS_PER_ROW * self.rows)

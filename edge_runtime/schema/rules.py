@@ -10,6 +10,7 @@ no draw could satisfy is left out, and the caller counts it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -44,6 +45,14 @@ class Kept(NamedTuple):
     rows: NDArray[np.intp]
 
 
+class _Part(NamedTuple):
+    """Constraints between numbers that share columns, and these columns in order."""
+
+    orders: list[Order]
+    sums: list[Sum]
+    names: list[str]
+
+
 class Rules:
     """The constraints of a codec's schema, applied to codes and to what they decode to.
 
@@ -66,10 +75,18 @@ class Rules:
             for c in schema.constraints
             if isinstance(c, Combinations)
         ]
-        named = {name for order in self._orders for name in order.columns}
-        named |= {name for constraint in self._sums for name in constraint.columns}
-        #: numeric columns that a constraint names, in column order
-        self._numeric = [name for name in schema.names if name in named]
+        self._parts = [
+            _Part(
+                [order for order in self._orders if set(order.columns) <= names],
+                [constraint for constraint in self._sums if set(constraint.columns) <= names],
+                [name for name in schema.names if name in names],
+            )
+            for names in _linked(
+                [*(set(c.columns) for c in self._orders), *(set(c.columns) for c in self._sums)]
+            )
+        ]
+        #: numeric columns that a constraint names
+        self._numeric = [name for part in self._parts for name in part.names]
         self._ranges = {name: _with_missing(codec, name) for name in self._numeric}
 
     @property
@@ -83,7 +100,12 @@ class Rules:
         return tuple(self._codec.schema.index(constraint.target) for constraint in self._sums)
 
     def possible(
-        self, codes: I32, *, computing: bool = True, among: Collection[str] | None = None
+        self,
+        codes: I32,
+        *,
+        computing: bool = True,
+        among: Collection[str] | None = None,
+        wished: Mapping[int, int] = MappingProxyType({}),
     ) -> Mask:
         """Say which rows have values inside their bins that keep all constraints.
 
@@ -96,6 +118,8 @@ class Rules:
             Computed columns may take any value within their bounds. False: they keep their codes.
         among : collection of str, optional
             Only constraints that name no other columns.
+        wished : mapping of int to int
+            Codes that computed columns are to have in the end.
 
         Returns
         -------
@@ -119,7 +143,7 @@ class Rules:
             low, high = self._implied(constraint, least, most)
             target = constraint.target
             if computing:
-                bottom, top = self._columns[target].bounds
+                bottom, top = self._bounds(target, wished)
                 # What the column becomes, for the constraints behind.
                 least[target] = np.where(gone, least[target], np.maximum(low, bottom))
                 most[target] = np.where(gone, most[target], np.minimum(high, top))
@@ -134,6 +158,17 @@ class Rules:
                 [missing[name] for name in order.columns],
             )
         return ~broken
+
+    def _bounds(self, name: str, wished: Mapping[int, int]) -> tuple[float, float]:
+        """Bounds of a computed column, or of the bin that it is to be in."""
+        low, high = self._columns[name].bounds
+        code = wished.get(self._codec.schema.index(name))
+        cuts = self._codec.bins[name].cuts
+        if code is None or code > len(cuts):  # the code of a missing value: nothing is computed
+            return low, high
+        return float(cuts[code - 1]) if code else low, float(cuts[code]) if code < len(
+            cuts
+        ) else high
 
     def _implied(
         self, constraint: Sum, least: Mapping[str, F64], most: Mapping[str, F64]
@@ -201,16 +236,20 @@ class Rules:
             name: ~missing[name] if free is None else free[name] & ~missing[name]
             for name in self._numeric
         }
-        wrong = rows
-        for draw in range(_DRAWS):
-            if draw:
-                again = stream + draw * _NEXT_DRAW
-                self._draw(values, codes, wrong, open_cells, key=key, stream=again, offset=offset)
-            for constraint in self._sums:
-                self._compute(constraint, values, missing, open_cells, wrong)
-            wrong = wrong[self._broken(values, missing, wrong)]
-            if not len(wrong):
-                break
+        lost = np.zeros(table.rows, np.bool_)
+        for part in self._parts:
+            wrong = rows
+            for draw in range(_DRAWS):
+                if draw:
+                    again = stream + draw * _NEXT_DRAW
+                    cells = {name: wrong[open_cells[name][wrong]] for name in part.names}
+                    self._draw(values, codes, cells, key=key, stream=again, offset=offset)
+                for constraint in part.sums:
+                    self._compute(constraint, values, missing, open_cells, wrong)
+                wrong = wrong[self._broken(part, values, missing, wrong)]
+                if not len(wrong):
+                    break
+            lost[wrong] = True
         columns: dict[str, NDArray[Any] | Coded] = {
             name: table.columns.held(name) for name in table.columns
         }
@@ -226,27 +265,25 @@ class Rules:
             first_row=table.first_row,
             synthetic=table.synthetic,
         )
-        if not len(wrong):
+        if not lost.any():
             return Kept(made, rows)
-        kept = np.delete(rows, wrong)
+        kept = np.flatnonzero(~lost)
         return Kept(made.take(kept), kept)
 
     def _draw(
         self,
         values: dict[str, F64],
         codes: I32,
-        rows: NDArray[np.intp],
-        open_cells: Mapping[str, Mask],
+        cells: Mapping[str, NDArray[np.intp]],
         *,
         key: bytes,
         stream: int,
         offset: int,
     ) -> None:
-        """Draw the open cells of some rows again, inside their bins."""
+        """Draw some cells again, inside their bins."""
         uniform = np.empty(len(codes), np.float32)
-        for name in self._numeric:
+        for name, at in cells.items():
             bins = self._codec.bins[name]
-            at = rows[open_cells[name][rows]]
             if bins.single_valued or not len(at):
                 continue
             index = self._codec.schema.index(name)
@@ -281,35 +318,40 @@ class Rules:
 
     def _broken(
         self,
+        part: _Part,
         values: Mapping[str, F64],
         missing: Mapping[str, Mask],
         rows: NDArray[np.intp],
     ) -> Mask:
         """Say which of some rows break a constraint or leave the bounds, bool [len(rows)]."""
         broken = np.zeros(len(rows), np.bool_)
-        for order in self._orders:
+        for order in part.orders:
             own = [values[name][rows] for name in order.columns]
             gone = [missing[name][rows] for name in order.columns]
             broken |= order_broken(order, own, own, gone)
-        for constraint in self._sums:
+        for constraint in part.sums:
             own_values = {name: values[name][rows] for name in constraint.columns}
             gone_any = np.logical_or.reduce([missing[name][rows] for name in constraint.columns])
-            gap = sum_gap(constraint, own_values, units(self._columns, constraint))
-            broken |= ~gone_any & (gap != 0)
+            scale = units(self._columns, constraint)
+            broken |= ~gone_any & (sum_gap(constraint, own_values, scale) != 0)
             for name in constraint.columns:
                 low, high = self._columns[name].bounds
                 outside = (own_values[name] < low) | (own_values[name] > high)
                 step = self._columns[name].resolution
                 assert step is not None, "sums are of columns with a resolution"
-                places = own_values[name] / step
-                outside |= np.abs(places - np.rint(places)) > _OFF_GRID
+                # A column of fewer decimals than the others cannot take every computed value.
+                outside |= np.rint(own_values[name] * scale) % np.rint(step * scale) != 0
                 broken |= ~gone_any & outside
         return broken
 
 
-#: a column of fewer decimals than the others of its sum cannot take every computed value; floats
-#: of up to 2^53 units lie off their grid by less than this
-_OFF_GRID = 1e-3
+def _linked(groups: list[set[str]]) -> list[set[str]]:
+    """Join groups that share members, directly or through others."""
+    joined: list[set[str]] = []
+    for group in groups:
+        apart = [other for other in joined if not other & group]
+        joined = [*apart, group.union(*(other for other in joined if other & group))]
+    return joined
 
 
 def _within(constraints: Sequence[_C], among: Collection[str] | None) -> list[_C]:

@@ -33,7 +33,9 @@ def tables() -> dict[str, pd.DataFrame]:
     from edge_runtime.fleet.flights import flights_schema, read_flights
 
     cancer = load_breast_cancer(as_frame=True)
-    flights = read_flights()[list(flights_schema().names)].sample(20_000, random_state=0)
+    flights = read_flights()[list(flights_schema().names)].dropna().sample(20_000, random_state=0)
+    whole = flights.select_dtypes("Int64").columns
+    flights = flights.astype(dict.fromkeys(whole, "int64")).astype({"late": bool})
     return {
         "abalone": load_abalone(as_frame=True),
         "arrests": load_arrests(as_frame=True),
