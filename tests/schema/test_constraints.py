@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -138,6 +140,13 @@ def test_entries_of_no_known_form_are_refused(entry: dict[str, Any]) -> None:
     document["constraints"] = [entry]
     with pytest.raises(SchemaError, match=r"constraint 1: .*kinds are order, sum and combinations"):
         Schema.from_json(msgspec.json.encode(document))
+
+
+def test_the_example_of_the_docs_is_a_schema() -> None:
+    page = Path(__file__).parents[2] / "docs" / "constraints.md"
+    (example,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
+    schema = Schema.from_json(example)
+    assert [type(constraint) for constraint in schema.constraints] == [Order, Sum, Combinations]
 
 
 HEADER = "city,land,open,start,end,a,b,total,net,flow\n"
