@@ -246,7 +246,7 @@ class Rules:
                     self._draw(values, codes, cells, key=key, stream=again, offset=offset)
                 for constraint in part.sums:
                     self._compute(constraint, values, missing, open_cells, wrong)
-                wrong = wrong[self._broken(part, values, missing, wrong)]
+                wrong = wrong[self._broken(part, values, missing, open_cells, wrong)]
                 if not len(wrong):
                     break
             lost[wrong] = True
@@ -321,9 +321,10 @@ class Rules:
         part: _Part,
         values: Mapping[str, F64],
         missing: Mapping[str, Mask],
+        open_cells: Mapping[str, Mask],
         rows: NDArray[np.intp],
     ) -> Mask:
-        """Say which of some rows break a constraint or leave the bounds, bool [len(rows)]."""
+        """Say which of some rows break a constraint, or left the bounds; bool [len(rows)]."""
         broken = np.zeros(len(rows), np.bool_)
         for order in part.orders:
             own = [values[name][rows] for name in order.columns]
@@ -341,7 +342,8 @@ class Rules:
                 assert step is not None, "sums are of columns with a resolution"
                 # A column of fewer decimals than the others cannot take every computed value.
                 outside |= np.rint(own_values[name] * scale) % np.rint(step * scale) != 0
-                broken |= ~gone_any & outside
+                # What is known may lie anywhere; what was computed may not.
+                broken |= ~gone_any & outside & open_cells[name][rows]
         return broken
 
 

@@ -176,6 +176,14 @@ def test_what_no_value_could_complete_stays_missing_and_is_counted(till: Generat
         till.impute(row | {"paid": [5]})
 
 
+def test_known_values_beyond_the_bounds_stay_and_do_no_harm(till: Generator) -> None:
+    row: dict[str, Any] = {"weekend": [None], "net": [2400], "tax": [100], "gross": [2500]}
+    made = till.impute(row | {"paid": [2600.0]})
+    assert made.unmet == 0
+    assert made.tables[0].columns["net"].tolist() == [2400]
+    assert not made.tables[0].missing["weekend"].any()
+
+
 def test_a_column_that_is_always_missing_can_be_given(till: Generator) -> None:
     """Rows may lack cells of columns that are not nullable; sampled rows then never do."""
     table = read_table(shop(50, seed=3), msgspec.structs.replace(SHOP, constraints=()))
