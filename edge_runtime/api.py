@@ -29,6 +29,7 @@ from edge_runtime.generator import (
     impute,
     initial_weights,
     open_engine,
+    roll,
 )
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.privacy import (
@@ -45,8 +46,11 @@ from edge_runtime.schema import (
     Table,
     census_counts,
     infer_schema,
+    merge_steps,
     read_open,
     read_table,
+    shared_codec,
+    to_windows,
 )
 from edge_runtime.schema.sources import Source
 from edge_runtime.training import (
@@ -168,6 +172,10 @@ class Generator:
                 )
             schema = infer_schema(frame)[0]
         table = read_table(frame, schema)
+        if schema.sequence is not None and not schema.sequence.columns:
+            # Under privacy a row may be in one window only.
+            table = to_windows(table, overlapping=epsilon is None).table
+            schema = table.schema
         if epsilon is None:
             fitted = _fit_open(table, schema, hidden=hidden, epochs=epochs, seed=seed, tell=tell)
         else:
@@ -232,18 +240,59 @@ class Generator:
 
         The result is an iterator of tables that counts what it draws: see `Drawing`.
         """
-        if self._engine is None:
-            self._engine = open_engine(self.bundle, engine=self._engine_name, threads=self._threads)
         where = where or {}
         return Drawing(
             self.bundle,
-            self._engine,
+            self._open(),
             rows=rows,
             key=hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest(),
             wished=self._wished(where),
             wish=", ".join(f"{name}={value!r}" for name, value in where.items()),
             mark=self._mark,
         )
+
+    def sample_series(
+        self,
+        series: int,
+        length: int,
+        *,
+        where: Mapping[str, object] | None = None,
+        seed: int = 0,
+    ) -> Table:
+        """Draw series of rows from a generator whose schema declares a sequence.
+
+        Parameters
+        ----------
+        series, length : int
+            How many, and rows of each.
+        where : mapping, optional
+            Values that static columns must have.
+        seed : int
+            The same seed gives the same series, whatever their number.
+
+        Returns
+        -------
+        Table
+            With the number of the series and of the step; series one after the other.
+
+        Raises
+        ------
+        SamplingError
+            See `edge_runtime.generator.roll`.
+        """
+        return roll(
+            self.bundle,
+            self._open(),
+            series=series,
+            length=length,
+            key=hashlib.sha256(b"edge-runtime series" + str(seed).encode()).digest(),
+            wished=self._wished(where or {}),
+        ).marked(self._mark)
+
+    def _open(self) -> Engine:
+        if self._engine is None:
+            self._engine = open_engine(self.bundle, engine=self._engine_name, threads=self._threads)
+        return self._engine
 
     def impute(
         self, frame: Source | Table, *, draws: int = 0, seed: int = 0, first: int = 0
@@ -309,14 +358,18 @@ def _fit_open(
     seed: int,
     tell: Callable[[str, float], None],
 ) -> _Fitted:
-    codec = Codec.fit(table, schema)
+    series = schema.sequence is not None
+    codec = shared_codec(table) if series else Codec.fit(table, schema)
     codes = codec.encode(table).codes
     layout = Layout(codec.cardinalities, hidden)
     counts = [
         np.bincount(column, minlength=k)
         for column, k in zip(codes.T, codec.cardinalities, strict=True)
     ]
-    order = np.random.default_rng(seed).permutation(len(codes))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(codes))
+    if series:  # held out in one piece: a window between two that are learnt from is nearly known
+        order = np.roll(np.arange(len(codes)), -int(rng.integers(len(codes))))
     held = order[: min(len(order) // 10, 5_000)]
     weights, history = train(
         initial_weights(layout, seed=seed, marginals=[c.astype(np.float64) for c in counts]),
@@ -352,7 +405,8 @@ def _fit_private(
     noise = PrivacyNoise()
     ledger = Ledger(sqlite3.connect(":memory:"), epsilon_limit=epsilon, delta=delta)
     census = _census(table, schema, ledger=ledger, noise=noise, epsilon=epsilon, delta=delta)
-    codec = Codec.from_census(schema, census)
+    shared = census if schema.sequence is None else merge_steps(schema, census)
+    codec = Codec.from_census(schema, shared)
     layout = Layout(codec.cardinalities, hidden)
     # A twentieth of the rows averages the noise out well; more than 512 rows only cost time.
     batch = int(np.clip(census.rows / 20, 64, 512))

@@ -17,6 +17,7 @@ from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.quantize import Quantised, quantize
 from edge_runtime.generator.reference import logits, nll, sample
+from edge_runtime.generator.rolling import roll
 from edge_runtime.generator.sampler import sample_codes, sample_table
 from edge_runtime.generator.weights import initial_weights
 
@@ -41,6 +42,7 @@ __all__ = [
     "nll",
     "open_engine",
     "quantize",
+    "roll",
     "sample",
     "sample_codes",
     "sample_table",

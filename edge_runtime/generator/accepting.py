@@ -19,7 +19,6 @@ from edge_runtime.generator.conditional import Leading, leading_given
 from edge_runtime.generator.engine import Engine
 from edge_runtime.generator.layout import I32
 from edge_runtime.generator.sampler import sample_codes, sample_table
-from edge_runtime.kernel import fill_uniform
 from edge_runtime.schema import Rules, Table
 
 __all__ = ["Drawing"]
@@ -129,14 +128,7 @@ class Drawing(Iterator[Table]):
 
     def _forced(self, rows: int, offset: int) -> dict[int, I32]:
         """Leading codes of the rows from an offset on."""
-        codes, shares, _ = self._leading
-        if not codes.shape[1]:
-            return {}
-        uniform = np.empty(rows, np.float32)
-        fill_uniform(uniform, key=self._key, stream=_LEADING, offset=offset)
-        edges = np.cumsum(shares)
-        chosen = np.searchsorted(edges / edges[-1], uniform.astype(np.float64), side="right")
-        return {c: np.ascontiguousarray(codes[chosen, c]) for c in range(codes.shape[1])}
+        return self._leading.draw(rows, key=self._key, stream=_LEADING, offset=offset)
 
     def _plain(self) -> Iterator[Table]:
         for start in range(0, max(self.rows, 1), _BLOCK_ROWS):

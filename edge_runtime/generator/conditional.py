@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edge_runtime.generator.layout import F64, I32, Layout
 from edge_runtime.generator.quantize import quantised_logits
+from edge_runtime.kernel import fill_uniform
 
 __all__ = ["Leading", "every_combination", "leading_given", "log_probabilities"]
 
@@ -70,6 +71,19 @@ class Leading(NamedTuple):
     codes: I32
     shares: F64
     probability: float
+
+    def draw(self, rows: int, *, key: bytes, stream: int, offset: int = 0) -> dict[int, I32]:
+        """Draw codes for so many rows, int32 [rows] by column; parameters as `fill_uniform`."""
+        if not self.codes.shape[1]:
+            return {}
+        uniform = np.empty(rows, np.float32)
+        fill_uniform(uniform, key=key, stream=stream, offset=offset)
+        edges = np.cumsum(self.shares)
+        chosen = np.searchsorted(edges / edges[-1], uniform.astype(np.float64), side="right")
+        return {
+            column: np.ascontiguousarray(self.codes[chosen, column])
+            for column in range(self.codes.shape[1])
+        }
 
 
 def leading_given(

@@ -19,9 +19,18 @@ from edge_runtime.schema.infer import infer_schema
 from edge_runtime.schema.reading import iter_tables, read_open, read_table
 from edge_runtime.schema.rules import Kept, Rules
 from edge_runtime.schema.schema import Schema
+from edge_runtime.schema.sequence import Sequence
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import MISSING_TOKENS
 from edge_runtime.schema.watermark import WATERMARK, marked_metadata, marked_of, refuse_synthetic
+from edge_runtime.schema.windows import (
+    Windows,
+    long_codec,
+    merge_steps,
+    series_table,
+    shared_codec,
+    to_windows,
+)
 from edge_runtime.schema.writing import TableWriter, write_table
 
 __all__ = [
@@ -39,9 +48,11 @@ __all__ = [
     "Order",
     "Rules",
     "Schema",
+    "Sequence",
     "Sum",
     "Table",
     "TableWriter",
+    "Windows",
     "broken_rows",
     "census_cells",
     "census_counts",
@@ -49,12 +60,17 @@ __all__ = [
     "format_timestamp",
     "infer_schema",
     "iter_tables",
+    "long_codec",
     "marked_metadata",
     "marked_of",
     "merge_census",
+    "merge_steps",
     "parse_timestamp",
     "read_open",
     "read_table",
     "refuse_synthetic",
+    "series_table",
+    "shared_codec",
+    "to_windows",
     "write_table",
 ]
