@@ -173,6 +173,11 @@ class Generator:
             schema = infer_schema(frame)[0]
         table = read_table(frame, schema)
         if schema.sequence is not None and not schema.sequence.columns:
+            if epsilon is not None and schema.sequence.every is None:
+                raise SchemaError(
+                    "epsilon is set and the schema's sequence has no every: without a grid one row "
+                    "more would move all windows behind it; declare order and every"
+                )
             # Under privacy a row may be in one window only.
             table = to_windows(table, overlapping=epsilon is None).table
             schema = table.schema

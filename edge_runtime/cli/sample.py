@@ -33,6 +33,10 @@ __all__ = ["sample"]
     "--where", "wishes", callback=read_wishes, multiple=True, metavar="COLUMN=VALUE",
     help="Only rows with this value; repeatable. An empty value asks for missing ones.",
 )  # fmt: skip
+@click.option(
+    "--length", type=click.IntRange(min=1),
+    help="Draw series of so many rows each; --rows is then the number of series.",
+)  # fmt: skip
 @click.option("--engine", default="auto", show_default=True, help="What runs the generator.")
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True,
@@ -46,6 +50,7 @@ def sample(
     rows: int,
     out: Path | None,
     wishes: dict[str, str | None],
+    length: int | None,
     engine: str,
     threads: int,
     seed: int,
@@ -68,10 +73,15 @@ def sample(
         TableWriter(sys.stdout if out is None else out) as writer,
         phases(quiet=as_json or out is None) as tell,
     ):
-        drawing = generator.sample_blocks(rows, where=wishes, seed=seed)
-        for block in drawing:
-            writer.write(block)
-            tell("sampling", writer.rows / max(1, rows))
+        if length is not None:
+            writer.write(generator.sample_series(rows, length, where=wishes, seed=seed))
+            acceptance, drawn = None, writer.rows
+        else:
+            drawing = generator.sample_blocks(rows, where=wishes, seed=seed)
+            for block in drawing:
+                writer.write(block)
+                tell("sampling", writer.rows / max(1, rows))
+            acceptance, drawn = drawing.acceptance, drawing.drawn or writer.rows
     seconds = time.monotonic() - started
     if as_json:
         print_json(
@@ -81,8 +91,8 @@ def sample(
                 "seconds": seconds,
                 "rows_per_s": writer.rows / seconds,
                 "seed": seed,
-                "drawn": drawing.drawn or writer.rows,
-                "acceptance": drawing.acceptance,
+                "drawn": drawn,
+                "acceptance": acceptance,
                 "bundle_digest": generator.bundle.digest,
                 "privacy": privacy,
             }
@@ -90,10 +100,10 @@ def sample(
         return
     if out is not None:
         notes([f"{writer.rows:,} rows in {seconds:.1f} s into {out}"])
-    if drawing.acceptance is not None:
+    if acceptance is not None:
         notes(
             [
-                f"{drawing.acceptance:.3g} of {drawing.drawn:,} rows drawn were accepted; the "
+                f"{acceptance:.3g} of {drawn:,} rows drawn were accepted; the "
                 "others did not meet --where or a constraint of the schema"
             ]
         )

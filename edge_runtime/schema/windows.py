@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import DataError, SchemaError
+from edge_runtime.errors import CodecError, DataError, SchemaError
 from edge_runtime.schema.census import Census
 from edge_runtime.schema.codec import Codec
 from edge_runtime.schema.columns import Column
@@ -137,14 +137,23 @@ def _slots(table: Table, rows: Index, sequence: Sequence) -> NDArray[np.int64]:
 def _windows_of(rows: Index, slots: NDArray[np.int64], steps: int, *, overlapping: bool) -> Index:
     """Rows of each window, intp [windows, steps], -1 where a row is absent.
 
-    A window begins and ends with a row. Those that do not overlap begin at multiples of their
-    length on the grid, so that one row more or less changes one window alone.
+    Those that overlap begin at every place between the first and the last row, and end where rows
+    are absent for a whole window. Those that do not overlap begin at multiples of their length and
+    have half of their rows: whether one counts depends on its own rows alone, so that one row more
+    or less changes one window.
     """
-    starts = slots if overlapping else np.unique(slots // steps) * steps
+    if overlapping:
+        pauses = np.flatnonzero(np.diff(slots) > steps) + 1
+        starts = np.concatenate(
+            [np.arange(part[0], part[-1] - steps + 2) for part in np.split(slots, pauses)]
+        )
+    else:
+        starts = np.unique(slots // steps) * steps
     wanted = starts[:, None] + np.arange(steps)
     found = np.minimum(np.searchsorted(slots, wanted), len(slots) - 1)
     place = np.where(slots[found] == wanted, rows[found], -1)
-    return place[(place[:, 0] >= 0) & (place[:, -1] >= 0)]
+    least = 1 if overlapping else steps / 2
+    return np.asarray(place[(place >= 0).sum(axis=1) >= least], np.intp)
 
 
 def shared_codec(table: Table, *, max_bins: int = 32) -> Codec:
@@ -201,8 +210,18 @@ def merge_steps(schema: Schema, census: Census) -> Census:
 
 
 def long_codec(codec: Codec) -> Codec:
-    """Return the codec of the rows that a codec of windows with shared bins is made of."""
+    """Return the codec of the rows that a codec of windows with shared bins is made of.
+
+    Raises
+    ------
+    CodecError
+        A column has other bins at another step: its codes cannot move from step to step.
+    """
     schema, sequence = _windowed(codec.schema)
+    for name in sequence.columns:
+        steps = [codec.bins.get(step_name(name, step)) for step in range(sequence.steps)]
+        if len({None if bins is None else _body(bins) for bins in steps}) > 1:
+            raise CodecError(f"column {name!r} has other bins at another step of a window")
     rows = Schema(name=schema.name, columns=_long_columns(schema, sequence))
     constraints = stepwise_constraints(schema.constraints, sequence)
     rows = Schema(name=schema.name, columns=rows.columns, constraints=constraints)
@@ -260,6 +279,11 @@ def _spread(
         for column in schema.columns
         if column.numeric
     }
+
+
+def _body(bins: NumericBins) -> tuple[bytes, bytes]:
+    body = bins.knots if bins.points is None else bins.points
+    return bins.cuts.tobytes(), b"" if body is None else body.tobytes()
 
 
 def _renamed(bins: NumericBins, column: Column) -> NumericBins:

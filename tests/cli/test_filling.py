@@ -94,5 +94,36 @@ def test_sample_says_how_many_rows_were_drawn_in_vain(
     assert table.rows == 500
 
 
+def test_sample_draws_series_of_a_length(tmp_path: Path, run: Run) -> None:
+    rows = tmp_path / "rows.csv"
+    lines = [f"{who},{at},{(at * 7 + who) % 10}" for who in range(4) for at in range(60)]
+    rows.write_text("\n".join(["who,at,x", *lines]))
+    schema = tmp_path / "schema.json"
+    schema.write_text(
+        json.dumps(
+            {
+                "format": "edge-runtime-schema", "version": 1, "name": "steps",
+                "columns": [
+                    {"name": "who", "kind": "integer", "low": 0, "high": 9},
+                    {"name": "at", "kind": "integer", "low": 0, "high": 99},
+                    {"name": "x", "kind": "integer", "low": 0, "high": 9},
+                ],
+                "sequence": {"lags": 1, "entity": "who", "order": "at", "every": 1},
+            }
+        )
+    )  # fmt: skip
+    bundle, out = tmp_path / "b.bundle", tmp_path / "series.csv"
+    options = ["--schema", schema, "--epochs", 40, "--hidden", 32, "--out", bundle]
+    assert run("fit", rows, *options).code == 0
+    made = run("sample", bundle, "--rows", 3, "--length", 20, "--out", out)
+    assert made.code == 0
+    assert "60 rows in" in made.err
+    header, *lines = out.read_text().splitlines()
+    assert header == "who,step,x"
+    x = [int(line.split(",")[2]) for line in lines[:20]]
+    # Each value follows from the one before: 7 more, modulo 10.
+    assert sum(b == (a + 7) % 10 for a, b in zip(x, x[1:], strict=False)) >= 17
+
+
 def in_order(hour: str, delay: str) -> bool:
     return not delay or int(hour) <= int(delay)
