@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_sample_says_how_many_rows_were_drawn_in_vain(
 
 def test_sample_draws_series_of_a_length(tmp_path: Path, run: Run) -> None:
     rows = tmp_path / "rows.csv"
-    lines = [f"{who},{at},{(at * 7 + who) % 10}" for who in range(4) for at in range(60)]
+    lines = [f"{who},{at},{(at * 7 + who) % 10}" for who in range(10) for at in range(300)]
     rows.write_text("\n".join(["who,at,x", *lines]))
     schema = tmp_path / "schema.json"
     schema.write_text(
@@ -105,7 +106,7 @@ def test_sample_draws_series_of_a_length(tmp_path: Path, run: Run) -> None:
                 "format": "edge-runtime-schema", "version": 1, "name": "steps",
                 "columns": [
                     {"name": "who", "kind": "integer", "low": 0, "high": 9},
-                    {"name": "at", "kind": "integer", "low": 0, "high": 99},
+                    {"name": "at", "kind": "integer", "low": 0, "high": 999},
                     {"name": "x", "kind": "integer", "low": 0, "high": 9},
                 ],
                 "sequence": {"lags": 1, "entity": "who", "order": "at", "every": 1},
@@ -122,7 +123,7 @@ def test_sample_draws_series_of_a_length(tmp_path: Path, run: Run) -> None:
     assert header == "who,step,x"
     x = [int(line.split(",")[2]) for line in lines[:20]]
     # Each value follows from the one before: 7 more, modulo 10.
-    assert sum(b == (a + 7) % 10 for a, b in zip(x, x[1:], strict=False)) >= 17
+    assert sum(b == (a + 7) % 10 for a, b in itertools.pairwise(x)) >= 17
 
 
 def in_order(hour: str, delay: str) -> bool:
