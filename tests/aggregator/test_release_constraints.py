@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from edge_runtime.aggregator import make_release, verify_release
-from edge_runtime.errors import AggregatorError
+from edge_runtime.errors import AggregatorError, SchemaError
 from edge_runtime.schema import (
     Column,
     Combinations,
     Constraint,
     Order,
     Schema,
+    Sequence,
     Sum,
     Table,
     broken_rows,
@@ -153,3 +154,9 @@ def test_a_pool_that_cannot_keep_them_is_refused(bound: Callable[..., Kit], tmp_
     kit.filled(rows=100)
     with pytest.raises(AggregatorError, match="no row of the pool can keep"):
         make_release(kit.config.data_dir, tmp_path / "r", mode="pool")
+
+
+def test_a_fleet_refuses_rows_in_sequence(bound: Callable[..., Kit]) -> None:
+    schema = msgspec.structs.replace(make_schema(), sequence=Sequence(lags=1))
+    with pytest.raises(SchemaError, match="declares a sequence"):
+        bound(schema=schema)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +76,14 @@ def test_the_schema_of_windows() -> None:
     assert schema.digest != schema_of(Sequence(lags=3, entity="who", order="at")).digest
     with pytest.raises(SchemaError, match="declares no sequence"):
         wide.windowed()
+
+
+def test_the_example_of_the_docs_is_a_schema() -> None:
+    page = Path(__file__).parents[2] / "docs" / "sequences.md"
+    (example,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
+    wide = Schema.from_json(example).windowed()
+    assert wide.names[:3] == ("exercise", "ax@0", "wx@0")
+    assert wide.privacy_unit == "window of 4 rows"
 
 
 @pytest.mark.parametrize(

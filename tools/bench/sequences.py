@@ -33,26 +33,27 @@ _SERIES_S, _PIECE_S, _WINDOW_S = 20, 6, 2
 _BOUNDS = {"a": 4.0, "w": 10.0}
 
 
-def recordings(hertz: int) -> list[tuple[int, np.ndarray]]:
-    """Exercise and samples float64 [n, 6] of every recording."""
+def recordings(hertz: int) -> list[tuple[int, int, np.ndarray]]:
+    """Exercise, person and samples float64 [n, 6] of every recording."""
     if not _CACHE.is_file():
         raise SystemExit(f"{_CACHE} is missing: the federation bench writes it (docs/baselines.md)")
     fold = _RATE_HZ // hertz
     with np.load(_CACHE) as stored:
         ends, samples = stored["start"], stored["samples"]
-        exercise = stored["exercise"]
+        exercise, person = stored["exercise"], stored["person"]
     made = []
     for number, (start, stop) in enumerate(itertools.pairwise(ends)):
         whole = (stop - start) // fold * fold
         part = samples[start : start + whole].reshape(-1, fold, len(_CHANNELS)).mean(axis=1)
-        made.append((int(exercise[number]), part))
+        made.append((int(exercise[number]), int(person[number]), part))
     return made
 
 
-def fitted(parts: list[tuple[int, np.ndarray]], options: argparse.Namespace) -> Generator:
+def fitted(parts: list[tuple[int, int, np.ndarray]], options: argparse.Namespace) -> Generator:
     """Learn from recordings."""
     frames = []
-    for number, (exercise, samples) in enumerate(parts):
+    people = sorted({f"p{person}" for _, person, _ in parts})
+    for number, (exercise, person, samples) in enumerate(parts):
         frame = pd.DataFrame(samples, columns=list(_CHANNELS))
         for name in _CHANNELS:
             frame[name] = frame[name].clip(-_BOUNDS[name[0]], _BOUNDS[name[0]])
@@ -61,6 +62,7 @@ def fitted(parts: list[tuple[int, np.ndarray]], options: argparse.Namespace) -> 
                 recording=number,
                 at=np.arange(len(frame)) / options.hertz,
                 exercise=_EXERCISES[exercise],
+                person=f"p{person}",
             )
         )
     schema = Schema.ordered(
@@ -69,6 +71,7 @@ def fitted(parts: list[tuple[int, np.ndarray]], options: argparse.Namespace) -> 
             Column(name="recording", kind="integer", low=0, high=10_000),
             Column(name="at", kind="number", low=0, high=86_400, unit="s"),
             Column(name="exercise", kind="category", values=_EXERCISES, condition=True),
+            Column(name="person", kind="category", values=tuple(people)),
             *(
                 Column(name=n, kind="number", low=-_BOUNDS[n[0]], high=_BOUNDS[n[0]])
                 for n in _CHANNELS
@@ -79,7 +82,7 @@ def fitted(parts: list[tuple[int, np.ndarray]], options: argparse.Namespace) -> 
             entity="recording",
             order="at",
             every=1 / options.hertz,
-            static=("exercise",),
+            static=("exercise", "person"),
         ),
     )
     return Generator.fit(
@@ -152,22 +155,22 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hertz", type=int, default=5)
-    parser.add_argument("--lags", type=int, default=4)
+    parser.add_argument("--lags", type=int, default=3)
     parser.add_argument("--hidden", type=int, default=192)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--series", type=int, default=60, help="per exercise")
     options = parser.parse_args()
     print(options)
-    learnt, held = [], []
-    for exercise, samples in recordings(options.hertz):
+    known, learnt, held = [], [], []
+    for exercise, person, samples in recordings(options.hertz):
         cut = len(samples) * 4 // 5
+        known.append((exercise, person, samples[:cut]))
         learnt.append((exercise, samples[:cut]))
         held.append((exercise, samples[cut:]))
     started = time.perf_counter()
-    generator = fitted(learnt, options)
-    print(
-        f"{sum(len(s) for _, s in learnt):,} rows learnt in {time.perf_counter() - started:.0f} s"
-    )
+    generator = fitted(known, options)
+    seconds = time.perf_counter() - started
+    print(f"{sum(len(samples) for _, samples in learnt):,} rows learnt in {seconds:.0f} s")
     rows = _SERIES_S * options.hertz
     generator.sample_series(1, rows)
     drawn = []
