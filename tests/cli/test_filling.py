@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.cli import main
 from edge_runtime.schema import Schema, read_table
 
 from .conftest import SCHEMA, Run
@@ -83,8 +82,8 @@ def test_sample_says_how_many_rows_were_drawn_in_vain(
     kept.write_text("\n".join([header, *fine]))
     bundle = tmp_path / "bound.bundle"
     options = ["--schema", str(bound), "--epochs", "2", "--hidden", "32", "--out", str(bundle)]
-    assert main(["fit", str(rows_csv), *options]) == 5  # its rows break the constraint
-    assert main(["fit", str(kept), *options]) == 0
+    assert run("fit", rows_csv, *options).code == 5  # its rows break the constraint
+    assert run("fit", kept, *options).code == 0
     outcome = run("sample", bundle, "--rows", 500, "--out", out)
     assert outcome.code == 0
     assert "rows drawn were accepted" in outcome.err
