@@ -22,7 +22,15 @@ from edge_runtime.privacy import (
     release_counts,
     round_sigma,
 )
-from edge_runtime.schema import Census, Codec, Schema, Table, census_counts
+from edge_runtime.schema import (
+    Census,
+    Codec,
+    Schema,
+    Table,
+    census_counts,
+    merge_steps,
+    shared_codec,
+)
 from edge_runtime.training.cost import calibrate_settings, release_cost
 from edge_runtime.training.private import train_private
 from edge_runtime.training.public import train
@@ -73,7 +81,7 @@ def fit_open(
     tell : callable
         Told how far training is.
     """
-    codec = Codec.fit(table, schema)
+    codec = Codec.fit(table, schema) if schema.sequence is None else shared_codec(table)
     codes = codec.encode(table).codes
     layout = Layout(codec.cardinalities, hidden)
     counts = [
@@ -82,6 +90,11 @@ def fit_open(
     ]
     order = np.random.default_rng(seed).permutation(len(codes))
     held = order[: min(len(order) // 10, 5_000)]
+    if schema.sequence is not None:
+        # In pieces of every series: a window between two that are learnt from is nearly known.
+        piece = np.arange(len(codes)) // (20 * schema.sequence.steps)
+        order = np.argsort(piece % 10 != seed % 10, kind="stable")
+        held = order[: int((piece % 10 == seed % 10).sum())]
     weights, history = train(
         initial_weights(layout, seed=seed, marginals=[c.astype(np.float64) for c in counts]),
         np.ascontiguousarray(codes[order[len(held) :]]),
@@ -129,7 +142,8 @@ def fit_private(
     noise = PrivacyNoise()
     ledger = Ledger(sqlite3.connect(":memory:"), epsilon_limit=epsilon, delta=delta)
     census = _census(table, schema, ledger=ledger, noise=noise, epsilon=epsilon, delta=delta)
-    codec = Codec.from_census(schema, census)
+    shared = census if schema.sequence is None else merge_steps(schema, census)
+    codec = Codec.from_census(schema, shared)
     layout = Layout(codec.cardinalities, hidden)
     # A twentieth of the rows averages the noise out well; more than 512 rows only cost time.
     batch = int(np.clip(census.rows / 20, 64, 512))
