@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import CodecError, DataError, SchemaError
-from edge_runtime.schema.census import Census, histograms_of
+from edge_runtime.schema.census import Census, histograms_of, label_codes
 from edge_runtime.schema.codec import Codec
 from edge_runtime.schema.columns import Column
 from edge_runtime.schema.numeric import NumericBins
@@ -57,7 +57,7 @@ def to_windows(table: Table, *, overlapping: bool) -> Windows:
     wide = table.schema.windowed()
     places = [
         _windows_of(rows, _slots(table, rows, sequence), sequence.steps, overlapping=overlapping)
-        for rows in _series(table, sequence)
+        for rows in _series(table, sequence, by_place=not overlapping)
     ]
     place = np.concatenate([np.empty((0, sequence.steps), np.intp), *places])
     used = np.zeros(table.rows, np.bool_)
@@ -94,24 +94,30 @@ _ABSENT: dict[str, object] = {
 }
 
 
-def _series(table: Table, sequence: Sequence) -> list[Index]:
-    """Rows of each stretch without a change of entity or static columns, in order."""
-    rows = np.arange(table.rows)
-    entity = np.zeros(table.rows, np.int64)
-    if sequence.entity:
-        _, entity = np.unique(table.columns[sequence.entity], return_inverse=True)
-    if sequence.order:
-        rows = np.lexsort((table.columns[sequence.order], entity))
-    else:
-        rows = np.argsort(entity, kind="stable")
+def _series(table: Table, sequence: Sequence, *, by_place: bool) -> list[Index]:
+    """Rows of each stretch without a change of entity or static columns, in order.
+
+    By place on a grid, rows of other static values may lie between those of a stretch: it would
+    be cut in two by one row more, and with it the window there.
+    """
+    static = [_numbers(table, name) for name in sequence.static]
+    entity = [_numbers(table, sequence.entity)] if sequence.entity else []
+    # np.lexsort sorts by the last key first, and keeps the order of equal rows.
+    keys = [table.columns[sequence.order]] if sequence.order else [np.zeros(table.rows)]
+    keys += [*static, *entity] if by_place and sequence.every is not None else entity
+    rows = np.lexsort(keys)
     changes = np.zeros(max(0, len(rows) - 1), np.bool_)
-    changes |= np.diff(entity[rows]) != 0
-    for name in sequence.static:
-        values = table.columns[name][rows]
-        same = values[1:] == values[:-1]
-        gone = table.missing[name][rows]
-        changes |= ~(np.asarray(same, np.bool_) | (gone[1:] & gone[:-1]))
+    for numbers in (*static, *entity):
+        changes |= np.diff(numbers[rows]) != 0
     return [part for part in np.split(rows, np.flatnonzero(changes) + 1) if len(part)]
+
+
+def _numbers(table: Table, name: str) -> NDArray[np.int64]:
+    """Return the values of a column as numbers, missing ones as -1, int64 [rows]."""
+    column = table.schema.columns[table.schema.index(name)]
+    values = table.columns[name] if column.numeric else label_codes(column, table)[0]
+    _, numbers = np.unique(values, return_inverse=True)
+    return np.where(table.missing[name], -1, numbers).astype(np.int64)
 
 
 def _slots(table: Table, rows: Index, sequence: Sequence) -> NDArray[np.int64]:

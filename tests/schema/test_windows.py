@@ -172,6 +172,31 @@ def test_one_row_changes_one_window_where_they_do_not_overlap() -> None:
         assert len(before - after) <= 1
 
 
+def test_a_row_of_another_static_value_cuts_no_window_in_two() -> None:
+    rng = np.random.default_rng(0)
+    # One person, both kinds in turns: rows of the other kind lie between those of a window.
+    places = [np.sort(rng.choice(200, 150, replace=False)) for _ in range(2)]
+    at = np.concatenate([places[0], places[1] + 0.2])
+    kinds = ["walk"] * 150 + ["run"] * 150
+    rows = rows_of([1] * 300, at.tolist(), at.tolist(), kinds)
+    whole = Table(
+        schema=schema_of(Sequence(lags=1, entity="who", order="at", every=0.5, static=("kind",))),
+        columns=dict(rows.columns),
+    )
+
+    def windows(table: Table) -> set[tuple[float, ...]]:
+        made = to_windows(table, overlapping=False).table
+        pairs = zip(made.columns["x@0"].tolist(), made.columns["x@1"].tolist(), strict=True)
+        return {tuple(-1.0 if np.isnan(x) else x for x in pair) for pair in pairs}
+
+    before = windows(whole)
+    assert sum(-1.0 not in pair for pair in before) > 50
+    for gone in range(0, 300, 7):
+        after = windows(whole.take(np.delete(np.arange(300), gone)))
+        assert len(before - after) == 1
+        assert len(after - before) <= 1
+
+
 def test_what_cannot_be_cut_is_said() -> None:
     with pytest.raises(DataError, match="has no 3 rows in a row"):
         to_windows(rows_of([1, 1, 2], [0, 1, 5], [0, 1, 2]), overlapping=True)
