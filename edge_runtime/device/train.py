@@ -254,10 +254,9 @@ def _release(
         if schema.constraints:
             extra["drawn"] = drawn
         if not pieces:
-            reason = (
-                "no row drawn keeps the schema's constraints and lies far enough from real ones: "
-                "no synthetic rows"
-            )
+            lacking = ["keeps the schema's constraints"] if schema.constraints else []
+            lacking += [] if real is None else ["lies far enough from real ones"]
+            reason = f"no row drawn {' and '.join(lacking)}: no synthetic rows"
     statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
     with bench.store.transaction():
         ids = []

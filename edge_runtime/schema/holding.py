@@ -135,8 +135,8 @@ def broken_rows(table: Table, constraint: Constraint) -> Mask:
 def refuse_broken(table: Table, schema: Schema) -> None:
     """Refuse real rows that contradict the constraints of their schema.
 
-    How many there are, or in which rows, would tell about private rows; so they are not counted
-    and left out but refused, as any value is that the schema does not allow.
+    For the eyes of somebody who has the rows. A device does not ask: what it does afterwards would
+    tell whoever wrote the schema whether there is such a row.
 
     Raises
     ------

@@ -31,6 +31,7 @@ def read_table(
     file: str | None = None,
     first_row: int = 1,
     synthetic: bool = False,
+    constraints: bool = True,
 ) -> Table:
     """Read a table.
 
@@ -53,6 +54,8 @@ def read_table(
         Number of the source's first row, for error messages.
     synthetic : bool
         Whether rows marked as synthetic are welcome: by default rows are read as real ones.
+    constraints : bool
+        Whether real rows are held against the constraints of the schema.
 
     Returns
     -------
@@ -83,6 +86,7 @@ def read_table(
         file=file,
         first_row=first_row,
         synthetic=synthetic,
+        constraints=constraints,
     )
     return Table.concat(list(tables))
 
@@ -97,6 +101,7 @@ def iter_tables(
     file: str | None = None,
     first_row: int = 1,
     synthetic: bool = False,
+    constraints: bool = True,
 ) -> Iterator[Table]:
     """Read a table in chunks of bounded size; parameters and errors as in `read_table`.
 
@@ -123,7 +128,7 @@ def iter_tables(
             produced = True
             part = slice(low - chunk.first_row, high - chunk.first_row)
             table = _typed(chunk._replace(synthetic=mark), part, schema, missing_tokens, name)
-            if not synthetic:
+            if constraints and not synthetic:
                 refuse_broken(table, schema)
             yield table
         if stop is not None and end >= stop:

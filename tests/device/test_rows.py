@@ -1,7 +1,8 @@
-"""A device's synthetic rows can keep the constraints, and real rows that break them stop it."""
+"""A device's synthetic rows can keep the constraints; of its real rows nothing is told."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -76,21 +77,23 @@ def test_rows_that_cannot_keep_the_constraints_are_drawn_again(
     assert 0.15 < np.mean(codes[:, 0] == 1) < 0.45
 
 
-def test_a_real_row_that_breaks_a_constraint_is_refused_without_telling_which(
+def test_real_rows_that_break_a_constraint_are_rows_like_others_and_nothing_tells_of_them(
     open_bound: Callable[..., tuple[Shop, Schema]],
     kit: SimpleNamespace,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    rows = unbroken(kit)
-    rows[1234][0], rows[1234][2] = "true", "LGA"
+    caplog.set_level(logging.DEBUG)
+    rows = kit.make_rows(kit.ROWS)
+    broken = len(rows) - len(unbroken(kit))
     shop, schema = open_bound(rows=rows)
-    shop.give(kit.census_plan(schema, epsilon=1.0))
-    state = shop.waiting("source")
-    assert state.reason == "the source cannot be read; see the device's log"
-    assert "rows.csv: the row breaks the schema's constraint a listed combination" in caplog.text
-    assert "1235" not in caplog.text
-    assert "LGA" not in caplog.text
-    assert shop.entries() == []
+    plan = shop.give(kit.census_plan(schema, epsilon=4.0))
+    assert shop.settled(plan).status == "done"
+    _, tensors = shop.summaries()["census"]
+    late = next(cells for cells in tensors.values() if len(cells) == 2)
+    # None is left out: without those that break it, there were clearly fewer.
+    assert abs(late.sum() - len(rows)) < broken / 3
+    assert len(shop.entries()) == 1
+    assert "constraint" not in caplog.text + shop.reporter.state.reason
 
 
 def test_redrawing_keeps_conditions_never_repeats_and_ends(bound: Bundle) -> None:
