@@ -19,10 +19,11 @@ __all__ = ["roll"]
 
 #: a step whose codes cannot keep the constraints is drawn again so often
 _TRIES = 32
-#: series drawn at once, and series drawn per series asked for at most
-_PART, _MOST_PER_SERIES = 4096, 20
-#: streams of the key: leading codes, then steps (their tries lie apart), decoding as in a sample
-_LEADING, _STEPS, _NEXT_TRY, _VALUES = 2, 16, 1 << 10, 1
+#: series drawn at once and rows of them, and series drawn per series asked for at most
+_PART, _PART_ROWS, _MOST_PER_SERIES = 4096, 1 << 20, 20
+#: streams of the key: leading codes, then steps (their tries lie apart), and decoding, whose
+#: streams lie behind them all (see `decode_streams`)
+_LEADING, _STEPS, _NEXT_TRY, _VALUES = 2, 16, 1 << 20, 1 << 10
 _MOST_STEPS = _NEXT_TRY - _STEPS
 
 
@@ -91,7 +92,7 @@ def roll(
     tables: list[Table] = []
     done = drawn = 0
     while done < series or not tables:
-        count = min(_PART, series - done) or 1
+        count = max(1, min(_PART, _PART_ROWS // length, series - done))
         codes, kept = _codes(
             engine, windows, leading, series=count, length=length, key=key, first=drawn,
             static=static, width=len(sequence.columns), steps=sequence.steps,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime.generator import Layout, Weights, initial_weights
 from edge_runtime.kernel import PrivacyNoise
@@ -41,6 +42,13 @@ __all__ = ["CENSUS_SHARE", "Fitted", "Tell", "fit_open", "fit_private"]
 
 #: called with a phase and its share done in 0..1
 Tell = Callable[[str, float], None]
+
+Index = NDArray[np.intp]
+
+#: one of so many parts of the rows is held out, without order at most so many rows
+_PARTS, _MOST_HELD_OUT = 10, 5_000
+#: windows of series are held out in pieces of so many windows' length
+_PIECE_WINDOWS = 20
 
 #: Share of the budget (in Renyi divergence) for the noisy histograms behind the bins.
 CENSUS_SHARE = 0.1
@@ -88,16 +96,10 @@ def fit_open(
         np.bincount(column, minlength=k)
         for column, k in zip(codes.T, codec.cardinalities, strict=True)
     ]
-    order = np.random.default_rng(seed).permutation(len(codes))
-    held = order[: min(len(order) // 10, 5_000)]
-    if schema.sequence is not None:
-        # In pieces of every series: a window between two that are learnt from is nearly known.
-        piece = np.arange(len(codes)) // (20 * schema.sequence.steps)
-        order = np.argsort(piece % 10 != seed % 10, kind="stable")
-        held = order[: int((piece % 10 == seed % 10).sum())]
+    learnt, held = _split(len(codes), schema, seed=seed)
     weights, history = train(
         initial_weights(layout, seed=seed, marginals=[c.astype(np.float64) for c in counts]),
-        np.ascontiguousarray(codes[order[len(held) :]]),
+        np.ascontiguousarray(codes[learnt]),
         layout=layout,
         epochs=epochs,
         validation=np.ascontiguousarray(codes[held]) if len(held) else None,
@@ -113,6 +115,18 @@ def fit_open(
         privacy={"epsilon": None, "delta": None, "unit": schema.privacy_unit},
         metrics={} if best.validation is None else {"validation_nll": best.validation},
     )
+
+
+def _split(rows: int, schema: Schema, *, seed: int) -> tuple[Index, Index]:
+    """Return which rows to learn from and which, about a tenth, to hold out."""
+    if schema.sequence is None or rows < _PARTS:
+        order = np.random.default_rng(seed).permutation(rows)
+        held = min(rows // _PARTS, _MOST_HELD_OUT)
+        return order[held:], order[:held]
+    # In pieces of series: a window between two that are learnt from is nearly known.
+    length = min(_PIECE_WINDOWS * schema.sequence.steps, rows // _PARTS)
+    out = np.arange(rows) // length % _PARTS == seed % _PARTS
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def fit_private(

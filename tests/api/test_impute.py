@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +11,7 @@ from sklego.datasets import load_abalone, load_arrests
 
 from edge_runtime import Generator, Schema
 from edge_runtime.errors import DataError, SamplingError
-from edge_runtime.schema import Column, Order, Sum, Table, broken_rows, read_table
+from edge_runtime.schema import Column, Order, Sum, broken_rows
 
 
 def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
@@ -186,8 +185,6 @@ def test_known_values_beyond_the_bounds_stay_and_do_no_harm(till: Generator) -> 
 
 def test_a_column_that_is_always_missing_can_be_given(till: Generator) -> None:
     """Rows may lack cells of columns that are not nullable; sampled rows then never do."""
-    table = read_table(shop(50, seed=3), msgspec.structs.replace(SHOP, constraints=()))
-    assert isinstance(table, Table)
     blank = shop(50, seed=3).astype(object).assign(net=None, gross=None)
     filled = till.impute(blank).tables[0]
     assert not filled.missing["net"].any()

@@ -91,6 +91,7 @@ def test_a_series_is_the_same_whatever_their_number_and_length(generator: Genera
     few = generator.sample_series(2, 30, seed=3).to_pandas()
     assert few.equals(many[many.id < 2])
     assert generator.sample_series(2, 2, seed=3).rows == 4  # shorter than a window
+    assert generator.sample_series(1, 1100, seed=3).rows == 1100
     assert generator.sample_series(0, 30).rows == 0
     with pytest.raises(SamplingError, match="cannot draw 2 series of 0 rows"):
         generator.sample_series(2, 0)
@@ -127,6 +128,13 @@ def test_gaps_stay_gaps() -> None:
     # As many rows are absent as were, and whole rows at a time.
     assert 0.15 < drawn.missing["x"].mean() < 0.25
     assert (drawn.missing["x"] == drawn.missing["top"]).mean() > 0.9
+
+
+@pytest.mark.parametrize(("rows", "held_out"), [(5, False), (20, True)])
+def test_few_windows_are_enough(rows: int, held_out: bool) -> None:
+    few = Generator.fit(waves(2, rows), schema_of(), hidden=16, epochs=2)
+    assert few.bundle.lineage.rows == 2 * (rows - 2)
+    assert ("validation_nll" in few.bundle.metrics) == held_out
 
 
 def test_a_constant_series_stays_constant() -> None:
