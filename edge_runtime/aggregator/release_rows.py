@@ -74,7 +74,7 @@ def draw_rows(seen: Seen, record: ReleaseRecord, *, key: bytes) -> DrawnRows:
     weights = matched.weights
     if record.mode == "pool":
         weights = np.where(seen.from_counts[usable], 0.0, weights)
-    if not weights.sum():
+    if rules.active and not weights.sum():
         raise AggregatorError(
             "no row of the pool can keep the constraints of the schema: "
             f"{'; '.join(map(str, codec.schema.constraints))}"

@@ -25,7 +25,7 @@ __all__ = ["impute"]
 @click.argument("data", type=existing())
 @click.option("--out", type=FILE, required=True, help="The .csv or .parquet file to write.")
 @click.option(
-    "--draws", type=click.IntRange(min=0), default=0, show_default=True,
+    "--draws", metavar="N", type=click.IntRange(min=0), default=0, show_default=True,
     help="So many files, each with values drawn at random given the known ones: out.1.csv, "
     "out.2.csv, ... 0 fills in the likeliest category or the median number.",
 )  # fmt: skip
