@@ -7,33 +7,34 @@ Everything a single machine needs in four verbs; a fleet does the same through `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_runtime.errors import SamplingError, SchemaError
 from edge_runtime.generator import (
     Bundle,
+    Drawing,
     Engine,
+    Imputation,
     Lineage,
     build_bundle,
+    impute,
     open_engine,
-    sample_codes,
-    sample_table,
+    roll,
 )
-from edge_runtime.schema import Schema, Table, infer_schema, read_table
+from edge_runtime.schema import (
+    Schema,
+    Table,
+    infer_schema,
+    read_open,
+    read_table,
+    to_windows,
+)
 from edge_runtime.schema.sources import Source
 from edge_runtime.training.one_table import Tell, fit_open, fit_private
 
 __all__ = ["Generator"]
-
-#: Rows drawn between two decodings: the codes of one block stay in the cache.
-BLOCK_ROWS = 65_536
-#: Rejection sampling gives up once this many rows were drawn per row asked for.
-MAX_DRAWS_PER_ROW = 1_000
 
 
 class Generator:
@@ -130,6 +131,15 @@ class Generator:
                 )
             schema = infer_schema(frame)[0]
         table = read_table(frame, schema)
+        if schema.sequence is not None and not schema.sequence.columns:
+            if epsilon is not None and schema.sequence.every is None:
+                raise SchemaError(
+                    "epsilon is set and the schema's sequence has no every: without a grid one row "
+                    "more would move all windows behind it; declare order and every"
+                )
+            # Under privacy a row may be in one window only.
+            table = to_windows(table, overlapping=epsilon is None).table
+            schema = table.schema
         if epsilon is None:
             fitted = fit_open(table, schema, hidden=hidden, epochs=epochs, seed=seed, tell=tell)
         else:
@@ -168,85 +178,126 @@ class Generator:
         rows : int
             How many.
         where : mapping, optional
-            Column names and the values they must have, e.g. ``{"late": True}``. Leading condition
-            columns are clamped, others met by rejection.
+            Column names and the values they must have, e.g. ``{"late": True}``; a number stands
+            for its whole bin. Columns at the front (conditions are) are set, others met by
+            rejection. Where rows are rejected, the share that was accepted is the `acceptance` of
+            the table's mark, ``table.synthetic``.
         seed : int
             The same seed gives the same rows, whatever the batch size, engine threads or machine.
 
         Raises
         ------
         SamplingError
-            When rows that meet `where` are too rare to be found by rejection.
+            When rows that meet `where` and the schema's constraints are too rare to be found by
+            rejection.
         """
-        return Table.concat(list(self.sample_blocks(rows, where=where, seed=seed)))
+        drawing = self.sample_blocks(rows, where=where, seed=seed)
+        table = Table.concat(list(drawing))
+        if drawing.acceptance is not None and table.synthetic is not None:
+            return table.marked({**table.synthetic, "acceptance": drawing.acceptance})
+        return table
 
     def sample_blocks(
         self, rows: int, *, where: Mapping[str, object] | None = None, seed: int = 0
-    ) -> Iterator[Table]:
-        """Draw rows in blocks of bounded memory; the blocks together are `sample`'s rows."""
-        if rows < 0:
-            raise SamplingError(f"cannot draw {rows} rows: ask for 0 or more")
+    ) -> Drawing:
+        """Draw rows in blocks of bounded memory; the blocks together are `sample`'s rows.
+
+        The result is an iterator of tables that counts what it draws: see `Drawing`.
+        """
+        where = where or {}
+        return Drawing(
+            self.bundle,
+            self._open(),
+            rows=rows,
+            key=hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest(),
+            wished=self._wished(where),
+            wish=", ".join(f"{name}={value!r}" for name, value in where.items()),
+            mark=self._mark,
+        )
+
+    def sample_series(
+        self,
+        series: int,
+        length: int,
+        *,
+        where: Mapping[str, object] | None = None,
+        seed: int = 0,
+    ) -> Table:
+        """Draw series of rows from a generator whose schema declares a sequence.
+
+        Parameters
+        ----------
+        series, length : int
+            How many, and rows of each.
+        where : mapping, optional
+            Values that static columns must have.
+        seed : int
+            The same seed gives the same series, whatever their number.
+
+        Returns
+        -------
+        Table
+            With the number of the series and of the step; series one after the other.
+
+        Raises
+        ------
+        SamplingError
+            See `edge_runtime.generator.roll`.
+        """
+        return roll(
+            self.bundle,
+            self._open(),
+            series=series,
+            length=length,
+            key=hashlib.sha256(b"edge-runtime series" + str(seed).encode()).digest(),
+            wished=self._wished(where or {}),
+        ).marked(self._mark)
+
+    def _open(self) -> Engine:
         if self._engine is None:
             self._engine = open_engine(self.bundle, engine=self._engine_name, threads=self._threads)
-        key = hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest()
-        clamp, reject = self._conditions(where or {})
-        if reject:
-            for table in self._rejecting(rows, clamp, reject, where or {}, key=key):
-                yield table.marked(self._mark)
-            return
-        for start in range(0, max(rows, 1), BLOCK_ROWS):
-            block = min(BLOCK_ROWS, rows - start)
-            yield sample_table(
-                self._engine,
-                self.bundle.codec,
-                block,
-                key=key,
-                offset=start,
-                clamp=_repeated(clamp, block),
-            ).marked(self._mark)
+        return self._engine
+
+    def impute(
+        self, frame: Source | Table, *, draws: int = 0, seed: int = 0, first: int = 0
+    ) -> Imputation:
+        """Fill the missing cells of given rows.
+
+        Parameters
+        ----------
+        frame : object
+            As for `fit`; any cell may be missing. The cells that are there stay as they are.
+        draws : int
+            0 fills in the most likely category or the median number. With n > 0 there are n
+            tables, each drawn given what is known: their spread says how sure the values are.
+        seed : int
+            The same seed fills a row in the same way, wherever it is done.
+        first : int
+            Number of the first row, so that rows filled in parts equal rows filled at once.
+
+        Returns
+        -------
+        Imputation
+            Its tables are marked as synthetic: do not learn from them.
+
+        Raises
+        ------
+        DataError
+            When a value contradicts the schema.
+        """
+        table = read_open(frame, self.schema)
+        key = hashlib.sha256(b"edge-runtime impute" + str(seed).encode()).digest()
+        made = impute(self.bundle, table, draws=draws, key=key, first=first)
+        mark = {**self._mark, "imputed": made.cells}
+        return made._replace(tables=[filled.marked(mark) for filled in made.tables])
 
     @property
     def _mark(self) -> dict[str, Any]:
         """What the mark of sampled rows says."""
         return {"bundle": self.bundle.digest, "depth": self.bundle.lineage.depth}
 
-    def _rejecting(
-        self,
-        rows: int,
-        clamp: Mapping[int, int],
-        reject: Mapping[int, int],
-        where: Mapping[str, object],
-        *,
-        key: bytes,
-    ) -> Iterator[Table]:
-        """Draw until enough rows meet the wishes that cannot be clamped."""
-        assert self._engine is not None, "sample_blocks opens it"
-        done = drawn = 0
-        block = BLOCK_ROWS // 8
-        while done < rows or drawn == 0:
-            codes = sample_codes(
-                self._engine, block, key=key, offset=drawn, clamp=_repeated(clamp, block)
-            )
-            kept = np.ones(block, np.bool_)
-            for column, code in reject.items():
-                kept &= codes[:, column] == code
-            chosen = np.flatnonzero(kept)[: rows - done]
-            drawn += block
-            if len(chosen) or rows == 0:
-                yield self.bundle.codec.decode(
-                    np.ascontiguousarray(codes[chosen]), key=key, stream=1, offset=done
-                )
-            done += len(chosen)
-            if done < rows and drawn > MAX_DRAWS_PER_ROW * max(rows, 100):
-                wish = ", ".join(f"{name}={value!r}" for name, value in where.items())
-                raise SamplingError(
-                    f"only {done} of {drawn} drawn rows meet {wish}, {rows} were asked for; "
-                    "declare the column as a condition in the schema and fit again, or ask for "
-                    "fewer rows"
-                )
-
-    def _conditions(self, where: Mapping[str, object]) -> tuple[dict[int, int], dict[int, int]]:
-        """Split wishes into leading condition columns (clamped) and the rest (rejected)."""
+    def _wished(self, where: Mapping[str, object]) -> dict[int, int]:
+        """Codes that columns must have."""
         wished: dict[int, int] = {}
         for name, value in where.items():
             if name not in self.schema.names:
@@ -255,17 +306,7 @@ class Generator:
                 )
             column = self.schema.names.index(name)
             wished[column] = self.bundle.codec.code_of(column, value)
-        clamp: dict[int, int] = {}
-        # Only an unbroken run of columns from the first one conditions all that follow.
-        for column in range(len(self.schema.names)):
-            if column not in wished:
-                break
-            clamp[column] = wished.pop(column)
-        return clamp, wished
-
-
-def _repeated(clamp: Mapping[int, int], rows: int) -> dict[int, NDArray[np.int32]]:
-    return {column: np.full(rows, code, np.int32) for column, code in clamp.items()}
+        return wished
 
 
 def _silent(_phase: str, _share: float) -> None:

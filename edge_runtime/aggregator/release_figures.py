@@ -24,6 +24,8 @@ _TICKS = 3
 _VISIBLE = 0.02
 #: copies of one pooled row on average from which on people should know
 _MANY_COPIES = 3.0
+#: share of rows lost to constraints from which on the others may look different for it
+_MANY_BROKEN = 0.05
 
 
 def column_figures(
@@ -233,6 +235,19 @@ def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
                 "note",
                 f"{len(rare)} combinations of conditions are stretched: their pooled rows stand "
                 f"here more than {_MANY_COPIES:g} times each on average.",
+            )
+        )
+    kept = rows.get("constraints")
+    if kept is not None:
+        left_out = kept["pooled_rows_left_out"] / (rows["pooled"] + rows["from_counts"])
+        said.append(
+            (
+                "note"
+                if max(left_out, kept["rows_rejected"] / kept["rows_drawn"]) > _MANY_BROKEN
+                else "",
+                f"Every row keeps the constraints of the schema: {left_out:.1%} of the pool cannot "
+                f"and is left out, {kept['rows_rejected']:,} of {kept['rows_drawn']:,} rows drawn "
+                "were rejected.",
             )
         )
     said += [

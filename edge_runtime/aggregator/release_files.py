@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.anchor import Anchor, census_anchor
-from edge_runtime.aggregator.drawing import condition_cells, draw_balanced, draw_weighted
-from edge_runtime.aggregator.matching import match_pool
+from edge_runtime.aggregator.drawing import condition_cells
 from edge_runtime.aggregator.pool import PoolRows
 from edge_runtime.aggregator.prior import ANCHOR_ROWS, with_prior
 from edge_runtime.aggregator.privacy_page import privacy_page
@@ -31,6 +30,7 @@ from edge_runtime.aggregator.release_figures import (
     lineage_figures,
     table_figures,
 )
+from edge_runtime.aggregator.release_rows import draw_rows
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.errors import AggregatorError
 from edge_runtime.evaluation.release_page import render_release
@@ -173,27 +173,14 @@ def write_files(
     """
     key = hashlib.sha256(workspace.release_key + f"release {record.id}".encode()).digest()
     cells, cell = condition_cells(seen.pool.codes, seen.bundle.schema.conditions)
-    matched = match_pool(
-        seen.pool,
-        seen.rows_of,
-        seen.anchor,
-        raked=record.mode == "matched",
-        conditions=seen.bundle.schema.conditions,
-    )
-    weights = matched.weights
-    if record.mode == "pool":
-        weights = np.where(seen.from_counts, 0.0, weights)
-    draw = draw_balanced if record.mode == "balanced" else draw_weighted
-    chosen = draw(weights, record.rows, cell=cell, key=hashlib.sha256(key + b"draw").digest())
-    outcomes = hashlib.sha256(key + b"outcomes").digest()
-    codes = matched.take(seen.pool.codes, chosen, key=outcomes)
+    table, codes, chosen, constraints = draw_rows(seen, record, key=key)
 
     lineage = lineage_figures(seen.batches, chosen)
     facts = _release_facts(workspace, record, seen, chosen=chosen, key=key)
+    if constraints is not None:
+        facts["constraints"] = constraints
     depth = max(row["depth"] for row in lineage["rows"] if row["released"])
-    table = seen.bundle.codec.decode(codes, key=key, stream=0).marked(
-        {"fleet": facts["fleet"], "release": record.id, "depth": depth}
-    )
+    table = table.marked({"fleet": facts["fleet"], "release": record.id, "depth": depth})
     figures = {
         "title": f"Release {record.id} of fleet {facts['fleet']}",
         "table": seen.bundle.schema.name,
@@ -210,6 +197,7 @@ def write_files(
             "origin": _origin(facts),
             "distinct": facts["distinct_pooled_rows"],
             "devices": len(seen.heard),
+            "constraints": constraints,
         },
         "privacy": facts["privacy"],
         "rounds": record.facts["rounds"],
@@ -330,8 +318,20 @@ def _model_card(bundle: Bundle, record: ReleaseRecord, facts: Mapping[str, Any])
         + f"{record.rows:,} rows, drawn from {_origin(facts)}{rounds} (mode: {record.mode}, seed: "
         f"{record.seed}, id: {record.id}). The rows of data.parquet are from "
         f"{' and '.join(makers)}; generator.bundle is the network that the fleet made of them and "
-        "draws further rows. report.html holds the rows against the fleet's counts, PRIVACY.md "
-        "says what is protected, lineage.json where every row is from.\n"
+        f"draws further rows.{_kept(facts)} report.html holds the rows against the fleet's counts, "
+        "PRIVACY.md says what is protected, lineage.json where every row is from.\n"
+    )
+
+
+def _kept(facts: Mapping[str, Any]) -> str:
+    """Say what the constraints of the schema have cost, where it has some."""
+    found = facts.get("constraints")
+    if found is None:
+        return ""
+    return (
+        f" Every row keeps the constraints of the schema: {found['pooled_rows_left_out']:,} rows "
+        f"of the pool that cannot were left out, and {found['rows_rejected']:,} of "
+        f"{found['rows_drawn']:,} rows drawn were rejected."
     )
 
 

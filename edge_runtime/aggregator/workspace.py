@@ -349,9 +349,14 @@ def create_workspace(config: AggregatorConfig) -> Workspace:
         If the directory belongs to another fleet or schema, or to a fleet with privacy where
         this one has none (or the other way round).
     SchemaError
-        If the schema file is malformed.
+        If the schema file is malformed, or of rows in sequence, which a fleet does not learn.
     """
     schema = Schema.load(Path(config.schema.path))
+    if schema.sequence is not None:
+        raise SchemaError(
+            f"schema {schema.name!r} declares a sequence: a fleet learns rows that do not depend "
+            "on each other; take sequence out of it, or describe whole windows as rows"
+        )
     config.data_dir.mkdir(parents=True, exist_ok=True)
     if config.data.catalogue:
         # The verbs `status` and `release` get only the directory. The URL may hold a password.

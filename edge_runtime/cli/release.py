@@ -106,12 +106,22 @@ def release(
             }
         )
         return
+    kept = made.facts.get("constraints")
     facts(
         {
             "release": f"{made.facts['id']} in {made.path}",
             "rows": f"{made.rows:,} synthetic rows in {made.data.name}, drawn from "
             f"{made.facts['pooled_rows']:,} pooled ones of {made.facts['devices']} devices "
             f"({made.facts['mode']})",
+            **(
+                {}
+                if kept is None
+                else {
+                    "constraints": f"kept by every row: {kept['pooled_rows_left_out']:,} pooled "
+                    f"rows left out, {kept['rows_rejected']:,} of {kept['rows_drawn']:,} drawn "
+                    "rejected"
+                }
+            ),
             "privacy": privacy_text(made.facts["privacy"]),
             "report": str(made.path / "report.html"),
         }

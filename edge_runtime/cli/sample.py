@@ -39,6 +39,10 @@ __all__ = ["sample"]
     help="Only rows with this value; repeatable. An empty value asks for missing ones.",
 )  # fmt: skip
 @click.option(
+    "--length", metavar="N", type=click.IntRange(min=1),
+    help="Draw series of so many rows each; --rows is then the number of series.",
+)  # fmt: skip
+@click.option(
     "--engine",
     default="auto",
     show_default=True,
@@ -56,12 +60,17 @@ def sample(
     rows: int,
     out: Path | None,
     wishes: dict[str, str | None],
+    length: int | None,
     engine: str,
     threads: int,
     seed: int,
     as_json: bool,
 ) -> None:
-    """Draw rows from the generator in BUNDLE. The same seed gives the same rows anywhere."""
+    """Draw rows from the generator in BUNDLE. The same seed gives the same rows anywhere.
+
+    Rows keep the constraints of the schema. Where some are drawn in vain, for a --where or a
+    constraint, the share that was accepted is said.
+    """
     if as_json and out is None:
         raise click.UsageError("--json needs --out: without it the rows go to standard output")
     from edge_runtime.api import Generator
@@ -74,9 +83,15 @@ def sample(
         TableWriter(sys.stdout if out is None else out) as writer,
         phases(quiet=as_json or out is None) as tell,
     ):
-        for block in generator.sample_blocks(rows, where=wishes, seed=seed):
-            writer.write(block)
-            tell("sampling", writer.rows / max(1, rows))
+        if length is not None:
+            writer.write(generator.sample_series(rows, length, where=wishes, seed=seed))
+            acceptance, drawn = None, writer.rows
+        else:
+            drawing = generator.sample_blocks(rows, where=wishes, seed=seed)
+            for block in drawing:
+                writer.write(block)
+                tell("sampling", writer.rows / max(1, rows))
+            acceptance, drawn = drawing.acceptance, drawing.drawn or writer.rows
     seconds = time.monotonic() - started
     if as_json:
         print_json(
@@ -86,6 +101,8 @@ def sample(
                 "seconds": seconds,
                 "rows_per_s": writer.rows / seconds,
                 "seed": seed,
+                "drawn": drawn,
+                "acceptance": acceptance,
                 "bundle_digest": generator.bundle.digest,
                 "privacy": privacy,
             }
@@ -93,5 +110,12 @@ def sample(
         return
     if out is not None:
         notes([f"{writer.rows:,} rows in {seconds:.1f} s into {out}"])
+    if acceptance is not None:
+        notes(
+            [
+                f"{acceptance:.3g} of {drawn:,} rows drawn were accepted; the "
+                "others did not meet --where or a constraint of the schema"
+            ]
+        )
     if privacy.get("epsilon") is None:
         notes([f"the generator was learnt {WITHOUT_PRIVACY}: these rows may tell about real ones"])

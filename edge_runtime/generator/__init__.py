@@ -7,14 +7,17 @@ own weights.
 
 from __future__ import annotations
 
+from edge_runtime.generator.accepting import Drawing
 from edge_runtime.generator.bundle import MAX_BUNDLE_BYTES, Bundle, build_bundle
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.engine import ENGINES, Engine, available_engines, open_engine
 from edge_runtime.generator.graph import build_sampler
+from edge_runtime.generator.imputing import Imputation, impute
 from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.quantize import Quantised, quantize
 from edge_runtime.generator.reference import logits, nll, sample
+from edge_runtime.generator.rolling import roll
 from edge_runtime.generator.sampler import sample_codes, sample_table
 from edge_runtime.generator.weights import initial_weights
 
@@ -22,7 +25,9 @@ __all__ = [
     "ENGINES",
     "MAX_BUNDLE_BYTES",
     "Bundle",
+    "Drawing",
     "Engine",
+    "Imputation",
     "Layout",
     "Lineage",
     "Quantised",
@@ -30,12 +35,14 @@ __all__ = [
     "available_engines",
     "build_bundle",
     "build_sampler",
+    "impute",
     "initial_weights",
     "logits",
     "model_card",
     "nll",
     "open_engine",
     "quantize",
+    "roll",
     "sample",
     "sample_codes",
     "sample_table",

@@ -67,6 +67,7 @@ def model_card(
                 for column, codes in zip(schema.columns, layout.cardinalities, strict=True)
             ],
         ),
+        *_constraints(schema),
         "## Network",
         f"Masked autoregressive network over {layout.columns} columns and {layout.width} codes, "
         f"two hidden layers of {layout.hidden} units, {layout.parameters:,} parameters; int8 "
@@ -76,14 +77,21 @@ def model_card(
         parts += ["## Figures", _table(("figure", "value"), _flat(metrics))]
     parts += [
         "## Use and limits",
-        "- Condition columns, and any run of leading columns, can be asked for; other columns "
-        "follow the columns before them.\n"
+        "- Any column can be asked for: conditions, and columns near the front, at no cost; later "
+        "ones by rejection.\n"
         "- Figures of single rows mean nothing: a synthetic row describes no person or event.\n"
         "- Rare combinations are the least certain; check a conclusion about a small group "
         "against real rows before acting on it.\n"
         "- Values outside the declared range were clamped to it while learning.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _constraints(schema: Schema) -> list[str]:
+    if not schema.constraints:
+        return []
+    listed = "\n".join(f"- {_text(constraint)}" for constraint in schema.constraints)
+    return ["## Constraints", f"Every row drawn keeps these:\n\n{listed}"]
 
 
 def _privacy(privacy: Mapping[str, Any], unit: str) -> str:

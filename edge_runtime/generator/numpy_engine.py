@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from edge_runtime.errors import EngineError
 from edge_runtime.generator.layout import F32, I32, Layout
-from edge_runtime.generator.quantize import check_quantised, to_activation
+from edge_runtime.generator.quantize import check_quantised
 from edge_runtime.generator.reference import check_noise, draw
+from edge_runtime.generator.stepping import step_through
 
 __all__ = ["NumpyEngine"]
 
@@ -46,24 +47,9 @@ class NumpyEngine:
         if t is None:
             raise EngineError("the engine is closed")
         check_noise(noise, layout)
-        rows = noise.shape[0]
-        codes = np.zeros((rows, layout.columns), np.int32)
-        acc = np.zeros((rows, layout.hidden), np.float32)
-        h1 = np.zeros((rows, layout.hidden), np.float32)
-        h2 = np.zeros_like(h1)
-        for column, (a, b) in enumerate(zip(layout.offsets, layout.offsets[1:], strict=False)):
-            first, end = layout.units(column - 1) if column else (0, 0)
-            new = slice(first, end)
-            if end > first:
-                h1[:, new] = to_activation(acc[:, new] * t["rescale1"][new] + t["shift1"][new])
-                inner = h1[:, :end] @ t["w2"][:end, new] + t["b2"][new]
-                inner = np.maximum(inner * t["rescale2"][new], 0)
-                skip = h1[:, new] * t["skip2"][new]
-                h2[:, new] = to_activation(inner + skip + np.float32(0.5))
-            scores = (h2[:, :end] @ t["w3"][:end, a:b] + t["b3"][a:b]) * t["scale3"][a:b]
-            codes[:, column] = draw(scores, noise[:, column])
-            acc += t["w1"][codes[:, column] + a]
-        return codes
+        return step_through(
+            t, layout, len(noise), lambda column, scores: draw(scores, noise[:, column])
+        )
 
     def close(self) -> None:
         """Free the tensors."""

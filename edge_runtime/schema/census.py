@@ -28,6 +28,7 @@ __all__ = [
     "census_cells",
     "census_counts",
     "clean_census",
+    "histograms_of",
     "merge_census",
 ]
 
@@ -104,6 +105,14 @@ def census_cells(schema: Schema) -> tuple[int, ...]:
         for d, step in _joined(schema).items()
     )
     return columns + joined
+
+
+def histograms_of(schema: Schema, column: int) -> tuple[int, ...]:
+    """Return the places in a census of a column's histograms: its cells, then the joined ones."""
+    joined = list(_joined(schema))
+    if column not in joined:
+        return (column,)
+    return column, len(schema.columns) + joined.index(column)
 
 
 def _joined(schema: Schema) -> dict[int, int]:
@@ -260,9 +269,7 @@ def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
         line = len(counts) - column.nullable
         smooth = column.numeric and line > NOMINAL_VALUES
         if _prefers_joined(schema, census, d):
-            joined = np.asarray(
-                census.counts[len(schema.columns) + list(steps).index(d)], np.float64
-            )
+            joined = np.asarray(census.counts[histograms_of(schema, d)[-1]], np.float64)
             clean = _denoised(joined, census, line=len(joined) - column.nullable)
             widths = np.diff(np.append(np.arange(0, line, steps[d]), line))
             spread = np.repeat(clean[: len(widths)] / widths, widths)
@@ -275,8 +282,7 @@ def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
 def cells_behind(schema: Schema, census: Census, column: int) -> int:
     """Return how many noisy cells the clean histogram of a column comes from."""
     if _prefers_joined(schema, census, column):
-        at = len(schema.columns) + list(_joined(schema)).index(column)
-        return len(census.counts[at])
+        return len(census.counts[histograms_of(schema, column)[-1]])
     return len(census.counts[column])
 
 

@@ -134,11 +134,38 @@ class NumericBins:
         ndarray
             [rows] float64 (NaN missing) for numbers, else int64 (0 missing).
         """
-        rows = len(codes)
-        if self._table is not None and self._table.size == self.bins + 1:
-            return self._table[codes]
-        uniform = np.empty(rows, np.float32)
+        if self.single_valued:
+            # nothing is drawn where every bin is one value
+            return self.place(codes, np.empty(0, np.float32))
+        uniform = np.empty(len(codes), np.float32)
         kernel.fill_uniform(uniform, key=key, stream=stream, offset=offset)
+        return self.place(codes, uniform)
+
+    @property
+    def single_valued(self) -> bool:
+        """Whether every bin is one value, so that a code says it all."""
+        return self._table is not None and self._table.size == self.bins + 1
+
+    def place(
+        self, codes: NDArray[np.int32], uniform: NDArray[np.float32]
+    ) -> NDArray[np.float64] | NDArray[np.int64]:
+        """Values at given places inside the bins of codes.
+
+        Parameters
+        ----------
+        codes : int32 ndarray
+            [rows], possibly strided, 0 .. cardinality - 1.
+        uniform : float32 ndarray
+            [rows] in [0, 1): 0 is a bin's smallest value, .5 its median. Not looked at when the
+            bins are `single_valued`.
+
+        Returns
+        -------
+        ndarray
+            As `decode`.
+        """
+        if self._table is not None and self.single_valued:
+            return self._table[codes]
         if self._table is not None:
             slots = self._table.size // (self.bins + 1)
             # exact in float32: uniforms have 24 bits, and slots is a power of two up to 512
@@ -148,12 +175,26 @@ class NumericBins:
         if self.knots is None:
             raise CodecError(f"column {self.column.name!r} has neither points nor knots")
         if grid_of(self.column).continuous:
-            values = np.empty(rows, np.float64)
+            values = np.empty(len(codes), np.float64)
             kernel.decode_linear(codes, uniform, self.knots, values)
             return values
-        ranks = np.empty(rows, np.int64)
+        ranks = np.empty(len(codes), np.int64)
         kernel.decode_linear(codes, uniform, self.knots, ranks)
         return self.finished(ranks, codes == self.bins)
+
+    def ranges(self) -> tuple[F64, F64]:
+        """Return the smallest and the largest value that each bin can decode to, [bins] each."""
+        if self.points is not None:
+            return self.points.min(axis=1), self.points.max(axis=1)
+        if self.knots is None:
+            raise CodecError(f"column {self.column.name!r} has neither points nor knots")
+        grid = grid_of(self.column)
+        low, high = self.knots[:, 0], self.knots[:, -1]
+        if grid.continuous:
+            return low, high
+        ranks = np.clip(np.stack([np.floor(low), np.ceil(high)]), 0, grid.values - 1)
+        low, high = grid.low + ranks * grid.resolution
+        return low, high
 
     @property
     def decodes_in_blocks(self) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.schema.holding import refuse_broken
 from edge_runtime.schema.infer import infer_schema
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.sources import RawChunk, Source, raw_chunks, source_name
@@ -16,7 +18,7 @@ from edge_runtime.schema.values import MISSING_TOKENS, Place, typed_column
 from edge_runtime.schema.watermark import refuse_synthetic
 from edge_runtime.schema.writing import listed
 
-__all__ = ["iter_tables", "read_table"]
+__all__ = ["iter_tables", "read_open", "read_table"]
 
 
 def read_table(
@@ -29,6 +31,7 @@ def read_table(
     file: str | None = None,
     first_row: int = 1,
     synthetic: bool = False,
+    constraints: bool = True,
 ) -> Table:
     """Read a table.
 
@@ -51,6 +54,8 @@ def read_table(
         Number of the source's first row, for error messages.
     synthetic : bool
         Whether rows marked as synthetic are welcome: by default rows are read as real ones.
+    constraints : bool
+        Whether real rows are held against the constraints of the schema.
 
     Returns
     -------
@@ -60,8 +65,9 @@ def read_table(
     ------
     DataError
         The source cannot be read, lacks a column, has a value of a wrong type, or a missing value
-        where none is allowed (names file, row, column and value); or the rows are marked as
-        synthetic and not welcome.
+        where none is allowed (names file, row, column and value); a row breaks a constraint of the
+        schema; or the rows are marked as synthetic and not welcome. Where they are welcome,
+        constraints are not asked for: rows of other generators are read to be judged.
     """
     if schema is None:
         schema = (
@@ -80,6 +86,7 @@ def read_table(
         file=file,
         first_row=first_row,
         synthetic=synthetic,
+        constraints=constraints,
     )
     return Table.concat(list(tables))
 
@@ -94,6 +101,7 @@ def iter_tables(
     file: str | None = None,
     first_row: int = 1,
     synthetic: bool = False,
+    constraints: bool = True,
 ) -> Iterator[Table]:
     """Read a table in chunks of bounded size; parameters and errors as in `read_table`.
 
@@ -119,12 +127,46 @@ def iter_tables(
         if high > low:
             produced = True
             part = slice(low - chunk.first_row, high - chunk.first_row)
-            yield _typed(chunk._replace(synthetic=mark), part, schema, missing_tokens, name)
+            table = _typed(chunk._replace(synthetic=mark), part, schema, missing_tokens, name)
+            if constraints and not synthetic:
+                refuse_broken(table, schema)
+            yield table
         if stop is not None and end >= stop:
             break
     if not produced:
         nothing = RawChunk({column: [] for column in schema.names}, start, mark)
         yield _typed(nothing, slice(0, 0), schema, missing_tokens, name)
+
+
+def read_open(source: Source | Table, schema: Schema) -> Table:
+    """Read rows of which any cell may be missing, whether or not its column is nullable.
+
+    Parameters
+    ----------
+    source, schema
+        As for `read_table`. Rows marked as synthetic are welcome.
+
+    Returns
+    -------
+    Table
+        Of `schema`, its `missing` as found.
+
+    Raises
+    ------
+    DataError
+        As `read_table`; a row whose known cells break a constraint as well.
+    """
+    columns = tuple(msgspec.structs.replace(column, nullable=True) for column in schema.columns)
+    lenient = msgspec.structs.replace(schema, columns=columns)
+    table = read_table(source, lenient, synthetic=True)
+    refuse_broken(table, lenient)
+    return Table(
+        schema=schema,
+        columns={name: table.columns.held(name) for name in schema.names},
+        missing=table.missing,
+        file=table.file,
+        first_row=table.first_row,
+    )
 
 
 def _typed(

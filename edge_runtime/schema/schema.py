@@ -11,6 +11,14 @@ import msgspec
 
 from edge_runtime.errors import SchemaError
 from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
+from edge_runtime.schema.constraints import Constraint, check_constraints, constraint_from_entry
+from edge_runtime.schema.sequence import (
+    Sequence,
+    check_sequence,
+    repeated,
+    windowed_columns,
+    windowed_constraints,
+)
 
 if TYPE_CHECKING:
     from edge_runtime.schema.sources import Source
@@ -32,16 +40,23 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         Condition columns first: a generator can only be asked for the values of leading columns.
     privacy_unit : str
         What one unit of the privacy budget protects; ``"row"`` means one row more or less.
+    constraints : tuple of Order, Sum or Combinations
+        What holds between columns in every row, real or drawn.
+    sequence : Sequence, optional
+        How rows follow each other, where they do.
 
     Raises
     ------
     SchemaError
-        No columns, a name twice, or a condition column behind another one.
+        No columns, a name twice, a condition column behind another one, or a constraint that does
+        not fit the columns.
     """
 
     name: str
     columns: tuple[Column, ...]
     privacy_unit: str = "row"
+    constraints: tuple[Constraint, ...] = ()
+    sequence: Sequence | None = None
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -59,14 +74,28 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
                     f"schema {self.name!r}: condition column {column.name!r} stands behind "
                     f"{seen_other!r}; condition columns come first (Schema.ordered sorts them)"
                 )
+        try:
+            check_constraints(self.columns, self.constraints)
+            if self.sequence is not None:
+                check_sequence(self.columns, self.sequence)
+        except SchemaError as error:
+            raise SchemaError(f"schema {self.name!r}: {error}") from error
 
     @classmethod
-    def ordered(cls, *, name: str, columns: Iterable[Column], privacy_unit: str = "row") -> Schema:
+    def ordered(
+        cls,
+        *,
+        name: str,
+        columns: Iterable[Column],
+        privacy_unit: str = "row",
+        constraints: Iterable[Constraint] = (),
+        sequence: Sequence | None = None,
+    ) -> Schema:
         """Make a schema with its condition columns moved to the front, else in the given order.
 
         Parameters
         ----------
-        name, privacy_unit : str
+        name, privacy_unit, constraints, sequence
             As in `Schema`.
         columns : iterable of Column
             In any order.
@@ -76,7 +105,13 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         Schema
         """
         listed = sorted(columns, key=lambda column: not column.condition)
-        return cls(name=name, columns=tuple(listed), privacy_unit=privacy_unit)
+        return cls(
+            name=name,
+            columns=tuple(listed),
+            privacy_unit=privacy_unit,
+            constraints=tuple(constraints),
+            sequence=sequence,
+        )
 
     @classmethod
     def infer(
@@ -100,6 +135,26 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         from edge_runtime.schema.infer import infer_schema  # noqa: PLC0415 - infer builds schemas
 
         return infer_schema(source, name=name, conditions=conditions)[0]
+
+    def windowed(self) -> Schema:
+        """Return the schema of this one's windows, see `edge_runtime.schema.sequence`.
+
+        Raises
+        ------
+        SchemaError
+            The schema declares no sequence, or is one of windows already.
+        """
+        sequence = self.sequence
+        if sequence is None or sequence.columns:
+            raise SchemaError(f"schema {self.name!r} declares no sequence of rows")
+        changing = tuple(column.name for column in repeated(self.columns, sequence))
+        return Schema(
+            name=self.name,
+            columns=windowed_columns(self.columns, sequence),
+            privacy_unit=f"window of {sequence.steps} rows",
+            constraints=windowed_constraints(self.constraints, sequence),
+            sequence=msgspec.structs.replace(sequence, columns=changing),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -161,13 +216,18 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self._document()), indent=2).decode()
 
     def _document(self) -> dict[str, Any]:
-        return {
+        document: dict[str, Any] = {
             "format": _FORMAT,
             "version": _VERSION,
             "name": self.name,
             "privacy_unit": self.privacy_unit,
             "columns": [_to_entry(column) for column in self.columns],
         }
+        if self.constraints:  # left out, so that schemas without any keep their digest
+            document["constraints"] = msgspec.to_builtins(self.constraints)
+        if self.sequence is not None:
+            document["sequence"] = msgspec.to_builtins(self.sequence)
+        return document
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Schema:
@@ -200,6 +260,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
             name=document.name,
             columns=tuple(_from_entry(entry) for entry in document.columns),
             privacy_unit=document.privacy_unit,
+            constraints=tuple(
+                constraint_from_entry(entry, number=number)
+                for number, entry in enumerate(document.constraints, start=1)
+            ),
+            sequence=document.sequence,
         )
 
     def save(self, path: str | Path) -> None:
@@ -246,6 +311,8 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     columns: list[dict[str, Any]]
     privacy_unit: str = "row"
+    constraints: list[dict[str, Any]] = []
+    sequence: Sequence | None = None
 
 
 _DEFAULTS = msgspec.to_builtins(Column(name="x", kind="boolean"))

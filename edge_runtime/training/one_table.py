@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_runtime.generator import Layout, Weights, initial_weights
 from edge_runtime.kernel import PrivacyNoise
@@ -22,7 +23,15 @@ from edge_runtime.privacy import (
     release_counts,
     round_sigma,
 )
-from edge_runtime.schema import Census, Codec, Schema, Table, census_counts
+from edge_runtime.schema import (
+    Census,
+    Codec,
+    Schema,
+    Table,
+    census_counts,
+    merge_steps,
+    shared_codec,
+)
 from edge_runtime.training.cost import calibrate_settings, release_cost
 from edge_runtime.training.private import train_private
 from edge_runtime.training.public import train
@@ -33,6 +42,13 @@ __all__ = ["CENSUS_SHARE", "Fitted", "Tell", "fit_open", "fit_private"]
 
 #: called with a phase and its share done in 0..1
 Tell = Callable[[str, float], None]
+
+Index = NDArray[np.intp]
+
+#: one of so many parts of the rows is held out, without order at most so many rows
+_PARTS, _MOST_HELD_OUT = 10, 5_000
+#: windows of series are held out in pieces of so many windows' length
+_PIECE_WINDOWS = 20
 
 #: Share of the budget (in Renyi divergence) for the noisy histograms behind the bins.
 CENSUS_SHARE = 0.1
@@ -73,18 +89,17 @@ def fit_open(
     tell : callable
         Told how far training is.
     """
-    codec = Codec.fit(table, schema)
+    codec = Codec.fit(table, schema) if schema.sequence is None else shared_codec(table)
     codes = codec.encode(table).codes
     layout = Layout(codec.cardinalities, hidden)
     counts = [
         np.bincount(column, minlength=k)
         for column, k in zip(codes.T, codec.cardinalities, strict=True)
     ]
-    order = np.random.default_rng(seed).permutation(len(codes))
-    held = order[: min(len(order) // 10, 5_000)]
+    learnt, held = _split(len(codes), schema, seed=seed)
     weights, history = train(
         initial_weights(layout, seed=seed, marginals=[c.astype(np.float64) for c in counts]),
-        np.ascontiguousarray(codes[order[len(held) :]]),
+        np.ascontiguousarray(codes[learnt]),
         layout=layout,
         epochs=epochs,
         validation=np.ascontiguousarray(codes[held]) if len(held) else None,
@@ -100,6 +115,18 @@ def fit_open(
         privacy={"epsilon": None, "delta": None, "unit": schema.privacy_unit},
         metrics={} if best.validation is None else {"validation_nll": best.validation},
     )
+
+
+def _split(rows: int, schema: Schema, *, seed: int) -> tuple[Index, Index]:
+    """Return which rows to learn from and which, about a tenth, to hold out."""
+    if schema.sequence is None or rows < _PARTS:
+        order = np.random.default_rng(seed).permutation(rows)
+        held = min(rows // _PARTS, _MOST_HELD_OUT)
+        return order[held:], order[:held]
+    # In pieces of series: a window between two that are learnt from is nearly known.
+    length = min(_PIECE_WINDOWS * schema.sequence.steps, rows // _PARTS)
+    out = np.arange(rows) // length % _PARTS == seed % _PARTS
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def fit_private(
@@ -129,7 +156,8 @@ def fit_private(
     noise = PrivacyNoise()
     ledger = Ledger(sqlite3.connect(":memory:"), epsilon_limit=epsilon, delta=delta)
     census = _census(table, schema, ledger=ledger, noise=noise, epsilon=epsilon, delta=delta)
-    codec = Codec.from_census(schema, census)
+    shared = census if schema.sequence is None else merge_steps(schema, census)
+    codec = Codec.from_census(schema, shared)
     layout = Layout(codec.cardinalities, hidden)
     # A twentieth of the rows averages the noise out well; more than 512 rows only cost time.
     batch = int(np.clip(census.rows / 20, 64, 512))

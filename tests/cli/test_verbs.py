@@ -29,8 +29,8 @@ def commands() -> list[list[str]]:
 
 def test_every_verb_of_the_tool_is_there() -> None:
     assert {" ".join(names) for names in commands()} >= {
-        "demo", "fit", "sample", "evaluate", "schema infer", "bundle inspect", "device run",
-        "aggregator run", "aggregator status", "release",
+        "demo", "fit", "sample", "impute", "evaluate", "schema infer", "bundle inspect",
+        "device run", "aggregator run", "aggregator status", "release",
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.generator import Bundle, Layout, model_card
-from edge_runtime.schema import Column, Schema, parse_timestamp
+from edge_runtime.schema import Column, Order, Schema, Sum, parse_timestamp
 
 from .conftest import PRIVACY, lineage
 
@@ -81,3 +81,13 @@ def test_times_are_written_as_times() -> None:
     card = model_card(Schema(name="t", columns=(column,)), Layout((9,), 2), lineage=lineage())
     assert "| at | timestamp | 2024-01-01" in card
     assert "2024-06-30T12:00:00" in card
+
+
+def test_constraints_are_listed() -> None:
+    columns = tuple(Column(name=name, kind="integer", low=0, high=9) for name in ("a", "b|", "c"))
+    constraints = (Order(columns=("a", "b|"), strict=True), Sum(total="c", parts=("a", "b|")))
+    schema = Schema(name="t", columns=columns, constraints=constraints)
+    card = model_card(schema, Layout((10, 10, 10), 2), lineage=lineage())
+    assert "- a < b\\|\n- c = a + b\\|\n" in card
+    plain = Schema(name="t", columns=columns)
+    assert "Constraints" not in model_card(plain, Layout((10, 10, 10), 2), lineage=lineage())
