@@ -1,8 +1,8 @@
 """The generator: network layout, graph, engines and the bundle that carries them.
 
 A masked autoregressive network over codes, one column after the other. Weights are plain numpy
-arrays; the sampler is one ONNX graph that any machine builds once and every device reuses with its
-own weights.
+arrays; the sampler is one graph (ONNX or TFLite) that any machine builds once and every device
+reuses with its own weights.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.quantize import Quantised, quantize
 from edge_runtime.generator.reference import logits, nll, sample
 from edge_runtime.generator.sampler import sample_codes, sample_table
+from edge_runtime.generator.tflite_engine import find_runtime
+from edge_runtime.generator.tflite_graph import build_tflite
+from edge_runtime.generator.tflite_weights import TfliteGraph
 from edge_runtime.generator.weights import initial_weights
 
 __all__ = [
@@ -26,10 +29,13 @@ __all__ = [
     "Layout",
     "Lineage",
     "Quantised",
+    "TfliteGraph",
     "Weights",
     "available_engines",
     "build_bundle",
     "build_sampler",
+    "build_tflite",
+    "find_runtime",
     "initial_weights",
     "logits",
     "model_card",
