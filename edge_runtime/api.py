@@ -128,6 +128,7 @@ class Generator:
         epochs: int = 30,
         seed: int = 0,
         engine: str = "auto",
+        tflite: bool = False,
         on_progress: Callable[[str, float], None] | None = None,
     ) -> Generator:
         """Learn a generator from one table.
@@ -151,6 +152,10 @@ class Generator:
             likelihood no longer improves.
         seed : int
             Seed of everything that is not privacy noise.
+        engine : str
+            What will run it, see `open_engine`.
+        tflite : bool
+            Whether the bundle carries the sampler as a .tflite file too.
         on_progress : callable, optional
             Called with a phase and its share done in 0..1.
 
@@ -195,6 +200,7 @@ class Generator:
             ),
             metrics=fitted.metrics,
             seed=seed,
+            tflite=tflite,
         )
         tell("building", 1.0)
         return cls(bundle, engine=engine)

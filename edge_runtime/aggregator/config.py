@@ -16,6 +16,7 @@ from edge_runtime.errors import ConfigError
 __all__ = [
     "AggregatorConfig",
     "BrokerSettings",
+    "BundleSettings",
     "DataSettings",
     "FleetSettings",
     "FusionSettings",
@@ -58,6 +59,19 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     username: str | None = None
     password: str | None = None
     keepalive_s: int = 30
+
+
+class BundleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[bundle]: what the published generator carries besides weights, codec and ONNX graph.
+
+    Parameters
+    ----------
+    tflite : bool
+        The sampler as a .tflite file, for devices whose engine is tflite. Every device fetches
+        it, and the kernel engine has no use for it.
+    """
+
+    tflite: bool = False
 
 
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -268,6 +282,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     schema: SchemaSettings
     privacy: PrivacySettings
     broker: BrokerSettings = BrokerSettings()
+    bundle: BundleSettings = BundleSettings()
     rounds: RoundSettings = RoundSettings()
     train: TrainPlanSettings = TrainPlanSettings()
     rows: RowSettings = RowSettings()

@@ -130,7 +130,8 @@ class TfliteGraph:
         for place in sorted(table.places, key=lambda place: place.offset):
             if place.tensor not in TENSORS:
                 raise BundleError(f"the table of places names an unknown tensor {place.tensor!r}")
-            if place.offset < end or not end <= place.end <= table.bytes:
+            real = 0 <= place.row < place.row_end and 0 <= place.column < place.column_end
+            if not real or place.offset < end or place.end > table.bytes:
                 raise BundleError(f"the place of {place.tensor} at {place.offset} is impossible")
             end = place.end
         if _rest_digest(self.graph, table.places) != table.rest_sha256:
@@ -151,9 +152,7 @@ class TfliteGraph:
             for name, (_, dims) in TENSORS.items()
         }
         for place in self._places:
-            part = seen[place.tensor][
-                max(0, place.row) : place.row_end, max(0, place.column) : place.column_end
-            ]
+            part = seen[place.tensor][place.row : place.row_end, place.column : place.column_end]
             if part.size * place.dtype.itemsize != place.end - place.offset:
                 raise BundleError(f"the place of {place.tensor} at {place.offset} is not in it")
             if part.any():
