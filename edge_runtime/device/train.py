@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.clamp import clamp_columns
-from edge_runtime.device.closeness import replace_close
+from edge_runtime.device.drawing import BATCH_ROWS, UNUSABLE, draw_rows, open_trained
 from edge_runtime.device.holdout import held_out
 from edge_runtime.device.intake import Intake
 from edge_runtime.device.measure import measure, prepare
@@ -21,7 +20,7 @@ from edge_runtime.device.memory import give_back
 from edge_runtime.device.released import Released
 from edge_runtime.device.update import enqueue_update
 from edge_runtime.errors import PlanError, TrainingError
-from edge_runtime.generator import Bundle, Engine, Weights, open_engine, sample_codes
+from edge_runtime.generator import Bundle, Weights
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.messages import Plan, RowRequest, TrainRequest, encode_batch
 from edge_runtime.privacy import Entry
@@ -35,12 +34,10 @@ from edge_runtime.training import (
     train_private,
 )
 
-__all__ = ["BATCH_ROWS", "run_train"]
+__all__ = ["run_train"]
 
 _LOG = logging.getLogger(__name__)
 
-#: most synthetic rows in one message: small enough to send again after a broken connection
-BATCH_ROWS = 4096
 #: at most, of a code on the wire before compression
 _CODE_BYTES = 2
 _UNSUPPORTED = "no condition of the plan stands out of the noise of this device's counts"
@@ -249,10 +246,20 @@ def _release(
     reason = "" if clamp is not None else f"{_UNSUPPORTED}: no synthetic rows"
     # Narrow while they wait: one transaction takes them all.
     pieces: list[npt.NDArray[np.uint16]] = []
-    if clamp is not None:
-        pieces = _sample(bench, bundle, weights, rows=rows, key=key, clamp=clamp, real=real)
-        if not pieces:
-            reason = "every row drawn lies too close to a real one: no synthetic rows"
+    opened = open_trained(bench, bundle, weights)
+    try:
+        if clamp is not None:
+            pieces = draw_rows(
+                bench, bundle, opened.engine, rows=rows, key=key, clamp=clamp, real=real
+            )
+            if not pieces:
+                reason = "every row drawn lies too close to a real one: no synthetic rows"
+    finally:
+        opened.engine.close()
+    if not opened.own:
+        reason = f"{UNUSABLE} ({opened.reason}); rows from the bundle's own" + (
+            f"; {reason}" if reason else ""
+        )
     statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
     with bench.store.transaction():
         ids = []
@@ -266,7 +273,12 @@ def _release(
                 parts=len(pieces),
                 depth=bundle.lineage.depth + 1,
                 seed=key.hex(),
-                extra={"clamp": request.clamp, "offset": (part - 1) * BATCH_ROWS},
+                extra={
+                    "clamp": request.clamp,
+                    "offset": (part - 1) * BATCH_ROWS,
+                    "worst_error": opened.worst_error,
+                    "weights": "own" if opened.own else "bundle",
+                },
             )
             ids.append(header.id)
             bench.outbox.add(
@@ -281,7 +293,8 @@ def _release(
                 ),
                 rows=codes.shape[0],
             )
-        if plan.update is not None:
+        # Weights that cannot be drawn from are nothing to average.
+        if plan.update is not None and opened.own:
             ids.append(
                 enqueue_update(
                     bench, plan, plan.update, bundle, weights=weights, statement=statement
@@ -306,73 +319,6 @@ def _clamp(
     )
 
 
-def _sample(
-    bench: Bench,
-    bundle: Bundle,
-    weights: Weights,
-    *,
-    rows: int,
-    key: bytes,
-    clamp: Mapping[int, npt.NDArray[np.int32]],
-    real: npt.NDArray[np.int32] | None,
-) -> list[npt.NDArray[np.uint16]]:
-    """Draw rows from the trained network, one piece per message; away from `real`, where given."""
-    engine = open_engine(
-        bundle,
-        weights=weights,
-        engine=bench.config.engine.name,
-        threads=bench.config.engine.threads,
-    )
-    pieces = []
-    try:
-        for start in range(0, rows, BATCH_ROWS):
-            size = min(BATCH_ROWS, rows - start)
-            codes = sample_codes(
-                engine, size, key=key, offset=start, clamp=_slice(clamp, start, size)
-            )
-            pieces.append(codes.astype(np.uint16))
-            bench.reporter.set(progress=(start + size) / rows)
-        if real is not None:
-            pieces = _away(engine, bundle, pieces, key=key, clamp=clamp, real=real)
-    finally:
-        engine.close()
-    return pieces
-
-
-def _away(
-    engine: Engine,
-    bundle: Bundle,
-    pieces: list[npt.NDArray[np.uint16]],
-    *,
-    key: bytes,
-    clamp: Mapping[int, npt.NDArray[np.int32]],
-    real: npt.NDArray[np.int32],
-) -> list[npt.NDArray[np.uint16]]:
-    """Replace rows that lie too close to real ones; WITHOUT PRIVACY only, see `closeness`."""
-    codes = np.concatenate(pieces).astype(np.int32)
-    offset = len(codes)
-
-    def redraw(at: npt.NDArray[np.intp]) -> npt.NDArray[np.int32]:
-        nonlocal offset
-        wanted = {column: values[at] for column, values in clamp.items()}
-        fresh = sample_codes(engine, len(at), key=key, offset=offset, clamp=wanted)
-        offset += len(at)
-        return fresh
-
-    made = replace_close(codes, real=real, codec=bundle.codec, redraw=redraw)
-    _LOG.info(
-        "WITHOUT PRIVACY: %d of %d synthetic rows lay closer to a real row than real rows to each "
-        "other and were drawn again, %d of them in vain",
-        made.close,
-        len(codes),
-        made.left_out,
-    )
-    return [
-        made.codes[start : start + BATCH_ROWS].astype(np.uint16)
-        for start in range(0, len(made.codes), BATCH_ROWS)
-    ]
-
-
 def _real_rows(intake: Intake, bundle: Bundle, entry: Entry) -> npt.NDArray[np.int32]:
     codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
     return codes
@@ -382,9 +328,3 @@ def _rows(bench: Bench, request: RowRequest, rows_public: float, columns: int) -
     """How many synthetic rows: as asked, and no more than half the outbox could hold."""
     asked = min(max(round(request.share * rows_public), request.minimum), request.maximum)
     return max(1, min(asked, bench.config.limits.outbox_bytes // (2 * _CODE_BYTES * columns)))
-
-
-def _slice(
-    clamp: Mapping[int, npt.NDArray[np.int32]], start: int, rows: int
-) -> dict[int, npt.NDArray[np.int32]]:
-    return {column: codes[start : start + rows] for column, codes in clamp.items()}

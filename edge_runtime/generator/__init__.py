@@ -16,6 +16,7 @@ from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.quantize import Quantised, quantize
 from edge_runtime.generator.reference import logits, nll, sample
 from edge_runtime.generator.sampler import sample_codes, sample_table
+from edge_runtime.generator.selfcheck import Health, Opened, open_checked, self_check
 from edge_runtime.generator.tflite_engine import find_runtime
 from edge_runtime.generator.tflite_graph import build_tflite
 from edge_runtime.generator.tflite_weights import TfliteGraph
@@ -26,8 +27,10 @@ __all__ = [
     "MAX_BUNDLE_BYTES",
     "Bundle",
     "Engine",
+    "Health",
     "Layout",
     "Lineage",
+    "Opened",
     "Quantised",
     "TfliteGraph",
     "Weights",
@@ -40,9 +43,11 @@ __all__ = [
     "logits",
     "model_card",
     "nll",
+    "open_checked",
     "open_engine",
     "quantize",
     "sample",
     "sample_codes",
     "sample_table",
+    "self_check",
 ]
