@@ -21,12 +21,16 @@ from edge_runtime.errors import SamplingError, SchemaError
 from edge_runtime.generator import (
     Bundle,
     Engine,
+    GraphBundle,
+    GraphEngine,
     Layout,
     Lineage,
     Weights,
     build_bundle,
     initial_weights,
+    load_bundle,
     open_engine,
+    open_graph,
     sample_codes,
     sample_table,
 )
@@ -82,7 +86,7 @@ class Generator:
 
     Parameters
     ----------
-    bundle : Bundle
+    bundle : Bundle or GraphBundle
         The loaded bundle.
     engine : str
         ``auto`` or the name of an engine.
@@ -90,11 +94,13 @@ class Generator:
         Threads of the engine.
     """
 
-    def __init__(self, bundle: Bundle, *, engine: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle | GraphBundle, *, engine: str = "auto", threads: int = 1
+    ) -> None:
         self.bundle = bundle
         self._engine_name = engine
         self._threads = threads
-        self._engine: Engine | None = None
+        self._engine: Engine | GraphEngine | None = None
 
     @property
     def schema(self) -> Schema:
@@ -110,7 +116,7 @@ class Generator:
         BundleError
             When the file is damaged, incomplete or of another format.
         """
-        return cls(Bundle.load(Path(path)), engine=engine, threads=threads)
+        return cls(load_bundle(path), engine=engine, threads=threads)
 
     def save(self, path: str | Path) -> None:
         """Write the bundle to one file."""
@@ -234,7 +240,7 @@ class Generator:
         if rows < 0:
             raise SamplingError(f"cannot draw {rows} rows: ask for 0 or more")
         if self._engine is None:
-            self._engine = open_engine(self.bundle, engine=self._engine_name, threads=self._threads)
+            self._engine = _open(self.bundle, self._engine_name, self._threads)
         key = hashlib.sha256(b"edge-runtime sample" + str(seed).encode()).digest()
         clamp, reject = self._conditions(where or {})
         if reject:
@@ -303,12 +309,20 @@ class Generator:
             column = self.schema.names.index(name)
             wished[column] = self.bundle.codec.code_of(column, value)
         clamp: dict[int, int] = {}
+        if isinstance(self.bundle, GraphBundle):
+            return clamp, wished
         # Only an unbroken run of columns from the first one conditions all that follow.
         for column in range(len(self.schema.names)):
             if column not in wished:
                 break
             clamp[column] = wished.pop(column)
         return clamp, wished
+
+
+def _open(bundle: Bundle | GraphBundle, engine: str, threads: int) -> Engine | GraphEngine:
+    if isinstance(bundle, GraphBundle):
+        return open_graph(bundle, engine=engine, threads=threads)
+    return open_engine(bundle, engine=engine, threads=threads)
 
 
 def _repeated(clamp: Mapping[int, int], rows: int) -> dict[int, NDArray[np.int32]]:

@@ -11,8 +11,13 @@ from edge_runtime.generator.bundle import MAX_BUNDLE_BYTES, Bundle, build_bundle
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.engine import ENGINES, Engine, available_engines, open_engine
 from edge_runtime.generator.graph import build_sampler
+from edge_runtime.generator.graph_bundle import GraphBundle, load_bundle, read_bundle
+from edge_runtime.generator.graph_engine import GraphEngine, open_graph
+from edge_runtime.generator.graph_pack import pack_graph, parse_noise
+from edge_runtime.generator.graph_trial import Trial, try_graph
 from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
+from edge_runtime.generator.manifest import Noise
 from edge_runtime.generator.quantize import Quantised, quantize
 from edge_runtime.generator.reference import logits, nll, sample
 from edge_runtime.generator.sampler import sample_codes, sample_table
@@ -27,12 +32,16 @@ __all__ = [
     "MAX_BUNDLE_BYTES",
     "Bundle",
     "Engine",
+    "GraphBundle",
+    "GraphEngine",
     "Health",
     "Layout",
     "Lineage",
+    "Noise",
     "Opened",
     "Quantised",
     "TfliteGraph",
+    "Trial",
     "Weights",
     "available_engines",
     "build_bundle",
@@ -40,14 +49,20 @@ __all__ = [
     "build_tflite",
     "find_runtime",
     "initial_weights",
+    "load_bundle",
     "logits",
     "model_card",
     "nll",
     "open_checked",
     "open_engine",
+    "open_graph",
+    "pack_graph",
+    "parse_noise",
     "quantize",
+    "read_bundle",
     "sample",
     "sample_codes",
     "sample_table",
     "self_check",
+    "try_graph",
 ]

@@ -20,22 +20,34 @@ import safetensors.numpy
 
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 from edge_runtime.generator.archive import first_member, pack, unpack
+from edge_runtime.generator.bundle_file import read_file, write_file
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.graph import build_sampler
 from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
-from edge_runtime.generator.manifest import MANIFEST, VERSION, Member, Noise, encode, read, sealed
+from edge_runtime.generator.manifest import (
+    MANIFEST,
+    VERSION,
+    Member,
+    Noise,
+    encode,
+    read,
+    read_format,
+    sealed,
+)
 from edge_runtime.generator.quantize import Quantised, check_quantised, quantize
 from edge_runtime.generator.tflite_graph import build_tflite
 from edge_runtime.generator.tflite_weights import TfliteGraph
 from edge_runtime.schema import Codec, Schema
 
-__all__ = ["MAX_BUNDLE_BYTES", "Bundle", "build_bundle"]
+__all__ = ["GRAPH_FORMAT", "MAX_BUNDLE_BYTES", "Bundle", "build_bundle"]
 
 #: Larger than any bundle of a possible layout that a small device could run.
 MAX_BUNDLE_BYTES = 64 << 20
 
 _FORMAT = "edge-runtime-bundle"
+#: A graph that somebody else made, see `edge_runtime.generator.graph_bundle`.
+GRAPH_FORMAT = "edge-runtime-graph-bundle"
 _MEMBERS = (
     "manifest.json",
     "card.md",
@@ -175,6 +187,11 @@ class Bundle:
             If it is too large, damaged, incomplete, of another version, or contradicts itself.
         """
         data = bytes(data)
+        if read_format(data) == GRAPH_FORMAT:
+            raise BundleError(
+                "this bundle is a packed graph: rows can be drawn from it, but it has no weights "
+                "to train and no likelihood to score with"
+            )
         members = unpack(data, names=_MEMBERS, optional=_TFLITE_MEMBERS, max_bytes=max_bytes)
         manifest = read(members, type=_Manifest, format=_FORMAT)
         try:
@@ -219,14 +236,7 @@ class Bundle:
         BundleError
             If the file cannot be written.
         """
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_bytes(self.to_bytes())
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise BundleError(f"bundle {path} cannot be written: {error.strerror}") from error
+        write_file(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path | str, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
@@ -237,17 +247,9 @@ class Bundle:
         BundleError
             As `from_bytes`, or if the file cannot be read.
         """
-        path = Path(path)
-        try:
-            # One byte more than allowed is enough to refuse, however large the file is.
-            with path.open("rb") as file:
-                data = file.read(max_bytes + 1)
-        except OSError as error:
-            raise BundleError(f"bundle {path} cannot be read: {error.strerror}") from error
-        try:
-            return cls.from_bytes(data, max_bytes=max_bytes)
-        except BundleError as error:
-            raise BundleError(f"{path}: {error}") from error
+        return read_file(
+            path, lambda data: cls.from_bytes(data, max_bytes=max_bytes), max_bytes=max_bytes
+        )
 
     def with_weights(
         self,
