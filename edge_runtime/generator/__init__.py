@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from edge_runtime.generator.bundle import MAX_BUNDLE_BYTES, Bundle, build_bundle
 from edge_runtime.generator.card import model_card
+from edge_runtime.generator.compare import Check, diff_bundles, verify_bundle
 from edge_runtime.generator.engine import ENGINES, Engine, available_engines, open_engine
 from edge_runtime.generator.graph import build_sampler
 from edge_runtime.generator.graph_bundle import GraphBundle, load_bundle, read_bundle
@@ -31,6 +32,7 @@ __all__ = [
     "ENGINES",
     "MAX_BUNDLE_BYTES",
     "Bundle",
+    "Check",
     "Engine",
     "GraphBundle",
     "GraphEngine",
@@ -47,6 +49,7 @@ __all__ = [
     "build_bundle",
     "build_sampler",
     "build_tflite",
+    "diff_bundles",
     "find_runtime",
     "initial_weights",
     "load_bundle",
@@ -65,4 +68,5 @@ __all__ = [
     "sample_table",
     "self_check",
     "try_graph",
+    "verify_bundle",
 ]

@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from edge_runtime.errors import BundleError, EdgeRuntimeError
-from edge_runtime.generator.archive import first_member, pack, unpack
+from edge_runtime.generator.archive import pack, unpack
 from edge_runtime.generator.bundle_file import read_file, write_file
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.graph import build_sampler
@@ -156,10 +156,10 @@ class Bundle:
         except (TypeError, ValueError, UnicodeError) as error:
             raise BundleError(f"the bundle cannot be written: {error}") from error
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every member but the manifest, by name."""
-        manifest = msgspec.json.decode(first_member(self._bytes, MANIFEST), type=_Manifest)
-        return {name: member.bytes for name, member in manifest.members.items()}
+    def members(self) -> dict[str, bytes]:
+        """Contents of the file's members, by name, the manifest first."""
+        names = (*_MEMBERS, *(_TFLITE_MEMBERS if self.tflite is not None else ()))
+        return unpack(self._bytes, names=names, max_bytes=len(self._bytes))
 
     def to_bytes(self) -> bytes:
         """Bytes of the file; a bundle that was read gives back exactly what was read.

@@ -162,6 +162,11 @@ class GraphBundle:
         except (TypeError, ValueError, UnicodeError) as error:
             raise BundleError(f"the bundle cannot be written: {error}") from error
 
+    def members(self) -> dict[str, bytes]:
+        """Contents of the file's members, by name, the manifest first."""
+        names = (*_MEMBERS, _GRAPHS[self.runtime])
+        return unpack(self._bytes, names=names, max_bytes=len(self._bytes))
+
     def to_bytes(self) -> bytes:
         """Bytes of the file; a bundle that was read gives back exactly what was read.
 

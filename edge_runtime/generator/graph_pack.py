@@ -134,7 +134,7 @@ def _declared(said: bytes) -> tuple[Noise, ...]:
 
 
 def _of_onnx(graph: bytes) -> tuple[bytes, Output]:
-    """What an ONNX file says of its noise, and whether it gives codes."""
+    """Return what an ONNX file says of its noise, and what it gives."""
     try:
         import onnx  # noqa: PLC0415 - only where bundles are made
     except ImportError as error:
@@ -150,7 +150,7 @@ def _of_onnx(graph: bytes) -> tuple[bytes, Output]:
 
 
 def _of_tflite(graph: bytes) -> tuple[bytes, Output]:
-    """What a .tflite file says of its noise, and whether it gives codes."""
+    """Return what a .tflite file says of its noise, and what it gives."""
     try:
         import tflite  # noqa: PLC0415 - only where bundles are made
     except ImportError as error:

@@ -97,7 +97,7 @@ def main() -> None:
             "numpy": ("quantised.safetensors",),
             "tflite": ("sampler.tflite", "sampler.tflite.json"),
         }
-        sizes = bundle.sizes()
+        sizes = {name: len(data) for name, data in bundle.members().items()}
         for _ in range(options.repeats):
             for name, (python, engine) in runs.items():
                 done = subprocess.run(
