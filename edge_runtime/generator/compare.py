@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,16 +47,14 @@ def verify_bundle(bundle: Bundle | GraphBundle) -> list[Check]:
     list of Check
     """
     if isinstance(bundle, GraphBundle):
-        return [_attempt(f"engine {bundle.runtime}", lambda: _tried(bundle))]
-    whole = bundle
-    expected = open_engine(whole, engine="numpy")
-    codes = sample_codes(expected, _ROWS, key=_KEY)
+        return [_attempt(f"engine {bundle.runtime}", partial(_tried, bundle))]
+    codes = sample_codes(open_engine(bundle, engine="numpy"), _ROWS, key=_KEY)
     checks = []
     for name in available_engines():
-        if name == "tflite" and whole.tflite is None:
+        if name == "tflite" and bundle.tflite is None:
             checks.append(Check("engine tflite", True, "not looked at: no .tflite file in it"))
         else:
-            checks.append(_attempt(f"engine {name}", lambda name=name: _run(whole, name, codes)))
+            checks.append(_attempt(f"engine {name}", partial(_run, bundle, name, codes)))
     return checks
 
 

@@ -24,6 +24,10 @@ _BLOCK_ROWS = 256
 _STREAM_STEP = 1 << 32
 
 
+#: A runtime's names of the types that may come in or out.
+_Types = dict[Any, type[np.generic]]
+
+
 class _Session(Protocol):
     """A loaded graph: rows per call, numbers per row in and out, and the type of those out."""
 
@@ -38,7 +42,7 @@ class _Session(Protocol):
 
 
 def _ports(
-    source: Sequence[Any], target: Sequence[Any], names: dict[Any, type[np.generic]]
+    source: Sequence[Any], target: Sequence[Any], names: _Types
 ) -> tuple[int | None, int, int, np.dtype[Any]]:
     """Rows (None: any), widths and output type from (type, shape) of both ends.
 
@@ -83,7 +87,7 @@ class _Onnx:
             raise EngineError(f"onnxruntime refused the graph: {error}") from error
         source = [(p.type, p.shape) for p in session.get_inputs()]
         target = [(p.type, p.shape) for p in session.get_outputs()]
-        types = {"tensor(float)": np.float32, "tensor(int32)": np.int32}
+        types: _Types = {"tensor(float)": np.float32, "tensor(int32)": np.int32}
         fixed, self.inputs, self.outputs, self.dtype = _ports(source, target, types)
         self.rows = fixed or _BLOCK_ROWS
         self._session = session
@@ -108,7 +112,7 @@ class _Tflite:
         def shapes(which: str) -> list[tuple[Any, list[int]]]:
             return [(p["dtype"], [int(n) for n in p["shape_signature"]]) for p in details(which)]
 
-        types = {np.float32: np.float32, np.int32: np.int32}
+        types: _Types = {np.float32: np.float32, np.int32: np.int32}
         fixed, self.inputs, self.outputs, self.dtype = _ports(
             shapes("input"), shapes("output"), types
         )

@@ -110,8 +110,8 @@ def sample_table(
     EngineError
         As `sample_codes`, or if the codec is of another layout.
     """
-    packed = isinstance(engine, GraphEngine)
-    if codec.cardinalities != (engine.cardinalities if packed else engine.layout.cardinalities):
+    known = engine if isinstance(engine, GraphEngine) else engine.layout
+    if codec.cardinalities != known.cardinalities:
         raise EngineError("the codec's cardinalities are not those of the engine's layout")
     decoder = BlockDecoder(codec)
     if not isinstance(engine, KernelEngine) or not decoder.possible:
