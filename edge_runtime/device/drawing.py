@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench
 from edge_runtime.device.closeness import replace_close
-from edge_runtime.generator import Bundle, Engine, Opened, Weights, open_checked, sample_codes
+from edge_runtime.generator import (
+    Bundle,
+    Engine,
+    GraphBundle,
+    GraphEngine,
+    Opened,
+    Weights,
+    open_checked,
+    sample_codes,
+)
+from edge_runtime.messages import Plan, PrivacyStatement, RowRequest, encode_batch
 
-__all__ = ["BATCH_ROWS", "UNUSABLE", "draw_rows", "open_trained"]
+__all__ = [
+    "BATCH_ROWS",
+    "CODE_BYTES",
+    "UNUSABLE",
+    "draw_rows",
+    "enqueue_rows",
+    "open_trained",
+    "row_count",
+]
 
 _LOG = logging.getLogger(__name__)
 
 #: most synthetic rows in one message: small enough to send again after a broken connection
 BATCH_ROWS = 4096
+#: at most, of a code on the wire before compression
+CODE_BYTES = 2
 UNUSABLE = "the trained weights failed their check"
 
 
@@ -37,13 +57,13 @@ def open_trained(bench: Bench, bundle: Bundle, weights: Weights) -> Opened:
 
 def draw_rows(
     bench: Bench,
-    bundle: Bundle,
-    engine: Engine,
+    bundle: Bundle | GraphBundle,
+    engine: Engine | GraphEngine,
     *,
     rows: int,
     key: bytes,
     clamp: Mapping[int, npt.NDArray[np.int32]],
-    real: npt.NDArray[np.int32] | None,
+    real: npt.NDArray[np.int32] | None = None,
 ) -> list[npt.NDArray[np.uint16]]:
     """Draw rows from a network, one piece per message; away from `real`, where given."""
     pieces = []
@@ -58,8 +78,8 @@ def draw_rows(
 
 
 def _away(
-    engine: Engine,
-    bundle: Bundle,
+    engine: Engine | GraphEngine,
+    bundle: Bundle | GraphBundle,
     pieces: list[npt.NDArray[np.uint16]],
     *,
     key: bytes,
@@ -95,3 +115,60 @@ def _slice(
     clamp: Mapping[int, npt.NDArray[np.int32]], start: int, rows: int
 ) -> dict[int, npt.NDArray[np.int32]]:
     return {column: codes[start : start + rows] for column, codes in clamp.items()}
+
+
+def enqueue_rows(
+    bench: Bench,
+    plan: Plan,
+    bundle: Bundle | GraphBundle,
+    pieces: Sequence[npt.NDArray[np.uint16]],
+    *,
+    key: bytes,
+    privacy: PrivacyStatement,
+    extra: Mapping[str, str | int | float],
+) -> list[str]:
+    """Enqueue one message per piece inside the caller's transaction; return their ids.
+
+    Parameters
+    ----------
+    key : bytes
+        The public sampling key.
+    privacy : PrivacyStatement
+        What the rows cost.
+    extra : mapping
+        Public facts for the headers; the offset of a piece is added.
+    """
+    ids = []
+    for part, codes in enumerate(pieces, start=1):
+        header = bench.header(
+            plan=plan,
+            kind="batch",
+            privacy=privacy,
+            codec_digest=bundle.codec.digest,
+            part=part,
+            parts=len(pieces),
+            depth=bundle.lineage.depth + 1,
+            seed=key.hex(),
+            extra={**extra, "offset": (part - 1) * BATCH_ROWS},
+        )
+        ids.append(header.id)
+        bench.outbox.add(
+            sequence=header.sequence,
+            id=header.id,
+            kind="batch",
+            payload=encode_batch(
+                header,
+                codes.astype(np.int32),
+                cardinalities=bundle.codec.cardinalities,
+                names=bundle.schema.names,
+            ),
+            rows=codes.shape[0],
+        )
+    _LOG.info("%d synthetic rows enqueued in %d batches", sum(map(len, pieces)), len(pieces))
+    return ids
+
+
+def row_count(bench: Bench, request: RowRequest, rows_public: float, columns: int) -> int:
+    """Return how many synthetic rows: as asked, and no more than half the outbox could hold."""
+    asked = min(max(round(request.share * rows_public), request.minimum), request.maximum)
+    return max(1, min(asked, bench.config.limits.outbox_bytes // (2 * CODE_BYTES * columns)))

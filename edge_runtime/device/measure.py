@@ -12,7 +12,7 @@ from edge_runtime.device.memory import give_back
 from edge_runtime.device.score import release_score
 from edge_runtime.device.update import check_update
 from edge_runtime.errors import PlanError
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import Plan
 from edge_runtime.schema import Schema
 
@@ -61,6 +61,11 @@ def prepare(bench: Bench, plan: Plan, schema: Schema) -> Prepared | Outcome:
     bundle = bench.bundles.load(plan.bundle_digest)
     if bundle is None:
         return Outcome("waiting", "for the bundle", wants_bundle=plan.bundle_digest)
+    if isinstance(bundle, GraphBundle):
+        raise PlanError(
+            "the plan's bundle is a packed graph: rows can be drawn from it (kind 'sample'), but "
+            "it can neither be trained nor scored"
+        )
     if bundle.schema.digest != schema.digest:
         raise PlanError("the plan's bundle was made for another schema")
     _check_fit(plan, bundle)

@@ -12,7 +12,14 @@ import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.clamp import clamp_columns
-from edge_runtime.device.drawing import BATCH_ROWS, UNUSABLE, draw_rows, open_trained
+from edge_runtime.device.drawing import (
+    CODE_BYTES,
+    UNUSABLE,
+    draw_rows,
+    enqueue_rows,
+    open_trained,
+    row_count,
+)
 from edge_runtime.device.holdout import held_out
 from edge_runtime.device.intake import Intake
 from edge_runtime.device.measure import measure, prepare
@@ -22,7 +29,7 @@ from edge_runtime.device.update import enqueue_update
 from edge_runtime.errors import PlanError, TrainingError
 from edge_runtime.generator import Bundle, Weights
 from edge_runtime.kernel import PrivacyNoise
-from edge_runtime.messages import Plan, RowRequest, TrainRequest, encode_batch
+from edge_runtime.messages import Plan, RowRequest, TrainRequest
 from edge_runtime.privacy import Entry
 from edge_runtime.schema import Schema
 from edge_runtime.training import (
@@ -38,8 +45,6 @@ __all__ = ["run_train"]
 
 _LOG = logging.getLogger(__name__)
 
-#: at most, of a code on the wire before compression
-_CODE_BYTES = 2
 _UNSUPPORTED = "no condition of the plan stands out of the noise of this device's counts"
 
 
@@ -82,9 +87,9 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
             return Outcome("done", reason)
         # Before anything is paid: what is to be sent must fit into the outbox afterwards.
         columns = len(schema.columns)
-        rows = _rows(bench, plan.rows, rows_public, columns)
+        rows = row_count(bench, plan.rows, rows_public, columns)
         update_bytes = bundle.layout.parameters if plan.update is not None else 0
-        bench.outbox.check_room(rows * columns * _CODE_BYTES + update_bytes)
+        bench.outbox.check_room(rows * columns * CODE_BYTES + update_bytes)
         paid = _spend(bench, plan, plan.train, bundle, rows_public=rows_public, last_part=last_part)
     bench.show_spent()
     if paid.released:
@@ -239,7 +244,7 @@ def _release(
     give_back()
     bench.reporter.set(status="sampling", progress=0.0)
     schema = bundle.schema
-    rows = _rows(bench, request, float(entry.details["rows_public"]), len(schema.columns))
+    rows = row_count(bench, request, float(entry.details["rows_public"]), len(schema.columns))
     # Public: readers may sample the same rows again from the same network.
     key = os.urandom(32)
     clamp = _clamp(request, released, rows=rows, key=key)
@@ -262,37 +267,19 @@ def _release(
         )
     statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
     with bench.store.transaction():
-        ids = []
-        for part, codes in enumerate(pieces, start=1):
-            header = bench.header(
-                plan=plan,
-                kind="batch",
-                privacy=statement,
-                codec_digest=bundle.codec.digest,
-                part=part,
-                parts=len(pieces),
-                depth=bundle.lineage.depth + 1,
-                seed=key.hex(),
-                extra={
-                    "clamp": request.clamp,
-                    "offset": (part - 1) * BATCH_ROWS,
-                    "worst_error": opened.worst_error,
-                    "weights": "own" if opened.own else "bundle",
-                },
-            )
-            ids.append(header.id)
-            bench.outbox.add(
-                sequence=header.sequence,
-                id=header.id,
-                kind="batch",
-                payload=encode_batch(
-                    header,
-                    codes.astype(np.int32),
-                    cardinalities=bundle.codec.cardinalities,
-                    names=schema.names,
-                ),
-                rows=codes.shape[0],
-            )
+        ids = enqueue_rows(
+            bench,
+            plan,
+            bundle,
+            pieces,
+            key=key,
+            privacy=statement,
+            extra={
+                "clamp": request.clamp,
+                "worst_error": opened.worst_error,
+                "weights": "own" if opened.own else "bundle",
+            },
+        )
         # Weights that cannot be drawn from are nothing to average.
         if plan.update is not None and opened.own:
             ids.append(
@@ -322,9 +309,3 @@ def _clamp(
 def _real_rows(intake: Intake, bundle: Bundle, entry: Entry) -> npt.NDArray[np.int32]:
     codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
     return codes
-
-
-def _rows(bench: Bench, request: RowRequest, rows_public: float, columns: int) -> int:
-    """How many synthetic rows: as asked, and no more than half the outbox could hold."""
-    asked = min(max(round(request.share * rows_public), request.minimum), request.maximum)
-    return max(1, min(asked, bench.config.limits.outbox_bytes // (2 * _CODE_BYTES * columns)))
