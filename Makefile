@@ -53,7 +53,8 @@ test: $(VENV)/.dev
 LEGACY := $(VENV)/legacy
 LEGACY_PACKAGES := 'tflite>=2.18' 'onnx>=1.17' 'pytest>=8.2' 'hypothesis>=6.100'
 LEGACY_TESTS := tests/contracts/test_engines.py tests/generator/test_tflite.py \
-	tests/generator/test_selfcheck.py tests/generator/test_without_onnx.py
+	tests/generator/test_selfcheck.py tests/generator/test_graph_bundle.py \
+	tests/generator/test_docs.py tests/generator/test_without_onnx.py
 
 $(LEGACY)/.done: $(VENV)/.created $(SOURCES)
 	@$(PYTHON) -m venv $(LEGACY) 2>/dev/null || $(PYTHON) -m virtualenv -q $(LEGACY)

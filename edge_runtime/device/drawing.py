@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edge_runtime.device.bench import Bench
 from edge_runtime.device.closeness import replace_close
+from edge_runtime.errors import EngineError, MissingExtraError, PlanError
 from edge_runtime.generator import (
     Bundle,
     Engine,
@@ -18,6 +19,7 @@ from edge_runtime.generator import (
     Opened,
     Weights,
     open_checked,
+    open_engine,
     sample_codes,
 )
 from edge_runtime.messages import Plan, PrivacyStatement, RowRequest, encode_batch
@@ -26,6 +28,7 @@ __all__ = [
     "BATCH_ROWS",
     "CODE_BYTES",
     "UNUSABLE",
+    "check_engine",
     "draw_rows",
     "enqueue_rows",
     "open_trained",
@@ -39,6 +42,23 @@ BATCH_ROWS = 4096
 #: at most, of a code on the wire before compression
 CODE_BYTES = 2
 UNUSABLE = "the trained weights failed their check"
+
+
+def check_engine(bench: Bench, bundle: Bundle) -> None:
+    """See whether the configured engine runs a bundle, before anything is paid for its rows.
+
+    Raises
+    ------
+    PlanError
+        When it does not.
+    """
+    config = bench.config.engine
+    try:
+        open_engine(bundle, engine=config.name, threads=config.threads).close()
+    except (EngineError, MissingExtraError) as error:
+        raise PlanError(
+            f"this device's engine {config.name!r} cannot run the plan's bundle: {error.public}"
+        ) from error
 
 
 def open_trained(bench: Bench, bundle: Bundle, weights: Weights) -> Opened:

@@ -15,6 +15,7 @@ from edge_runtime.device.clamp import clamp_columns
 from edge_runtime.device.drawing import (
     CODE_BYTES,
     UNUSABLE,
+    check_engine,
     draw_rows,
     enqueue_rows,
     open_trained,
@@ -69,6 +70,8 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     codec = bundle.codec
     paid = bench.ledger.find(_key(plan))
     last_part = 0
+    if paid is None:
+        check_engine(bench, bundle)
     if paid is None or plan.anchor is not None or plan.score is not None:
         # The rows are read again for training: what is not needed now is not held.
         last_part = measure(bench, plan, prepared, schema)
