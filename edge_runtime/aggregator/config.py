@@ -69,9 +69,14 @@ class BundleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tflite : bool
         The sampler as a .tflite file, for devices whose engine is tflite. Every device fetches
         it, and the kernel engine has no use for it.
+    packed : str
+        A packed graph (`edge-runtime bundle pack`) to serve instead of a generator of the fleet's
+        own: in every round devices draw rows from it and send them. Nothing is counted, trained
+        or fused. Relative paths are taken from the configuration file's directory.
     """
 
     tflite: bool = False
+    packed: str = ""
 
 
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -339,6 +344,9 @@ def load_config(path: str | Path) -> AggregatorConfig:
         config,
         data=msgspec.structs.replace(config.data, dir=str(base / config.data.dir)),
         schema=msgspec.structs.replace(config.schema, path=str(base / config.schema.path)),
+        bundle=msgspec.structs.replace(
+            config.bundle, packed=config.bundle.packed and str(base / config.bundle.packed)
+        ),
     )
     problem = _problem(config)
     if problem:

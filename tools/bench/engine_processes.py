@@ -5,8 +5,9 @@
 
 A process imports what the device agent imports, loads the bundle, opens the engine and draws rows:
 the agent without its broker and its store. Load time is from the bundle's bytes in memory to the
-first 256 rows; memory is the resident set afterwards (VmRSS, and VmHWM at its highest). Medians of
-the runs, which are interleaved; rows/s is the best, because other work only ever slows one down.
+first 256 rows; memory is the resident set afterwards (VmRSS, and VmHWM at its highest). Times are
+CPU time, one thread. Medians of the runs, which are interleaved; rows/s is the best, because other
+work on the machine only ever slows one down.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ import numpy as np
 import edge_runtime.device.agent
 from edge_runtime.generator import Bundle, open_engine
 data = open(sys.argv[1], "rb").read()
-start = time.perf_counter()
+start = time.process_time()
 engine = open_engine(Bundle.from_bytes(data), engine=sys.argv[2])
 noise = np.random.default_rng(0).random((256, engine.layout.columns), dtype=np.float32)
 engine.generate(noise)
-load_ms = 1e3 * (time.perf_counter() - start)
+load_ms = 1e3 * (time.process_time() - start)
 del data
 noise = np.random.default_rng(0).random((4096, engine.layout.columns), dtype=np.float32)
 times = []
 for _ in range(10):
-    start = time.perf_counter()
+    start = time.process_time()
     engine.generate(noise)
-    times.append(time.perf_counter() - start)
+    times.append(time.process_time() - start)
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 rss, peak = (int(status[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
 print(json.dumps([4.096 / min(times), load_ms, rss, peak]))
