@@ -7,9 +7,13 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge_runtime.errors import BundleError, EngineError, MissingExtraError
 from edge_runtime.generator import (
@@ -26,6 +30,7 @@ from edge_runtime.generator.numpy_engine import NumpyEngine
 from edge_runtime.generator.tflite_engine import TfliteEngine
 
 from .conftest import lineage, strong_weights
+from .test_bundle import Edit, forged
 
 if find_spec("tflite") is None:
     pytest.skip("the package tflite, which writes the files, is missing", allow_module_level=True)
@@ -252,3 +257,63 @@ def test_the_bundle_carries_it(bundle: Bundle, packed: Bundle) -> None:
     assert again.to_bytes() == packed.to_bytes()
     assert bundle.tflite is None
     assert Bundle.from_bytes(bundle.to_bytes()).tflite is None
+
+
+def _without(name: str) -> Edit:
+    def edit(parts: dict[str, bytes]) -> None:
+        del parts[name]
+
+    return edit
+
+
+def _forget(manifest: dict[str, Any]) -> None:
+    del manifest["members"]["sampler.tflite.json"]
+
+
+def _other_weights(parts: dict[str, bytes]) -> None:
+    tensors = safetensors.numpy.load(parts["quantised.safetensors"])
+    tensors["b3"] = tensors["b3"] + np.int32(1)
+    parts["quantised.safetensors"] = safetensors.numpy.save(tensors)
+
+
+@pytest.mark.parametrize(
+    ("edit", "manifest", "words"),
+    [
+        (_without("sampler.tflite.json"), _forget, "without its companion"),
+        (lambda p: p.update({"sampler.tflite": b"TFL3"}), None, "has 4 bytes"),
+        (lambda p: p.update({"sampler.tflite.json": b"{}"}), None, "not valid"),
+        (lambda p: p.update({"sampler.tflite.json": b"null"}), None, "not valid"),
+        (lambda p: p.update({"sampler.tflite": p["sampler.tflite"][::-1]}), None, "damaged"),
+        (_other_weights, None, "not those of quantised"),
+    ],
+)
+def test_hostile_tflite_members_are_refused(
+    packed: Bundle, edit: Edit, manifest: Edit | None, words: str
+) -> None:
+    with pytest.raises(BundleError, match=words):
+        Bundle.from_bytes(forged(packed, edit, manifest))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_changed_tflite_members_give_bundle_errors_only(
+    packed: Bundle, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(["sampler.tflite", "sampler.tflite.json"]))
+
+    def edit(parts: dict[str, bytes]) -> None:
+        changed = bytearray(parts[name])
+        for _ in range(data.draw(st.integers(1, 3))):
+            changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+        parts[name] = bytes(changed[: data.draw(st.integers(0, len(changed)))])
+
+    raw = forged(packed, edit)
+    try:
+        Bundle.from_bytes(raw)
+    except BundleError:
+        return
+    # The bytes may be those that stood there; then the bundle is the one it was.
+    again = Bundle.from_bytes(raw).tflite
+    assert packed.tflite is not None
+    assert again is not None
+    assert again.graph == packed.tflite.graph
