@@ -88,6 +88,7 @@ def inspect(*, file: Path, card: bool, as_json: bool) -> None:
             "learnt from": "not stated" if packed and not lineage.rows else learnt,
             "parent": lineage.parent or "none",
             "network": network,
+            "size": f"{file.stat().st_size / 1e3:,.0f} kB",
             "digest": loaded.digest,
         }
     )
