@@ -16,7 +16,7 @@ from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import Plan
 from edge_runtime.schema import Schema
 
-__all__ = ["Prepared", "measure", "prepare", "run_measure"]
+__all__ = ["Prepared", "check_fit", "measure", "prepare", "run_measure"]
 
 
 class Prepared(NamedTuple):
@@ -68,7 +68,7 @@ def prepare(bench: Bench, plan: Plan, schema: Schema) -> Prepared | Outcome:
         )
     if bundle.schema.digest != schema.digest:
         raise PlanError("the plan's bundle was made for another schema")
-    _check_fit(plan, bundle)
+    check_fit(plan, bundle)
     intake = Intake(store=bench.store, source=bench.source, schema=schema)
     while intake.advance(bundle.codec):
         if bench.should_stop():
@@ -92,7 +92,14 @@ def measure(bench: Bench, plan: Plan, prepared: Prepared, schema: Schema) -> int
     return last_part
 
 
-def _check_fit(plan: Plan, bundle: Bundle) -> None:
+def check_fit(plan: Plan, bundle: Bundle) -> None:
+    """Decline what a bundle of this project cannot give.
+
+    Raises
+    ------
+    PlanError
+        Naming it.
+    """
     cardinalities = bundle.codec.cardinalities
     if plan.anchor is not None:
         check_tables(plan.anchor.tables, cardinalities)

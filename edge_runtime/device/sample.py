@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.clamp import clamp_columns
 from edge_runtime.device.drawing import draw_rows, enqueue_rows, row_count
+from edge_runtime.device.measure import check_fit
 from edge_runtime.device.released import Released
 from edge_runtime.errors import PlanError
 from edge_runtime.generator import Bundle, Engine, GraphBundle, GraphEngine, open_engine, open_graph
@@ -39,6 +40,10 @@ def run_sample(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
         return Outcome("waiting", "for the bundle", wants_bundle=plan.bundle_digest)
     if bundle.schema.digest != schema.digest:
         raise PlanError("the plan's bundle was made for another schema")
+    if isinstance(bundle, Bundle):
+        check_fit(plan, bundle)
+    elif plan.rows.wish:
+        raise PlanError("the plan wishes for conditions, and its packed graph draws whole rows")
     bench.plans.mark(plan.id, "running")
     bench.reporter.set(status="sampling", progress=0.0)
     # Noisy and paid for, as far as there is anything; without it the least that is asked for.

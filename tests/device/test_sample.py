@@ -127,3 +127,16 @@ def test_a_bundle_that_is_not_here_is_fetched(
     shop.bundles.put(packed.digest, packed.to_bytes())
     shop.worker.wake()
     assert shop.settled(plan).status == "done"
+
+
+def test_wishes_that_cannot_be_met_are_declined(
+    open_shop: Callable[..., Shop], bundle: Bundle, packed: GraphBundle
+) -> None:
+    shop = open_shop()
+    shop.bundles.put(packed.digest, packed.to_bytes())
+    for of, wish, words in ((packed, (1.0, 2.0), "whole rows"), (bundle, (1.0,) * 9, "9 codes")):
+        rows = RowRequest(share=1.0, minimum=10, maximum=20, clamp="wish", wish=wish)
+        entry = shop.settled(sample_plan(shop, of, rows=rows))
+        assert entry.status == "declined"
+        assert words in entry.reason
+    assert shop.batches() == []
