@@ -31,7 +31,7 @@ from edge_runtime.aggregator.strategies import State
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses, read_moments
 from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
 from edge_runtime.errors import AggregatorError, MessageError, SchemaError
-from edge_runtime.generator import Bundle, GraphBundle, read_bundle
+from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import (
     Alarms,
     MomentsRequest,
@@ -109,17 +109,6 @@ class Workspace:
         """
         data = self._bundle_bytes(record)
         return None if data is None else Bundle.from_bytes(data)
-
-    def in_force(self) -> Bundle | GraphBundle | None:
-        """Return what devices are given: a generator of the fleet's own, or a packed graph.
-
-        Raises
-        ------
-        BundleError, AggregatorError
-            As `bundle`.
-        """
-        data = self._bundle_bytes(None)
-        return None if data is None else read_bundle(data)
 
     def _bundle_bytes(self, record: BundleRecord | None) -> bytes | None:
         if record is None:

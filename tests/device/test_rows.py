@@ -16,6 +16,7 @@ from edge_runtime.device.schemas import offer_schema
 from edge_runtime.generator import Bundle, build_bundle, open_engine, sample_codes
 from edge_runtime.schema import Codec, Combinations, Rules, Schema
 from tests.device.shop import Shop
+from tests.device.test_sample import foreign, sample_plan
 
 #: late flights never leave from LGA
 NEVER = (True, "LGA")
@@ -75,6 +76,23 @@ def test_rows_that_cannot_keep_the_constraints_are_drawn_again(
     # Each of its own noisy counts' conditions is kept: what was drawn again had the same one.
     assert len(codes) < drawn < 2 * len(codes)
     assert 0.15 < np.mean(codes[:, 0] == 1) < 0.45
+
+
+def test_rows_of_a_packed_graph_keep_the_constraints_too(
+    open_bound: Callable[..., tuple[Shop, Schema]], kit: SimpleNamespace, bound: Bundle
+) -> None:
+    shop, _ = open_bound(rows=unbroken(kit))
+    packed = foreign(bound.codec)
+    shop.bundles.put(packed.digest, packed.to_bytes())
+    plan = sample_plan(shop, packed)
+    assert shop.settled(plan).status == "done"
+    batches = shop.batches()
+    codes = np.concatenate([codes for _, codes in batches])
+    assert len(codes) == 5000
+    assert Rules(packed.codec).possible(codes).all()
+    (drawn,) = {header.extra["drawn"] for header, _ in batches}
+    assert 5000 < drawn < 10_000
+    assert shop.entries() == []
 
 
 def test_real_rows_that_break_a_constraint_are_rows_like_others_and_nothing_tells_of_them(

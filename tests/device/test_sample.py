@@ -19,13 +19,13 @@ from edge_runtime.generator import (
     sample_codes,
 )
 from edge_runtime.messages import AnchorRequest, Plan, RowRequest
+from edge_runtime.schema import Codec
 from tests.device.shop import Shop
 
 
-@pytest.fixture(scope="module")
-def packed(bundle: Bundle) -> GraphBundle:
+def foreign(codec: Codec) -> GraphBundle:
     """Logits that are a linear function of normal noise."""
-    width = sum(bundle.codec.cardinalities)
+    width = sum(codec.cardinalities)
     weight = np.random.default_rng(0).normal(0, 1, (3, width)).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["z", "w"], ["logits"])],
@@ -37,7 +37,12 @@ def packed(bundle: Bundle) -> GraphBundle:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {"noise": '[{"kind": "normal", "width": 3}]'})
     assert isinstance(model, onnx.ModelProto)
-    return pack_graph(model.SerializeToString(), bundle.codec)
+    return pack_graph(model.SerializeToString(), codec)
+
+
+@pytest.fixture(scope="module")
+def packed(bundle: Bundle) -> GraphBundle:
+    return foreign(bundle.codec)
 
 
 def sample_plan(shop: Shop, bundle: Bundle | GraphBundle, **changes: Any) -> Plan:

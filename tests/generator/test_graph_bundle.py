@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime import Generator
-from edge_runtime.errors import BundleError, EngineError
+from edge_runtime.errors import BundleError, EngineError, SamplingError
 from edge_runtime.generator import (
     Bundle,
     GraphBundle,
@@ -28,8 +28,9 @@ from edge_runtime.generator import (
 )
 from edge_runtime.generator.archive import pack
 from edge_runtime.generator.tflite_file import ModelWriter
-from edge_runtime.schema import Codec
+from edge_runtime.schema import Codec, Table, broken_rows
 
+from .test_accepting import ADDED, PAID, PLACES, shop
 from .test_bundle import forged
 
 KEY = bytes(range(32))
@@ -172,6 +173,28 @@ def test_a_file_of_it_is_sampled_like_any_bundle(codec: Codec, tmp_path: Path) -
     assert table.rows == 500
     faults = generator.sample(50, where={"fault": True}, seed=1)
     assert (np.asarray(faults.columns["fault"]) == 1).all()
+
+
+def test_constraints_and_wishes_are_met_by_rejection() -> None:
+    """As a generator of this project does it, without a column that is forced."""
+    codec = shop(PLACES, ADDED, PAID).codec
+    packed = pack_graph(logits_onnx(codec), codec)
+    drawing = Generator(packed).sample_blocks(300, where={"rush": True, "paid": 2000})
+    table = Table.concat(list(drawing))
+    assert table.rows == 300
+    for constraint in packed.schema.constraints:
+        assert not broken_rows(table, constraint).any()
+    assert (table.columns["rush"] == 1).all()
+    assert drawing.acceptance is not None
+    assert 0 < drawing.acceptance < 0.5
+
+
+def test_what_needs_the_networks_distribution_is_a_typed_error(codec: Codec) -> None:
+    generator = Generator(pack_graph(logits_onnx(codec), codec))
+    with pytest.raises(SamplingError, match=r"imputing needs .* a packed graph does not tell"):
+        generator.impute(generator.sample(3))
+    with pytest.raises(SamplingError, match="sampling series needs"):
+        generator.sample_series(2, 3)
 
 
 def test_training_and_likelihood_are_typed_errors(codec: Codec, tmp_path: Path) -> None:
