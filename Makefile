@@ -7,11 +7,12 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
+.PHONY: demo test test-tflite-legacy check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
 	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
+	@echo "make test-tflite-legacy  the engines' contract under tflite-runtime 2.14 (Python 3.11, numpy 1)"
 	@echo "make check  ruff, mypy --strict, layer contract"
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
@@ -47,6 +48,29 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(PYTEST_ARGS)
+
+# A second environment: tflite-runtime needs numpy 1, and has wheels up to Python 3.11.
+LEGACY := $(VENV)/legacy
+LEGACY_PACKAGES := 'tflite>=2.18' 'onnx>=1.17' 'pytest>=8.2' 'hypothesis>=6.100'
+LEGACY_TESTS := tests/contracts/test_engines.py tests/generator/test_tflite.py \
+	tests/generator/test_selfcheck.py tests/generator/test_graph_bundle.py \
+	tests/generator/test_docs.py tests/generator/test_without_onnx.py
+
+$(LEGACY)/.done: $(VENV)/.created $(SOURCES)
+	@$(PYTHON) -m venv $(LEGACY) 2>/dev/null || $(PYTHON) -m virtualenv -q $(LEGACY)
+	@$(LEGACY)/bin/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=24'
+	@$(LEGACY)/bin/python -m pip install -q --disable-pip-version-check \
+		-e '.[onnx,tflite-legacy]' $(LEGACY_PACKAGES)
+	@touch $@
+
+test-tflite-legacy:
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then \
+		$(MAKE) --no-print-directory $(LEGACY)/.done && \
+		$(LEGACY)/bin/python -c 'import tflite_runtime' && \
+		$(LEGACY)/bin/python -m pytest $(LEGACY_TESTS); \
+	else \
+		echo "skipped: tflite-runtime has no wheels for this Python (3.11 is the last)"; \
+	fi
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

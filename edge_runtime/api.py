@@ -16,11 +16,15 @@ from edge_runtime.generator import (
     Bundle,
     Drawing,
     Engine,
+    GraphBundle,
+    GraphEngine,
     Imputation,
     Lineage,
     build_bundle,
     impute,
+    load_bundle,
     open_engine,
+    open_graph,
     roll,
 )
 from edge_runtime.schema import (
@@ -42,7 +46,7 @@ class Generator:
 
     Parameters
     ----------
-    bundle : Bundle
+    bundle : Bundle or GraphBundle
         The loaded bundle.
     engine : str
         ``auto`` or the name of an engine.
@@ -50,11 +54,13 @@ class Generator:
         Threads of the engine.
     """
 
-    def __init__(self, bundle: Bundle, *, engine: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle | GraphBundle, *, engine: str = "auto", threads: int = 1
+    ) -> None:
         self.bundle = bundle
         self._engine_name = engine
         self._threads = threads
-        self._engine: Engine | None = None
+        self._engine: Engine | GraphEngine | None = None
 
     @property
     def schema(self) -> Schema:
@@ -70,7 +76,7 @@ class Generator:
         BundleError
             When the file is damaged, incomplete or of another format.
         """
-        return cls(Bundle.load(Path(path)), engine=engine, threads=threads)
+        return cls(load_bundle(path), engine=engine, threads=threads)
 
     def save(self, path: str | Path) -> None:
         """Write the bundle to one file."""
@@ -88,6 +94,7 @@ class Generator:
         epochs: int = 30,
         seed: int = 0,
         engine: str = "auto",
+        tflite: bool = False,
         on_progress: Tell | None = None,
     ) -> Generator:
         """Learn a generator from one table.
@@ -111,6 +118,10 @@ class Generator:
             likelihood no longer improves.
         seed : int
             Seed of everything that is not privacy noise.
+        engine : str
+            What will run it, see `open_engine`.
+        tflite : bool
+            Whether the bundle carries the sampler as a .tflite file too.
         on_progress : callable, optional
             Called with a phase and its share done in 0..1.
 
@@ -164,6 +175,7 @@ class Generator:
             ),
             metrics=fitted.metrics,
             seed=seed,
+            tflite=tflite,
         )
         tell("building", 1.0)
         return cls(bundle, engine=engine)
@@ -242,20 +254,26 @@ class Generator:
         Raises
         ------
         SamplingError
-            See `edge_runtime.generator.roll`.
+            See `edge_runtime.generator.roll`; or the bundle is a packed graph.
         """
+        bundle, engine = self._trained("sampling series"), self._open()
+        assert not isinstance(engine, GraphEngine), "it runs a packed graph only"
         return roll(
-            self.bundle,
-            self._open(),
+            bundle,
+            engine,
             series=series,
             length=length,
             key=hashlib.sha256(b"edge-runtime series" + str(seed).encode()).digest(),
             wished=self._wished(where or {}),
         ).marked(self._mark)
 
-    def _open(self) -> Engine:
+    def _open(self) -> Engine | GraphEngine:
         if self._engine is None:
-            self._engine = open_engine(self.bundle, engine=self._engine_name, threads=self._threads)
+            name, threads = self._engine_name, self._threads
+            if isinstance(self.bundle, GraphBundle):
+                self._engine = open_graph(self.bundle, engine=name, threads=threads)
+            else:
+                self._engine = open_engine(self.bundle, engine=name, threads=threads)
         return self._engine
 
     def impute(
@@ -284,10 +302,13 @@ class Generator:
         ------
         DataError
             When a value contradicts the schema.
+        SamplingError
+            For a packed graph, or a negative number of draws.
         """
+        bundle = self._trained("imputing")
         table = read_open(frame, self.schema)
         key = hashlib.sha256(b"edge-runtime impute" + str(seed).encode()).digest()
-        made = impute(self.bundle, table, draws=draws, key=key, first=first)
+        made = impute(bundle, table, draws=draws, key=key, first=first)
         mark = {**self._mark, "imputed": made.cells}
         return made._replace(tables=[filled.marked(mark) for filled in made.tables])
 
@@ -307,6 +328,16 @@ class Generator:
             column = self.schema.names.index(name)
             wished[column] = self.bundle.codec.code_of(column, value)
         return wished
+
+    def _trained(self, what: str) -> Bundle:
+        """Return the bundle where it has weights that say how likely a row is."""
+        if isinstance(self.bundle, GraphBundle):
+            raise SamplingError(
+                f"{what} needs the network's distribution of a column given others, which a "
+                "packed graph does not tell: take a bundle that was fitted here, or draw rows "
+                "and choose among them"
+            )
+        return self.bundle
 
 
 def _silent(_phase: str, _share: float) -> None:

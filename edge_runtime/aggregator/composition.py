@@ -83,7 +83,9 @@ def _mechanisms(plan: Plan) -> list[str]:
             else f"Training in {train.steps:,} steps on random samples of about "
             f"{train.expected_batch:,} rows: {noise}."
         )
-    if plan.rows is not None:
+    if plan.kind == "sample":
+        said.append("Synthetic rows drawn from a packed graph: no real row has a part in them.")
+    elif plan.rows is not None:
         said.append(
             "Synthetic rows drawn from the network so trained: no further cost, whatever their "
             "number."

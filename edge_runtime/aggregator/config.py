@@ -15,6 +15,7 @@ from edge_runtime.errors import ConfigError
 __all__ = [
     "AggregatorConfig",
     "BrokerSettings",
+    "BundleSettings",
     "DataSettings",
     "FleetSettings",
     "FusionSettings",
@@ -55,6 +56,24 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     username: str | None = None
     password: str | None = None
     keepalive_s: int = 30
+
+
+class BundleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[bundle]: what the published generator carries besides weights, codec and ONNX graph.
+
+    Parameters
+    ----------
+    tflite : bool
+        The sampler as a .tflite file, for devices whose engine is tflite. Every device fetches
+        it, and the kernel engine has no use for it.
+    packed : str
+        A packed graph (`edge-runtime bundle pack`) to serve instead of a generator of the fleet's
+        own: in every round devices draw rows from it and send them. Nothing is counted, trained
+        or fused. Relative paths are taken from the configuration file's directory.
+    """
+
+    tflite: bool = False
+    packed: str = ""
 
 
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -269,6 +288,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     schema: SchemaSettings
     privacy: PrivacySettings
     broker: BrokerSettings = BrokerSettings()
+    bundle: BundleSettings = BundleSettings()
     rounds: RoundSettings = RoundSettings()
     train: TrainPlanSettings = TrainPlanSettings()
     rows: RowSettings = RowSettings()
@@ -325,6 +345,9 @@ def load_config(path: str | Path) -> AggregatorConfig:
         config,
         data=msgspec.structs.replace(config.data, dir=str(base / config.data.dir)),
         schema=msgspec.structs.replace(config.schema, path=str(base / config.schema.path)),
+        bundle=msgspec.structs.replace(
+            config.bundle, packed=config.bundle.packed and str(base / config.bundle.packed)
+        ),
     )
     problem = first_problem(config)
     if problem:

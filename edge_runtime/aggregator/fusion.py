@@ -86,7 +86,9 @@ def first_generator(
         rows=merged.rows,
         privacy=dict(privacy),
     )
-    return build_bundle(schema, codec, layout, weights, lineage=lineage)
+    return build_bundle(
+        schema, codec, layout, weights, lineage=lineage, tflite=config.bundle.tflite
+    )
 
 
 def next_generator(

@@ -4,6 +4,9 @@
 waiting --quorum online--> round 0 (census) open --answered--> fusing --> closed
                            round 1..count   open --answered--> fusing --> closed ... done
 ```
+A fleet that is given a packed graph (`bundle.packed`) has no census and no fusion: its rounds, from
+1 on, ask for rows and are closed once they are answered.
+
 A round is committed before its plan is published and every transition is in the catalogue, so a
 restarted aggregator goes on where it was: an open round keeps its plan and its start, a round
 that was fusing is fused again from the same pool.
@@ -123,7 +126,8 @@ class Planner:
             if online < quorum:
                 reason = f"{online} of {quorum} devices online"
                 return Step("wait", "waiting", 0, min(1.0, online / quorum), reason)
-            return self._open(0, now_unix_s, None)
+            first = 1 if self._config.bundle.packed else 0
+            return self._open(first, now_unix_s, bundle_digest)
         last = rounds[-1]
         if last.status == "open":
             return self._look(last, now_unix_s, states)
@@ -140,6 +144,8 @@ class Planner:
     def make_plan(self, number: int, bundle_digest: str | None) -> Plan:
         """Return the plan of a round: 0 is the census, from 1 on training."""
         config, rounds = self._config, self._config.rounds
+        if config.bundle.packed:
+            return self._sample_plan(number, bundle_digest)
         census = number == 0
         anchor = None
         advice = read_advice(self._catalogue)
@@ -220,6 +226,25 @@ class Planner:
         anchor = AnchorRequest(share=single, tables=tuple(tables))
         return anchor, replace(moments, share=means)
 
+    def _sample_plan(self, number: int, bundle_digest: str | None) -> Plan:
+        config = self._config
+        return Plan(
+            fleet=config.fleet.name,
+            id=new_id(),
+            round=number,
+            kind="sample",
+            schema_digest=self._schema.digest,
+            bundle_digest=bundle_digest,
+            # Nothing is spent; what devices have spent elsewhere they state all the same.
+            epsilon_after=config.privacy.limit,
+            delta=config.privacy.delta,
+            deadline_s=config.rounds.deadline_s,
+            quorum=config.rounds.quorum,
+            rows=RowRequest(
+                share=config.rows.share, minimum=config.rows.minimum, maximum=config.rows.maximum
+            ),
+        )
+
     def _tables(self, advice: Advice, number: int) -> tuple[tuple[int, ...], ...]:
         """Return what the anchor counts: every column is in at least one table.
 
@@ -272,6 +297,9 @@ class Planner:
         late = waited_s >= self._config.rounds.deadline_s
         if len(answered) >= quorum and (everyone or late):
             reason = counts + ("" if everyone else f" by the deadline after {waited_s:.0f} s")
+            if plan.kind == "sample":
+                self.close(record.round, now_unix_s=now_unix_s, reason=reason)
+                return Step("wait", phase, record.round, 1.0, reason)
             self._catalogue.mark_round(record.round, "fusing", reason=reason)
             return Step("fuse", "fusing", record.round, 0.0, reason)
         if late or everyone:

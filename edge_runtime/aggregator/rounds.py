@@ -18,11 +18,12 @@ from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.guard.review import assess, review
 from edge_runtime.aggregator.guard.rollback import rollback
 from edge_runtime.aggregator.inbox import Inbox
+from edge_runtime.aggregator.packed import serve_packed
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.workspace import create_workspace
 from edge_runtime.errors import CatalogueError, EdgeRuntimeError
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import Alarm, Alarms, DeviceState
 
 __all__ = ["Rounds"]
@@ -69,8 +70,10 @@ class Rounds:
             _LOG.info("removed %d files that were written but never committed", swept)
         #: what the guard has found in the round that is being fused
         self._found: list[Alarm] = []
-        #: the generator in force; None before the census is fused
+        #: the generator in force; None before the census is fused and beside a packed graph
         self.bundle: Bundle | None = None
+        #: the graph that is served instead
+        self.packed: GraphBundle | None = None
 
     def close(self) -> None:
         """Close the catalogue."""
@@ -78,17 +81,27 @@ class Rounds:
 
     def restore(self) -> None:
         """Take up the generator in force, as it was before a restart."""
+        if self._config.bundle.packed:
+            self.packed = serve_packed(self.workspace, self._config.bundle.packed)
+            self.inbox.use_codec(self.packed.codec)
+            return
         bundle = self.workspace.bundle()
         if bundle is not None:
             self.bundle = bundle
             self.inbox.use_codec(bundle.codec, bundle.layout)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what devices are given, empty before there is anything."""
+        given = self.packed or self.bundle
+        return "" if given is None else given.digest
 
     def step(self, *, now_unix_s: float, states: Mapping[str, DeviceState]) -> Step:
         """Look at the fleet and move on if something is due; see `Planner.step`."""
         return self.planner.step(
             now_unix_s=now_unix_s,
             states=states,
-            bundle_digest=self.bundle.digest if self.bundle else None,
+            bundle_digest=self.digest or None,
         )
 
     def fuse(

@@ -211,11 +211,10 @@ class Service:
 
     def _publish_bundles(self) -> None:
         """Retain the bundle in force and the one the plan names; clear older ones."""
-        bundle = self._rounds.bundle
-        if bundle is None:
+        if not self._rounds.digest:
             return
         plan = self._planner.current_plan
-        keep = {bundle.digest, plan.bundle_digest if plan else None}
+        keep = {self._rounds.digest, plan.bundle_digest if plan else None}
         for record in self._catalogue.bundles(status=None):
             if record.status == "rejected":
                 continue
@@ -288,7 +287,7 @@ class Service:
 
     def _drive_release(self, step: Step) -> Step:
         """Write the release once, then report that everything is done."""
-        if not self._config.release.on_finish or self._finished:
+        if self._config.bundle.packed or not self._config.release.on_finish or self._finished:
             return step._replace(reason=self._finished or step.reason)
         if self._release is None:
             out = self._config.data_dir / "release"
@@ -313,13 +312,12 @@ class Service:
         self._save_states()
         with self._states_lock:
             states = dict(self._states)
-        bundle = self._rounds.bundle
         status = make_status(
             step=step,
             catalogue=self._catalogue,
             config=self._config,
             states=states,
-            bundle_digest=bundle.digest if bundle else "",
+            bundle_digest=self._rounds.digest,
         )
         shown = encode_status(status)
         if shown != self._shown or force:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
@@ -61,6 +62,17 @@ def make_status(
         bundle_digest=bundle_digest,
         progress=step.progress,
         private=private,
-        metrics=made[-1].metrics if made else {},
+        metrics=_figures(made[-1].metrics) if made else {},
         reason=step.reason if private else f"WITHOUT PRIVACY. {step.reason}",
     )
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the numbers among a bundle's figures; nested ones, as of a packed graph, with dots."""
+    found: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": figure for inner, figure in _figures(value).items()}
+        elif value is None or isinstance(value, (int, float)):
+            found[name] = value
+    return found

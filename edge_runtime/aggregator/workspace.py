@@ -31,7 +31,7 @@ from edge_runtime.aggregator.strategies import State
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses, read_moments
 from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
 from edge_runtime.errors import AggregatorError, MessageError, SchemaError
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, GraphBundle, read_bundle
 from edge_runtime.messages import (
     Alarms,
     MomentsRequest,
@@ -107,6 +107,21 @@ class Workspace:
         AggregatorError
             If its file is missing or another one.
         """
+        data = self._bundle_bytes(record)
+        return None if data is None else Bundle.from_bytes(data)
+
+    def in_force(self) -> Bundle | GraphBundle | None:
+        """Return what devices are given: a generator of the fleet's own, or a packed graph.
+
+        Raises
+        ------
+        BundleError, AggregatorError
+            As `bundle`.
+        """
+        data = self._bundle_bytes(None)
+        return None if data is None else read_bundle(data)
+
+    def _bundle_bytes(self, record: BundleRecord | None) -> bytes | None:
         if record is None:
             published = self.catalogue.bundles()
             if not published:
@@ -121,10 +136,10 @@ class Workspace:
             ) from error
         if hashlib.sha256(data).hexdigest() != record.digest:
             raise AggregatorError(f"{record.path} is not the file that the catalogue names")
-        return Bundle.from_bytes(data)
+        return data
 
     def add_bundle(
-        self, bundle: Bundle, *, status: str, reason: str, state: State | None = None
+        self, bundle: Bundle | GraphBundle, *, status: str, reason: str, state: State | None = None
     ) -> BundleRecord:
         """Write a generator and its strategy's state; commit it as "published" or "rejected"."""
         path = f"bundles/{bundle.digest}.bundle"
@@ -154,7 +169,7 @@ class Workspace:
         """
         return read_state(self._state_path(bundle))
 
-    def _state_path(self, bundle: Bundle) -> Path:
+    def _state_path(self, bundle: Bundle | GraphBundle) -> Path:
         return self.data_dir / f"bundles/{bundle.digest}.state"
 
     def updates(self, bundle: Bundle) -> StoredUpdates:

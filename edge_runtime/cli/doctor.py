@@ -120,7 +120,10 @@ def _kernel() -> Iterator[Finding]:
 
 def _engines() -> Iterator[Finding]:
     try:
-        from edge_runtime.generator import available_engines  # noqa: PLC0415 - needs the kernel
+        from edge_runtime.generator import (  # noqa: PLC0415 - needs the kernel
+            available_engines,
+            find_runtime,
+        )
         from edge_runtime.kernel import network_isa  # noqa: PLC0415
 
         products = network_isa()
@@ -133,8 +136,10 @@ def _engines() -> Iterator[Finding]:
         )
         return
     about = {"kernel": f" ({products} products)"}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        about["onnx"] = f" (onnxruntime {importlib.metadata.version('onnxruntime')})"
+    packages = {"onnx": "onnxruntime", "tflite": (find_runtime() or "").replace("_", "-")}
+    for name, package in packages.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+            about[name] = f" ({package} {importlib.metadata.version(package)})"
     names = [name + about.get(name, "") for name in available_engines()]
     yield Finding(check="engines", found=", ".join(names))
 

@@ -43,6 +43,10 @@ __all__ = ["fit"]
     "--epochs", metavar="N", type=click.IntRange(min=1), default=30, show_default=True,
     help="Passes over the rows at most.",
 )  # fmt: skip
+@click.option(
+    "--tflite", is_flag=True,
+    help="Put the sampler in as a .tflite file too, for the tflite engine.",
+)  # fmt: skip
 @seed_option
 @json_option
 def fit(
@@ -54,6 +58,7 @@ def fit(
     delta: float,
     hidden: int,
     epochs: int,
+    tflite: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -72,6 +77,7 @@ def fit(
             hidden=hidden,
             epochs=epochs,
             seed=seed,
+            tflite=tflite,
             on_progress=tell,
         )
         generator.save(out)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from edge_runtime.errors import DigestError, SizeError, StoreError
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, GraphBundle, read_bundle
 
 __all__ = ["BundleCache"]
 
@@ -72,7 +72,7 @@ class BundleCache:
         for path in bundles[: -self._keep]:
             path.unlink(missing_ok=True)
 
-    def load(self, digest: str) -> Bundle | None:
+    def load(self, digest: str) -> Bundle | GraphBundle | None:
         """Read and check a bundle; None when it is not here.
 
         A file that is damaged is removed, so that it is fetched again.
@@ -91,4 +91,4 @@ class BundleCache:
         if hashlib.sha256(data).hexdigest() != digest:
             self._path(digest).unlink(missing_ok=True)
             return None
-        return Bundle.from_bytes(data, max_bytes=self._max_bytes)
+        return read_bundle(data, max_bytes=self._max_bytes)

@@ -28,7 +28,7 @@ A complete file, with the defaults of everything that may be left out::
     accept_new_schema = false       # true: a changed schema replaces one that was paid for
 
     [engine]
-    name = "auto"
+    name = "auto"                   # or kernel, tflite, onnx, numpy; auto: the smallest there is
     threads = 1
 
     [training]
@@ -52,6 +52,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.generator import ENGINES
 
 __all__ = [
     "BrokerConfig",
@@ -135,6 +136,11 @@ class EngineConfig(_Section, frozen=True, kw_only=True):
 
     name: str = "auto"
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+
+    def __post_init__(self) -> None:
+        known = ("auto", *ENGINES)
+        if self.name not in known:
+            raise ValueError(f"unknown engine {self.name!r}; known: {', '.join(known)}")
 
 
 class TrainingConfig(_Section, frozen=True, kw_only=True):

@@ -13,11 +13,11 @@ from edge_runtime.device.moments import check_moments, release_moments
 from edge_runtime.device.score import release_score
 from edge_runtime.device.update import check_update
 from edge_runtime.errors import PlanError
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import Plan
 from edge_runtime.schema import Schema
 
-__all__ = ["Prepared", "measure", "prepare", "run_measure"]
+__all__ = ["Prepared", "check_fit", "measure", "prepare", "run_measure"]
 
 
 class Prepared(NamedTuple):
@@ -62,9 +62,14 @@ def prepare(bench: Bench, plan: Plan, schema: Schema) -> Prepared | Outcome:
     bundle = bench.bundles.load(plan.bundle_digest)
     if bundle is None:
         return Outcome("waiting", "for the bundle", wants_bundle=plan.bundle_digest)
+    if isinstance(bundle, GraphBundle):
+        raise PlanError(
+            "the plan's bundle is a packed graph: rows can be drawn from it (kind 'sample'), but "
+            "it can neither be trained nor scored"
+        )
     if bundle.schema.digest != schema.digest:
         raise PlanError("the plan's bundle was made for another schema")
-    _check_fit(plan, bundle)
+    check_fit(plan, bundle)
     intake = Intake(store=bench.store, source=bench.source, schema=schema)
     while intake.advance(bundle.codec):
         if bench.should_stop():
@@ -91,7 +96,14 @@ def measure(bench: Bench, plan: Plan, prepared: Prepared, schema: Schema) -> int
     return last_part
 
 
-def _check_fit(plan: Plan, bundle: Bundle) -> None:
+def check_fit(plan: Plan, bundle: Bundle) -> None:
+    """Decline what a bundle of this project cannot give.
+
+    Raises
+    ------
+    PlanError
+        Naming it.
+    """
     cardinalities = bundle.codec.cardinalities
     if plan.anchor is not None:
         check_tables(plan.anchor.tables, cardinalities)

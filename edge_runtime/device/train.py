@@ -17,12 +17,21 @@ from edge_runtime.device.intake import Intake
 from edge_runtime.device.measure import measure, prepare
 from edge_runtime.device.memory import give_back
 from edge_runtime.device.released import Released
-from edge_runtime.device.rows import BATCH_ROWS, draw_rows
+from edge_runtime.device.rows import (
+    CODE_BYTES,
+    UNUSABLE,
+    check_engine,
+    draw_rows,
+    enqueue_rows,
+    none_kept,
+    open_trained,
+    row_count,
+)
 from edge_runtime.device.update import enqueue_update
 from edge_runtime.errors import PlanError, TrainingError
 from edge_runtime.generator import Bundle, Weights
 from edge_runtime.kernel import PrivacyNoise
-from edge_runtime.messages import Plan, RowRequest, TrainRequest, encode_batch
+from edge_runtime.messages import Plan, RowRequest, TrainRequest
 from edge_runtime.privacy import Entry
 from edge_runtime.schema import Schema
 from edge_runtime.training import (
@@ -38,8 +47,6 @@ __all__ = ["run_train"]
 
 _LOG = logging.getLogger(__name__)
 
-#: at most, of a code on the wire before compression
-_CODE_BYTES = 2
 _UNSUPPORTED = "no condition of the plan stands out of the noise of this device's counts"
 
 
@@ -64,6 +71,8 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     codec = bundle.codec
     paid = bench.ledger.find(_key(plan))
     last_part = 0
+    if paid is None:
+        check_engine(bench, bundle)
     if paid is None or plan.anchor is not None or plan.score is not None:
         # The rows are read again for training: what is not needed now is not held.
         last_part = measure(bench, plan, prepared, schema)
@@ -82,9 +91,9 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
             return Outcome("done", reason)
         # Before anything is paid: what is to be sent must fit into the outbox afterwards.
         columns = len(schema.columns)
-        rows = _rows(bench, plan.rows, rows_public, columns)
+        rows = row_count(bench, plan.rows, rows_public, columns)
         update_bytes = bundle.layout.parameters if plan.update is not None else 0
-        bench.outbox.check_room(rows * columns * _CODE_BYTES + update_bytes)
+        bench.outbox.check_room(rows * columns * CODE_BYTES + update_bytes)
         paid = _spend(bench, plan, plan.train, bundle, rows_public=rows_public, last_part=last_part)
     bench.show_spent()
     if paid.released:
@@ -239,53 +248,47 @@ def _release(
     give_back()
     bench.reporter.set(status="sampling", progress=0.0)
     schema = bundle.schema
-    rows = _rows(bench, request, float(entry.details["rows_public"]), len(schema.columns))
+    rows = row_count(bench, request, float(entry.details["rows_public"]), len(schema.columns))
     # Public: readers may sample the same rows again from the same network.
     key = os.urandom(32)
     clamp = _clamp(request, released, rows=rows, key=key)
     reason = "" if clamp is not None else f"{_UNSUPPORTED}: no synthetic rows"
     # Narrow while they wait: one transaction takes them all.
     pieces: list[npt.NDArray[np.uint16]] = []
-    extra: dict[str, str | float] = {"clamp": request.clamp}
-    if clamp is not None:
-        pieces, drawn = draw_rows(
-            bench, bundle, weights, rows=rows, key=key, clamp=clamp, real=real
+    opened = open_trained(bench, bundle, weights)
+    extra: dict[str, str | float] = {
+        "clamp": request.clamp,
+        "worst_error": opened.worst_error,
+        "weights": "own" if opened.own else "bundle",
+    }
+    try:
+        if clamp is not None:
+            pieces, drawn = draw_rows(
+                bench, bundle, opened.engine, rows=rows, key=key, clamp=clamp, real=real
+            )
+            if schema.constraints:
+                extra["drawn"] = drawn
+            if not pieces:
+                reason = none_kept(schema, away=real is not None)
+    finally:
+        opened.engine.close()
+    if not opened.own:
+        reason = f"{UNUSABLE} ({opened.reason}); rows from the bundle's own" + (
+            f"; {reason}" if reason else ""
         )
-        if schema.constraints:
-            extra["drawn"] = drawn
-        if not pieces:
-            lacking = ["keeps the schema's constraints"] if schema.constraints else []
-            lacking += [] if real is None else ["lies far enough from real ones"]
-            reason = f"no row drawn {' and '.join(lacking)}: no synthetic rows"
     statement = bench.statement(entry, mechanism="dp-sgd", schema=schema)
     with bench.store.transaction():
-        ids = []
-        for part, codes in enumerate(pieces, start=1):
-            header = bench.header(
-                plan=plan,
-                kind="batch",
-                privacy=statement,
-                codec_digest=bundle.codec.digest,
-                part=part,
-                parts=len(pieces),
-                depth=bundle.lineage.depth + 1,
-                seed=key.hex(),
-                extra={**extra, "offset": (part - 1) * BATCH_ROWS},
-            )
-            ids.append(header.id)
-            bench.outbox.add(
-                sequence=header.sequence,
-                id=header.id,
-                kind="batch",
-                payload=encode_batch(
-                    header,
-                    codes.astype(np.int32),
-                    cardinalities=bundle.codec.cardinalities,
-                    names=schema.names,
-                ),
-                rows=codes.shape[0],
-            )
-        if plan.update is not None:
+        ids = enqueue_rows(
+            bench,
+            plan,
+            bundle,
+            pieces,
+            key=key,
+            privacy=statement,
+            extra=extra,
+        )
+        # Weights that cannot be drawn from are nothing to average.
+        if plan.update is not None and opened.own:
             ids.append(
                 enqueue_update(
                     bench, plan, plan.update, bundle, weights=weights, statement=statement
@@ -295,7 +298,6 @@ def _release(
             bench.ledger.mark_released(entry.key, ids[0])
         bench.store.drop_checkpoint(plan.id)
         bench.plans.mark(plan.id, "done", reason)
-    _LOG.info("%d synthetic rows enqueued in %d batches", sum(map(len, pieces)), len(pieces))
 
 
 def _clamp(
@@ -313,9 +315,3 @@ def _clamp(
 def _real_rows(intake: Intake, bundle: Bundle, entry: Entry) -> npt.NDArray[np.int32]:
     codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
     return codes
-
-
-def _rows(bench: Bench, request: RowRequest, rows_public: float, columns: int) -> int:
-    """How many synthetic rows: as asked, and no more than half the outbox could hold."""
-    asked = min(max(round(request.share * rows_public), request.minimum), request.maximum)
-    return max(1, min(asked, bench.config.limits.outbox_bytes // (2 * _CODE_BYTES * columns)))

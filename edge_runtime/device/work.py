@@ -20,6 +20,7 @@ from edge_runtime.device.measure import run_measure
 from edge_runtime.device.outbox import Outbox
 from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.report import Reporter
+from edge_runtime.device.sample import run_sample
 from edge_runtime.device.schemas import SchemaKeeper
 from edge_runtime.device.source import open_source
 from edge_runtime.device.store import Store
@@ -248,6 +249,8 @@ class PlanRunner:
             raise PlanError(keeper.refusal().public)
         if schema is None or schema.digest != plan.schema_digest:
             return Outcome("waiting", "for the schema of the plan")
+        if plan.kind == "sample":
+            return run_sample(bench, plan, schema)
         paid = any(bench.ledger.find(f"{plan.id}/{part}") for part in _PARTS)
         if not paid:
             check_limits(

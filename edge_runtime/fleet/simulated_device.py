@@ -21,7 +21,7 @@ from edge_runtime.device.schemas import offer_schema
 from edge_runtime.device.store import Store
 from edge_runtime.device.work import STORE_FILE, PlanRunner
 from edge_runtime.errors import ConfigError
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import (
     Ack,
     DeviceState,
@@ -52,9 +52,9 @@ class SharedBundles(BundleCache):
 
     def __init__(self, *, directory: Path) -> None:
         super().__init__(directory=directory)
-        self._last: tuple[str, Bundle] | None = None
+        self._last: tuple[str, Bundle | GraphBundle] | None = None
 
-    def load(self, digest: str) -> Bundle | None:
+    def load(self, digest: str) -> Bundle | GraphBundle | None:
         """See `BundleCache.load`."""
         if self._last is None or self._last[0] != digest:
             bundle = super().load(digest)

@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from edge_runtime.errors import SamplingError
 from edge_runtime.generator.bundle import Bundle
-from edge_runtime.generator.conditional import Leading, leading_given
+from edge_runtime.generator.conditional import Leading, leading_given, no_leading
 from edge_runtime.generator.engine import Engine
+from edge_runtime.generator.graph_bundle import GraphBundle
+from edge_runtime.generator.graph_engine import GraphEngine
 from edge_runtime.generator.layout import I32
 from edge_runtime.generator.sampler import sample_codes, sample_table
 from edge_runtime.schema import Rules, Table
@@ -40,8 +42,9 @@ class Drawing(Iterator[Table]):
 
     Parameters
     ----------
-    bundle : Bundle
-    engine : Engine
+    bundle : Bundle or GraphBundle
+        A packed graph draws whole rows: wishes and constraints are met by rejection alone.
+    engine : Engine or GraphEngine
         Of the bundle.
     rows : int
         How many.
@@ -64,8 +67,8 @@ class Drawing(Iterator[Table]):
 
     def __init__(
         self,
-        bundle: Bundle,
-        engine: Engine,
+        bundle: Bundle | GraphBundle,
+        engine: Engine | GraphEngine,
         *,
         rows: int,
         key: bytes,
@@ -81,14 +84,7 @@ class Drawing(Iterator[Table]):
         self._key, self._mark, self._wish = key, mark, wish
         self._rules = Rules(bundle.codec)
         self._wished = dict(wished)
-        index = bundle.schema.index
-        leading = leading_given(
-            bundle.quantised.tensors,
-            bundle.layout,
-            wished,
-            reach=[max(map(index, c.columns)) for c in bundle.schema.constraints],
-        )
-        self._leading = self._allowed(leading)
+        self._leading = self._allowed(_leading(bundle, self._wished))
         forced = self._leading.codes.shape[1]
         computed = self._rules.computed
         # A computed value follows the other columns, not its code: it is looked at in the end.
@@ -115,7 +111,7 @@ class Drawing(Iterator[Table]):
         # Only where a constraint is about leading columns alone is its answer final here.
         if not any(set(constraint.columns) <= names for constraint in constraints):
             return leading
-        codes = np.zeros((len(leading.codes), self._bundle.layout.columns), np.int32)
+        codes = np.zeros((len(leading.codes), len(self._bundle.codec.cardinalities)), np.int32)
         codes[:, : leading.codes.shape[1]] = leading.codes
         possible = self._rules.possible(codes, among=names)
         if not (leading.shares * possible).sum():
@@ -209,3 +205,15 @@ class Drawing(Iterator[Table]):
             f"{' and '.join(asked)}; that is too rare for the {self.rows:,} asked for: "
             f"{'; or '.join(ways)}"
         )
+
+
+def _leading(bundle: Bundle | GraphBundle, wished: Mapping[int, int]) -> Leading:
+    if isinstance(bundle, GraphBundle):
+        return no_leading()
+    index = bundle.schema.index
+    return leading_given(
+        bundle.quantised.tensors,
+        bundle.layout,
+        wished,
+        reach=[max(map(index, c.columns)) for c in bundle.schema.constraints],
+    )

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 
 from edge_runtime.errors import BundleError
 
-__all__ = ["pack", "unpack"]
+__all__ = ["first_member", "pack", "unpack"]
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -58,14 +58,26 @@ def pack(members: Mapping[str, bytes]) -> bytes:
     return b"".join([*body, *directory, end])
 
 
-def unpack(data: bytes, *, names: Collection[str], max_bytes: int) -> dict[str, bytes]:
+def first_member(data: bytes, name: str) -> bytes:
+    """Content of the first member if that is its name, else nothing; checks nothing else."""
+    head = b"PK\x03\x04"
+    if not data.startswith(head) or len(data) < _LOCAL.size:
+        return b""
+    size, length = _LOCAL.unpack_from(data)[8:10]
+    start = _LOCAL.size + length
+    return data[start : start + size] if data[_LOCAL.size : start] == name.encode() else b""
+
+
+def unpack(
+    data: bytes, *, names: Collection[str], optional: Collection[str] = (), max_bytes: int
+) -> dict[str, bytes]:
     """Read members written by `pack`.
 
     Parameters
     ----------
     data : bytes
-    names : collection of str
-        The members that must be there, no others.
+    names, optional : collection of str
+        The members that must be there and those that may be, no others.
     max_bytes : int
         Largest size of `data`; members are stored, so nothing expands.
 
@@ -85,7 +97,7 @@ def unpack(data: bytes, *, names: Collection[str], max_bytes: int) -> dict[str, 
         size, length = fields[8], fields[9]
         start = offset + _LOCAL.size + length
         name = data[offset + _LOCAL.size : start].decode("ascii", "backslashreplace")
-        if name not in names:
+        if name not in names and name not in optional:
             raise BundleError(f"the bundle has an unexpected member {name[:80]!r}")
         if name in members:
             raise BundleError(f"the bundle has the member {name!r} twice")

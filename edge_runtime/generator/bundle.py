@@ -7,7 +7,6 @@ are those announced, not who announced them.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,20 +20,34 @@ import safetensors.numpy
 
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 from edge_runtime.generator.archive import pack, unpack
+from edge_runtime.generator.bundle_file import read_file, write_file
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.graph import build_sampler
 from edge_runtime.generator.layout import Layout, Weights
 from edge_runtime.generator.lineage import Lineage
+from edge_runtime.generator.manifest import (
+    MANIFEST,
+    VERSION,
+    Member,
+    Noise,
+    encode,
+    read,
+    read_format,
+    sealed,
+)
 from edge_runtime.generator.quantize import Quantised, check_quantised, quantize
+from edge_runtime.generator.tflite_graph import build_tflite
+from edge_runtime.generator.tflite_weights import TfliteGraph
 from edge_runtime.schema import Codec, Schema
 
-__all__ = ["MAX_BUNDLE_BYTES", "Bundle", "build_bundle"]
+__all__ = ["GRAPH_FORMAT", "MAX_BUNDLE_BYTES", "Bundle", "build_bundle"]
 
 #: Larger than any bundle of a possible layout that a small device could run.
 MAX_BUNDLE_BYTES = 64 << 20
 
 _FORMAT = "edge-runtime-bundle"
-_VERSION = 1
+#: A graph that somebody else made, see `edge_runtime.generator.graph_bundle`.
+GRAPH_FORMAT = "edge-runtime-graph-bundle"
 _MEMBERS = (
     "manifest.json",
     "card.md",
@@ -45,16 +58,8 @@ _MEMBERS = (
     "schema.json",
     "weights.safetensors",
 )
-
-
-class _Member(msgspec.Struct, forbid_unknown_fields=True):
-    bytes: int
-    sha256: str
-
-
-class _Noise(msgspec.Struct, forbid_unknown_fields=True):
-    kind: str
-    width: int
+#: Present together or not at all.
+_TFLITE_MEMBERS = ("sampler.tflite", "sampler.tflite.json")
 
 
 class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,10 +68,10 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
     schema_digest: str
     codec_digest: str
     layout: dict[str, Any]
-    noise: list[_Noise]
+    noise: list[Noise]
     worst_error: float
     lineage: Lineage
-    members: dict[str, _Member]
+    members: dict[str, Member]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,8 @@ class Bundle:
         Model card in Markdown.
     metrics : dict
         Figures measured on this generator.
+    tflite : TfliteGraph, optional
+        The sampler as a .tflite file with the int8 weights in it.
     """
 
     schema: Schema
@@ -100,6 +107,7 @@ class Bundle:
     lineage: Lineage
     card: str = field(repr=False)
     metrics: dict[str, Any]
+    tflite: TfliteGraph | None = None
 
     def __post_init__(self) -> None:
         if tuple(self.codec.cardinalities) != self.layout.cardinalities:
@@ -124,29 +132,34 @@ class Bundle:
             members = {
                 "card.md": self.card.encode(),
                 "codec.json": self.codec.to_json(),
-                "metrics.json": _encode(self.metrics),
+                "metrics.json": encode(self.metrics),
                 "quantised.safetensors": safetensors.numpy.save(quantised),
                 "sampler.onnx": self.graph,
                 "schema.json": self.schema.to_json(),
                 "weights.safetensors": safetensors.numpy.save(weights),
             }
+            if self.tflite is not None:
+                files = (self.tflite.graph, self.tflite.table)
+                members |= dict(zip(_TFLITE_MEMBERS, files, strict=True))
             manifest = _Manifest(
                 format=_FORMAT,
-                version=_VERSION,
+                version=VERSION,
                 schema_digest=self.schema.digest,
                 codec_digest=self.codec.digest,
                 layout=self.layout.to_dict(),
-                noise=[_Noise(kind="uniform", width=self.layout.columns)],
+                noise=[Noise(kind="uniform", width=self.layout.columns)],
                 worst_error=self.quantised.worst_error,
                 lineage=self.lineage,
-                members={
-                    name: _Member(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-                    for name, data in members.items()
-                },
+                members=sealed(members),
             )
-            return pack({"manifest.json": _encode(manifest), **members})
+            return pack({MANIFEST: encode(manifest), **members})
         except (TypeError, ValueError, UnicodeError) as error:
             raise BundleError(f"the bundle cannot be written: {error}") from error
+
+    def members(self) -> dict[str, bytes]:
+        """Contents of the file's members, by name, the manifest first."""
+        names = (*_MEMBERS, *(_TFLITE_MEMBERS if self.tflite is not None else ()))
+        return unpack(self._bytes, names=names, max_bytes=len(self._bytes))
 
     def to_bytes(self) -> bytes:
         """Bytes of the file; a bundle that was read gives back exactly what was read.
@@ -174,8 +187,13 @@ class Bundle:
             If it is too large, damaged, incomplete, of another version, or contradicts itself.
         """
         data = bytes(data)
-        members = unpack(data, names=_MEMBERS, max_bytes=max_bytes)
-        manifest = _read_manifest(members)
+        if read_format(data) == GRAPH_FORMAT:
+            raise BundleError(
+                "this bundle is a packed graph: rows can be drawn from it, but it has no weights "
+                "to train and no likelihood to score with"
+            )
+        members = unpack(data, names=_MEMBERS, optional=_TFLITE_MEMBERS, max_bytes=max_bytes)
+        manifest = read(members, type=_Manifest, format=_FORMAT)
         try:
             layout = Layout.from_dict(manifest.layout)
             schema = Schema.from_json(members["schema.json"])
@@ -183,6 +201,7 @@ class Bundle:
             weights = _read_weights(members["weights.safetensors"], layout)
             tensors = _read_tensors(members["quantised.safetensors"], "quantised.safetensors")
             check_quantised(tensors, layout)
+            tflite = _read_tflite(members, tensors, layout)
             card = members["card.md"].decode()
             metrics = msgspec.json.decode(members["metrics.json"], type=dict[str, Any])
         except BundleError:
@@ -191,7 +210,7 @@ class Bundle:
             raise BundleError(f"the bundle is not valid: {error}") from error
         if (schema.digest, codec.digest) != (manifest.schema_digest, manifest.codec_digest):
             raise BundleError("the schema or codec is not the one that the manifest names")
-        if manifest.noise != [_Noise(kind="uniform", width=layout.columns)]:
+        if manifest.noise != [Noise(kind="uniform", width=layout.columns)]:
             raise BundleError("this release runs generators with one uniform per column only")
         bundle = cls(
             schema=schema,
@@ -203,6 +222,7 @@ class Bundle:
             lineage=manifest.lineage,
             card=card,
             metrics=metrics,
+            tflite=tflite,
         )
         # Another release may encode the same objects differently; the digest names these bytes.
         vars(bundle)["_bytes"] = data
@@ -216,14 +236,7 @@ class Bundle:
         BundleError
             If the file cannot be written.
         """
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_bytes(self.to_bytes())
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise BundleError(f"bundle {path} cannot be written: {error.strerror}") from error
+        write_file(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path | str, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
@@ -234,17 +247,9 @@ class Bundle:
         BundleError
             As `from_bytes`, or if the file cannot be read.
         """
-        path = Path(path)
-        try:
-            # One byte more than allowed is enough to refuse, however large the file is.
-            with path.open("rb") as file:
-                data = file.read(max_bytes + 1)
-        except OSError as error:
-            raise BundleError(f"bundle {path} cannot be read: {error.strerror}") from error
-        try:
-            return cls.from_bytes(data, max_bytes=max_bytes)
-        except BundleError as error:
-            raise BundleError(f"{path}: {error}") from error
+        return read_file(
+            path, lambda data: cls.from_bytes(data, max_bytes=max_bytes), max_bytes=max_bytes
+        )
 
     def with_weights(
         self,
@@ -274,10 +279,13 @@ class Bundle:
             If the weights do not fit the layout.
         """
         figures = {} if metrics is None else metrics
+        quantised = quantize(weights, self.layout, seed=seed)
+        tflite = self.tflite
         return replace(
             self,
             weights=weights,
-            quantised=quantize(weights, self.layout, seed=seed),
+            quantised=quantised,
+            tflite=None if tflite is None else tflite.with_tensors(quantised.tensors),
             lineage=lineage,
             card=card
             if card is not None
@@ -296,6 +304,7 @@ def build_bundle(
     card: str | None = None,
     metrics: dict[str, Any] | None = None,
     seed: int = 0,
+    tflite: bool = False,
 ) -> Bundle:
     """Build a bundle from weights, graph included.
 
@@ -311,6 +320,8 @@ def build_bundle(
     metrics : dict, optional
     seed : int
         Seeds the public calibration noise.
+    tflite : bool
+        Whether to add the sampler as a .tflite file, which only the tflite engine needs.
 
     Raises
     ------
@@ -319,55 +330,24 @@ def build_bundle(
     EngineError
         If the weights do not fit the layout.
     MissingExtraError
-        If the onnx package is not installed.
+        If the onnx package (or tflite, where asked for) is not installed.
     """
     figures = {} if metrics is None else metrics
+    quantised = quantize(weights, layout, seed=seed)
     return Bundle(
         schema=schema,
         codec=codec,
         layout=layout,
         graph=build_sampler(layout),
         weights=weights,
-        quantised=quantize(weights, layout, seed=seed),
+        quantised=quantised,
+        tflite=build_tflite(quantised.tensors, layout) if tflite else None,
         lineage=lineage,
         card=card
         if card is not None
         else model_card(schema, layout, lineage=lineage, metrics=figures),
         metrics=figures,
     )
-
-
-def _encode(value: object) -> bytes:
-    plain = msgspec.to_builtins(value, enc_hook=_plain_number)
-    # The standard encoder refuses NaN, which msgspec would quietly write as null.
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _plain_number(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _read_manifest(members: dict[str, bytes]) -> _Manifest:
-    raw = members["manifest.json"]
-    try:
-        head = msgspec.json.decode(raw, type=dict[str, Any])
-        if head.get("format") != _FORMAT or head.get("version") != _VERSION:
-            raise BundleError(
-                f"format {head.get('format')!r} version {head.get('version')!r}; this release "
-                f"reads {_FORMAT!r} version {_VERSION}"
-            )
-        manifest = msgspec.json.decode(raw, type=_Manifest)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise BundleError(f"manifest.json is not valid: {error}") from error
-    if set(manifest.members) != set(_MEMBERS) - {"manifest.json"}:
-        raise BundleError("manifest.json does not list exactly the members of a bundle")
-    for name, member in manifest.members.items():
-        data = members[name]
-        if len(data) != member.bytes or hashlib.sha256(data).hexdigest() != member.sha256:
-            raise BundleError(f"{name} does not match its digest in the manifest; fetch it again")
-    return manifest
 
 
 def _read_tensors(data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
@@ -390,3 +370,19 @@ def _read_weights(data: bytes, layout: Layout) -> Weights:
         if not np.array_equal(tensor, kept):
             raise BundleError(f"weights.safetensors: {name} has weights that the layout masks")
     return weights
+
+
+def _read_tflite(
+    members: dict[str, bytes], tensors: dict[str, npt.NDArray[Any]], layout: Layout
+) -> TfliteGraph | None:
+    present = [name for name in _TFLITE_MEMBERS if name in members]
+    if not present:
+        return None
+    if len(present) != len(_TFLITE_MEMBERS):
+        raise BundleError(f"{present[0]} is of no use without its companion; fetch it again")
+    graph, table = (members[name] for name in _TFLITE_MEMBERS)
+    tflite = TfliteGraph(graph=graph, table=table)
+    tflite.check(layout)
+    if not tflite.holds(tensors):
+        raise BundleError("the weights in sampler.tflite are not those of quantised.safetensors")
+    return tflite

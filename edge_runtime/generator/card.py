@@ -9,7 +9,7 @@ from edge_runtime.generator.layout import Layout
 from edge_runtime.generator.lineage import Lineage
 from edge_runtime.schema import Column, Schema, format_timestamp
 
-__all__ = ["model_card"]
+__all__ = ["graph_card", "model_card"]
 
 #: Values listed per categorical column; the schema in the bundle has them all.
 _SHOWN_VALUES = 8
@@ -36,6 +36,56 @@ def model_card(
     -------
     str
     """
+    network = (
+        f"Masked autoregressive network over {layout.columns} columns and {layout.width} codes, "
+        f"two hidden layers of {layout.hidden} units, {layout.parameters:,} parameters; int8 "
+        "weights with static scales beside the float ones."
+    )
+    asking = (
+        "Any column can be asked for: conditions, and columns near the front, at no cost; later "
+        "ones by rejection."
+    )
+    return _card(schema, layout.cardinalities, lineage, metrics, network=network, asking=asking)
+
+
+def graph_card(
+    schema: Schema,
+    cardinalities: Sequence[int],
+    *,
+    lineage: Lineage,
+    about: str,
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
+    """Write the card of a graph that somebody else made, in Markdown.
+
+    Parameters
+    ----------
+    schema : Schema
+    cardinalities : sequence of int
+        Codes of each column.
+    lineage : Lineage
+    about : str
+        What is known of the graph.
+    metrics : mapping, optional
+        As `model_card`.
+
+    Returns
+    -------
+    str
+    """
+    asking = "Any column can be asked for, by rejection."
+    return _card(schema, cardinalities, lineage, metrics, network=_text(about), asking=asking)
+
+
+def _card(
+    schema: Schema,
+    cardinalities: Sequence[int],
+    lineage: Lineage,
+    metrics: Mapping[str, Any] | None,
+    *,
+    network: str,
+    asking: str,
+) -> str:
     parts = [
         f"# Generator of {_text(schema.name)}",
         "Draws synthetic rows of the table below. No row of it is a real row.",
@@ -64,21 +114,18 @@ def model_card(
                     "yes" if column.condition else "",
                     str(codes),
                 )
-                for column, codes in zip(schema.columns, layout.cardinalities, strict=True)
+                for column, codes in zip(schema.columns, cardinalities, strict=True)
             ],
         ),
         *_constraints(schema),
         "## Network",
-        f"Masked autoregressive network over {layout.columns} columns and {layout.width} codes, "
-        f"two hidden layers of {layout.hidden} units, {layout.parameters:,} parameters; int8 "
-        "weights with static scales beside the float ones.",
+        network,
     ]
     if metrics:
         parts += ["## Figures", _table(("figure", "value"), _flat(metrics))]
     parts += [
         "## Use and limits",
-        "- Any column can be asked for: conditions, and columns near the front, at no cost; later "
-        "ones by rejection.\n"
+        f"- {asking}\n"
         "- Figures of single rows mean nothing: a synthetic row describes no person or event.\n"
         "- Rare combinations are the least certain; check a conclusion about a small group "
         "against real rows before acting on it.\n"

@@ -17,7 +17,7 @@ from edge_runtime.generator.layout import F64, I32, Layout
 from edge_runtime.generator.quantize import quantised_logits
 from edge_runtime.kernel import fill_uniform
 
-__all__ = ["Leading", "every_combination", "leading_given", "log_probabilities"]
+__all__ = ["Leading", "every_combination", "leading_given", "log_probabilities", "no_leading"]
 
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
@@ -86,6 +86,11 @@ class Leading(NamedTuple):
         }
 
 
+def no_leading() -> Leading:
+    """Return the distribution of no columns: nothing is forced."""
+    return Leading(np.zeros((1, 0), np.int32), np.ones(1), 1.0)
+
+
 def leading_given(
     tensors: Tensors, layout: Layout, wished: Mapping[int, int], *, reach: Collection[int] = ()
 ) -> Leading:
@@ -126,7 +131,7 @@ def leading_given(
         for c, k in enumerate(layout.cardinalities[:reached])
     ]
     if not reached:
-        return Leading(np.zeros((1, 0), np.int32), np.ones(1), 1.0)
+        return no_leading()
     leading = every_combination(choices)
     codes = np.zeros((len(leading), layout.columns), np.int32)
     codes[:, :reached] = leading

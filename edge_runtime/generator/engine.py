@@ -14,13 +14,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.errors import EngineError, MissingExtraError
+from edge_runtime.errors import EngineError
 from edge_runtime.generator.bundle import Bundle
 from edge_runtime.generator.kernel_engine import KernelEngine
 from edge_runtime.generator.layout import F32, I32, Layout, Weights
 from edge_runtime.generator.numpy_engine import NumpyEngine
 from edge_runtime.generator.onnx_engine import OnnxEngine
 from edge_runtime.generator.quantize import check_quantised, quantize
+from edge_runtime.generator.tflite_engine import TfliteEngine, find_runtime
 
 __all__ = ["ENGINES", "Engine", "available_engines", "open_engine"]
 
@@ -65,32 +66,44 @@ class Engine(Protocol):
         ...
 
 
-def _kernel(_graph: bytes, tensors: Tensors, layout: Layout, threads: int) -> Engine:
+def _kernel(_bundle: Bundle, tensors: Tensors, layout: Layout, threads: int) -> Engine:
     return KernelEngine(tensors, layout=layout, threads=threads)
 
 
-def _onnx(graph: bytes, tensors: Tensors, layout: Layout, threads: int) -> Engine:
-    return OnnxEngine(graph, tensors, layout=layout, threads=threads)
+def _tflite(bundle: Bundle, tensors: Tensors, layout: Layout, threads: int) -> Engine:
+    if bundle.tflite is None:
+        raise EngineError(
+            "the bundle has no .tflite file: choose another engine, or have one put in where it "
+            "is made (fit --tflite; bundle.tflite in the aggregator's configuration)"
+        )
+    return TfliteEngine(bundle.tflite, tensors, layout=layout, threads=threads)
 
 
-def _numpy(_graph: bytes, tensors: Tensors, layout: Layout, _threads: int) -> Engine:
+def _onnx(bundle: Bundle, tensors: Tensors, layout: Layout, threads: int) -> Engine:
+    return OnnxEngine(bundle.graph, tensors, layout=layout, threads=threads)
+
+
+def _numpy(_bundle: Bundle, tensors: Tensors, layout: Layout, _threads: int) -> Engine:
     return NumpyEngine(tensors, layout=layout)
 
 
-#: Engines by name, fastest first: what `auto` tries in turn, the module each one needs, and the
-#: extra that brings it.
-ENGINES: Mapping[str, tuple[str | None, str, Callable[[bytes, Tensors, Layout, int], Engine]]] = {
-    "kernel": (None, "", _kernel),
-    "onnx": ("onnxruntime", "onnx", _onnx),
-    "numpy": (None, "", _numpy),
+#: Engines by name, the smallest process first and the yardstick last: what `auto` tries in turn.
+ENGINES: Mapping[str, Callable[[Bundle, Tensors, Layout, int], Engine]] = {
+    "kernel": _kernel,
+    "tflite": _tflite,
+    "onnx": _onnx,
+    "numpy": _numpy,
 }
 
 
 def available_engines() -> tuple[str, ...]:
-    """Names of the engines that can run here, fastest first."""
-    return tuple(
-        name for name, (module, _, _) in ENGINES.items() if module is None or find_spec(module)
-    )
+    """Names of the engines that can run here, the smallest first."""
+    missing = set()
+    if find_spec("onnxruntime") is None:
+        missing.add("onnx")
+    if find_runtime() is None:
+        missing.add("tflite")
+    return tuple(name for name in ENGINES if name not in missing)
 
 
 def open_engine(
@@ -101,11 +114,12 @@ def open_engine(
     Parameters
     ----------
     bundle : Bundle
-        Graph, layout and quantised tensors.
+        Graphs, layout and quantised tensors.
     weights : Weights, optional
         Locally trained weights to run instead of the bundle's own; they are quantised here.
     engine : str
-        A name of `ENGINES`, or ``"auto"`` for the fastest that is installed and can run the bundle.
+        A name of `ENGINES`, or ``"auto"`` for the smallest that is installed and can run the
+        bundle.
     threads : int
         Threads inside the engine.
 
@@ -121,11 +135,13 @@ def open_engine(
     quantised = bundle.quantised if weights is None else quantize(weights, bundle.layout)
     if engine == "auto":
         check_quantised(quantised.tensors, bundle.layout)
-        fits = KernelEngine.supports(quantised.tensors)
-        engine = next(name for name in available_engines() if fits or name != "kernel")
+        engine = next(n for n in available_engines() if _fits(n, bundle, quantised.tensors))
     if engine not in ENGINES:
         raise EngineError(f"unknown engine {engine!r}; known: auto, {', '.join(ENGINES)}")
-    module, extra, build = ENGINES[engine]
-    if module is not None and find_spec(module) is None:
-        raise MissingExtraError(module, extra)
-    return build(bundle.graph, quantised.tensors, bundle.layout, threads)
+    return ENGINES[engine](bundle, quantised.tensors, bundle.layout, threads)
+
+
+def _fits(name: str, bundle: Bundle, tensors: Tensors) -> bool:
+    if name == "kernel":
+        return KernelEngine.supports(tensors)
+    return name != "tflite" or bundle.tflite is not None

@@ -3,7 +3,8 @@
 The autoregressive loop is unrolled, and each hidden unit is computed once, when the last column it
 sees is known, so that a row costs one pass through the network. The graph holds no weights: the
 tensors of `edge_runtime.generator.quantize.TENSORS` are external initializers, bound when a
-session is made, so that a device can run weights it trained itself without any ONNX tool.
+session is made, so that a device can run weights it trained itself without any ONNX tool. They
+refer to `quantised.safetensors` of the bundle, so that both files side by side are a whole model.
 
 Inside, rows lie along the last axis: every operation on a column of K codes then runs over
 contiguous rows, and values per row (the threshold, the maximum) spread without copying. A drawn
@@ -18,6 +19,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import safetensors.numpy
 
 from edge_runtime.errors import MissingExtraError
 from edge_runtime.generator.layout import Layout
@@ -241,10 +243,12 @@ class _Builder:
         types = {np.int8: proto.INT8, np.int32: proto.INT32, np.float32: proto.FLOAT}
         size = {"V": layout.width, "H": layout.hidden}
         outside = []
+        places = _places(layout)
         for name, (dtype, dims) in TENSORS.items():
             tensor = proto(name=name, data_type=types[dtype], dims=[size[d] for d in dims])
             tensor.data_location = proto.EXTERNAL
-            tensor.external_data.add(key="location", value="quantised.safetensors")
+            for key, value in zip(("location", "offset", "length"), places[name], strict=True):
+                tensor.external_data.add(key=key, value=str(value))
             outside.append(tensor)
         graph = helper.make_graph(
             self._nodes,
@@ -261,3 +265,17 @@ class _Builder:
         helper.set_model_props(model, {"noise": segments})
         data: bytes = model.SerializeToString(deterministic=True)
         return data
+
+
+def _places(layout: Layout) -> dict[str, tuple[str, int, int]]:
+    """File, first byte and bytes of every tensor: the graph runs beside the file it names."""
+    size = {"V": layout.width, "H": layout.hidden}
+    zeros = {
+        name: np.zeros([size[d] for d in dims], dtype) for name, (dtype, dims) in TENSORS.items()
+    }
+    data = safetensors.numpy.save(zeros)
+    # A little-endian 64-bit length, the header in JSON, then the tensors.
+    begin = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:begin])
+    ranges = {name: header[name]["data_offsets"] for name in TENSORS}
+    return {name: ("quantised.safetensors", begin + a, b - a) for name, (a, b) in ranges.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import EngineError, MissingExtraError
 from edge_runtime.generator.layout import F32, I32, Layout
 from edge_runtime.generator.quantize import check_quantised
 from edge_runtime.generator.reference import check_noise
@@ -36,6 +36,8 @@ class OnnxEngine:
     ------
     EngineError
         If the graph or the tensors do not fit.
+    MissingExtraError
+        If onnxruntime is not installed.
     """
 
     name = "onnx"
@@ -48,8 +50,10 @@ class OnnxEngine:
         layout: Layout,
         threads: int = 1,
     ) -> None:
-        import onnxruntime as ort  # noqa: PLC0415 - optional, and 40 MB of memory
-
+        try:
+            import onnxruntime as ort  # noqa: PLC0415 - optional, and 40 MB of memory
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "onnx") from error
         check_quantised(tensors, layout)
         self.layout = layout
         options = ort.SessionOptions()

@@ -9,6 +9,7 @@ import numpy as np
 from edge_runtime import kernel
 from edge_runtime.errors import EngineError
 from edge_runtime.generator.engine import Engine
+from edge_runtime.generator.graph_engine import GraphEngine
 from edge_runtime.generator.kernel_engine import KernelEngine
 from edge_runtime.generator.layout import I32
 from edge_runtime.schema import BlockDecoder, Codec, Table
@@ -17,7 +18,7 @@ __all__ = ["sample_codes", "sample_table"]
 
 
 def sample_codes(
-    engine: Engine,
+    engine: Engine | GraphEngine,
     rows: int,
     *,
     key: bytes,
@@ -54,11 +55,18 @@ def sample_codes(
     Raises
     ------
     EngineError
-        If `clamp` names a column that is not leading, or codes outside its cardinality.
+        If `clamp` names a column that is not leading, or codes outside its cardinality, or any
+        column of a packed graph.
     """
-    layout = engine.layout
     if rows < 0 or offset < 0 or batch < 1:
         raise EngineError(f"cannot draw rows={rows} from offset={offset} in batches of {batch}")
+    if isinstance(engine, GraphEngine):
+        if clamp:
+            raise EngineError(
+                "a packed graph draws whole rows: no column can be clamped; reject rows instead"
+            )
+        return engine.draw(rows, key=key, stream=stream, offset=offset)
+    layout = engine.layout
     forced = _forced(clamp or {}, rows, layout.cardinalities)
     if isinstance(engine, KernelEngine):
         return engine.draw(rows, key=key, stream=stream, offset=offset, forced=_stacked(forced))
@@ -77,7 +85,7 @@ def sample_codes(
 
 
 def sample_table(
-    engine: Engine,
+    engine: Engine | GraphEngine,
     codec: Codec,
     rows: int,
     *,
@@ -102,7 +110,8 @@ def sample_table(
     EngineError
         As `sample_codes`, or if the codec is of another layout.
     """
-    if codec.cardinalities != engine.layout.cardinalities:
+    known = engine if isinstance(engine, GraphEngine) else engine.layout
+    if codec.cardinalities != known.cardinalities:
         raise EngineError("the codec's cardinalities are not those of the engine's layout")
     decoder = BlockDecoder(codec)
     if not isinstance(engine, KernelEngine) or not decoder.possible:

@@ -178,9 +178,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Fleet and uuid4 of the plan; the same id is the same plan, whenever it arrives.
     round : int
         0 for the census, then from 1.
-    kind : {"census", "measure", "train"}
+    kind : {"census", "measure", "train", "sample"}
         Census: release noisy histograms. Measure: release the anchor or moments, or score the
         bundle. Train: train from the bundle and send rows; the others and an update where asked.
+        Sample: send rows of the bundle as it is; no real row has a part in it, and nothing is
+        spent.
     schema_digest : str
         The schema the plan is about.
     bundle_digest : str or None
@@ -208,7 +210,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     fleet: Id
     id: MessageId
     round: Count
-    kind: Literal["census", "measure", "train"]
+    kind: Literal["census", "measure", "train", "sample"]
     schema_digest: Digest
     bundle_digest: Digest | None = None
     epsilon_after: PositiveFloat | None
@@ -237,6 +239,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise RangeError(
                 "plan: kind 'measure' needs bundle_digest and anchor, moments or score, and has no "
                 "train, rows or update"
+            )
+        if self.kind == "sample" and (
+            None in (self.bundle_digest, self.rows)
+            or any(p is not None for p in (self.train, *measuring, self.update))
+            or self.holdout > 0.0
+        ):
+            raise RangeError(
+                "plan: kind 'sample' needs bundle_digest and rows, and has no train, anchor, "
+                "moments, score, update or holdout"
             )
         if self.kind == "census" and (
             any(p is not None for p in (self.bundle_digest, *training, *measuring, self.update))

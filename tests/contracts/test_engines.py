@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -25,7 +27,6 @@ from edge_runtime.generator import (
     open_engine,
     sample,
 )
-from edge_runtime.generator import engine as engine_module
 from edge_runtime.schema import Codec, Column, Schema
 
 _SIZES = (3, 9, 2, 17, 1, 6)
@@ -47,7 +48,9 @@ def _bundle() -> Bundle:
         w3=start.w3 * np.float32(6), b3=rng.normal(0, 1, layout.width).astype(np.float32)
     )
     lineage = Lineage(parent=None, depth=0, round=0, devices=1, rows=9.0, privacy={"epsilon": None})
-    return build_bundle(schema, codec, layout, weights, lineage=lineage)
+    return build_bundle(
+        schema, codec, layout, weights, lineage=lineage, tflite=find_spec("tflite") is not None
+    )
 
 
 BUNDLE = _bundle()
@@ -282,13 +285,21 @@ def test_auto_passes_over_an_engine_that_cannot_run_the_bundle() -> None:
         open_engine(odd, engine="kernel")
 
 
-def test_without_onnxruntime_auto_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = engine_module.find_spec
-    monkeypatch.setattr(
-        engine_module, "find_spec", lambda name: None if name == "onnxruntime" else real(name)
-    )
+def test_without_other_runtimes_auto_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("onnxruntime", "ai_edge_litert", "tflite_runtime"):
+        monkeypatch.setitem(sys.modules, module, None)
     assert available_engines() == ("kernel", "numpy")
     assert open_engine(BUNDLE).name == "kernel"
     with pytest.raises(MissingExtraError, match=r"edge-runtime\[onnx\]") as caught:
         open_engine(BUNDLE, engine="onnx")
     assert isinstance(caught.value, EdgeRuntimeError)
+    if BUNDLE.tflite is not None:
+        with pytest.raises(MissingExtraError, match=r"edge-runtime\[tflite\]"):
+            open_engine(BUNDLE, engine="tflite")
+
+
+def test_a_bundle_without_a_tflite_file_says_where_it_comes_from() -> None:
+    plain = replace(BUNDLE, tflite=None)
+    with pytest.raises(EngineError, match="fit --tflite"):
+        open_engine(plain, engine="tflite")
+    assert open_engine(plain, engine="auto").name == "kernel"

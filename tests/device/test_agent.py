@@ -25,7 +25,17 @@ from edge_runtime.privacy import Ledger
 from edge_runtime.schema import Schema
 
 #: modules that a device must do without, whatever else is installed beside it
-HEAVY = ("pandas", "pyarrow", "onnx", "click", "rich", "scipy", "sqlalchemy", "matplotlib")
+HEAVY = (
+    "pandas",
+    "pyarrow",
+    "onnx",
+    "tflite",
+    "click",
+    "rich",
+    "scipy",
+    "sqlalchemy",
+    "matplotlib",
+)
 
 _PROBE = f"""
 import sys

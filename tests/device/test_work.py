@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edge_runtime.device.budget import counts_cost
-from edge_runtime.generator import Bundle
+from edge_runtime.generator import Bundle, open_engine, sample_codes
 from edge_runtime.messages import (
     RowRequest,
+    TrainRequest,
     UpdateRequest,
 )
 from edge_runtime.privacy import round_sigma
@@ -133,6 +134,27 @@ def test_a_training_plan_gives_rows_and_anchor_within_the_ceiling(
     assert 5.98 < shop.ledger.epsilon_spent() <= 6.0
     assert batches[0][0].privacy.epsilon == shop.ledger.epsilon_spent()
     assert shop.store.load_checkpoint(plan.id) is None
+
+
+def test_weights_that_fail_their_check_give_rows_of_the_bundle(
+    open_shop: Callable[..., Shop], bundle: Bundle
+) -> None:
+    """One step of a length that no network survives: the weights are numbers, their rows none."""
+    shop = open_shop()
+    wild = TrainRequest(steps=1, expected_batch=64, clip_norm=1.0, learning_rate=1e30)
+    plan = shop.give(shop.kit.train_plan(bundle, train=wild, update=UpdateRequest(clip_norm=1.0)))
+    entry = shop.settled(plan)
+    assert entry.status == "done"
+    assert "failed their check" in entry.reason
+    assert "rows from the bundle's own" in entry.reason
+    (header, codes), *_ = shop.batches()
+    assert header.extra["weights"] == "bundle"
+    assert header.extra["worst_error"] == bundle.quantised.worst_error
+    assert not shop.updates()
+    clamp = {0: codes[:, 0].astype(np.int32)}
+    engine = open_engine(bundle)
+    again = sample_codes(engine, len(codes), key=bytes.fromhex(header.seed), clamp=clamp)
+    np.testing.assert_array_equal(codes, again)
 
 
 def test_training_learns_what_the_device_has(

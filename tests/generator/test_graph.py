@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import io
 import json
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
 from edge_runtime.errors import MissingExtraError
-from edge_runtime.generator import Layout, build_sampler, quantize
+from edge_runtime.generator import Bundle, Layout, build_sampler, open_engine, quantize
 from edge_runtime.generator.numpy_engine import NumpyEngine
 from edge_runtime.generator.onnx_engine import OnnxEngine
 from edge_runtime.generator.quantize import TENSORS
@@ -80,3 +84,13 @@ def test_graph_and_numpy_draw_the_same_rows(cardinalities: tuple[int, ...], hidd
     assert (onnx_codes == numpy_codes).all(axis=1).mean() >= 0.998
     np.testing.assert_array_equal(onnx_codes[:300, 0], np.arange(300) % cardinalities[0])
     np.testing.assert_array_equal(onnx_codes[100:200, -1], np.arange(100) % cardinalities[-1])
+
+
+def test_graph_and_weights_side_by_side_are_a_whole_model(bundle: Bundle, tmp_path: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(bundle.to_bytes())) as archive:
+        for name in ("sampler.onnx", "quantised.safetensors"):
+            archive.extract(name, tmp_path)
+    session = onnxruntime.InferenceSession(str(tmp_path / "sampler.onnx"))
+    noise = np.random.default_rng(2).random((300, bundle.layout.columns), dtype=np.float32)
+    (codes,) = session.run(["codes"], {"noise": noise})
+    np.testing.assert_array_equal(codes, open_engine(bundle, engine="onnx").generate(noise))

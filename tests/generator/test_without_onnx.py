@@ -6,19 +6,21 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge_runtime.generator import Bundle, open_engine
+from edge_runtime.generator import Bundle, available_engines, build_tflite, open_engine
 from edge_runtime.generator.layout import Weights
 
 from .conftest import strong_weights
 
 _DEVICE = """
 import sys
-forbidden = "onnx pandas pyarrow scipy sklearn click rich matplotlib sqlalchemy".split()
+forbidden = "onnx tflite pandas pyarrow scipy sklearn click rich matplotlib sqlalchemy".split()
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in forbidden:
@@ -26,7 +28,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import hashlib
 import numpy as np
-from edge_runtime.generator import Bundle, open_engine
+from edge_runtime.generator import Bundle, available_engines, build_tflite, open_engine
 bundle = Bundle.load(sys.argv[1])
 with np.load(sys.argv[2]) as own:
     weights = bundle.weights._replace(**{k: own[k] for k in bundle.weights._fields})
@@ -41,10 +43,15 @@ print(hashlib.sha256(codes.tobytes()).hexdigest(), peak, ",".join(loaded) or "no
 """
 
 
-@pytest.mark.parametrize("engine", ["kernel", "onnx", "numpy"])
-def test_own_weights_run_without_the_onnx_package(
+@pytest.mark.parametrize("engine", ["kernel", "tflite", "onnx", "numpy"])
+def test_own_weights_run_without_tools_that_build_graphs(
     bundle: Bundle, tmp_path: Path, engine: str
 ) -> None:
+    if engine == "tflite":
+        if engine not in available_engines() or find_spec("tflite") is None:
+            pytest.skip("no TFLite runtime or writer")
+        graph = build_tflite(bundle.quantised.tensors, bundle.layout)
+        bundle = replace(bundle, tflite=graph)
     bundle.save(tmp_path / "g.bundle")
     weights = strong_weights(bundle.layout, seed=99)
     np.savez(tmp_path / "own.npz", **weights._asdict())

@@ -125,9 +125,11 @@ def plans(draw: st.DrawFn) -> Plan:
         "deadline_s": draw(positive),
         "quorum": draw(st.integers(1, 2**62)),
     }
-    kind = draw(st.sampled_from(["census", "measure", "train"]))
+    kind = draw(st.sampled_from(["census", "measure", "train", "sample"]))
     if kind == "census":
         return Plan(kind="census", census_sigma=draw(st.none() | not_negative), **common)
+    if kind == "sample":
+        return Plan(kind="sample", bundle_digest=draw(hex64), rows=draw(row_requests()), **common)
     score = draw(st.none() | scores)
     holdout = st.floats(0, 0.5, exclude_min=score is not None, exclude_max=True)
     common |= {"bundle_digest": draw(hex64), "score": score, "holdout": draw(holdout)}

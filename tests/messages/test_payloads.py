@@ -261,6 +261,18 @@ def test_plans_must_be_consistent() -> None:
             Plan(kind="measure", **bundle, **parts, **common)
     with pytest.raises(RangeError, match="'measure' needs"):
         Plan(kind="measure", anchor=anchor, **common)
+    Plan(kind="sample", rows=rows, **bundle, **common)
+    for parts in (
+        {},
+        {"rows": rows, "train": train},
+        {"rows": rows, "anchor": anchor},
+        {"rows": rows, "update": update},
+        {"rows": rows, "holdout": 0.1},
+    ):
+        with pytest.raises(RangeError, match="'sample' needs"):
+            Plan(kind="sample", **bundle, **parts, **common)
+    with pytest.raises(RangeError, match="'sample' needs"):
+        Plan(kind="sample", rows=rows, **common)
     with pytest.raises(RangeError, match="held-out"):
         Plan(kind="measure", score=score, **bundle, **common)
     with pytest.raises(RangeError, match="nothing is left"):
