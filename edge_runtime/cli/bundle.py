@@ -35,7 +35,7 @@ def _optional_epsilon(
 
 @click.group(epilog="\b\nExample:\n  edge-runtime bundle inspect rows.bundle")
 def bundle() -> None:
-    """Look into packed generators, compare them, take them apart, pack a graph."""
+    """Inspect, compare, export and pack generators."""
 
 
 @bundle.command(
@@ -131,7 +131,10 @@ def _network(bundle: Bundle | GraphBundle) -> dict[str, object]:
     }
 
 
-@bundle.command(epilog="\b\nExample:\n  edge-runtime bundle verify rows.bundle")
+@bundle.command(
+    short_help="Check a bundle byte by byte and in every engine.",
+    epilog="\b\nExample:\n  edge-runtime bundle verify rows.bundle",
+)
 @click.argument("file", type=existing())
 @json_option
 def verify(*, file: Path, as_json: bool) -> None:
@@ -157,7 +160,10 @@ def verify(*, file: Path, as_json: bool) -> None:
         raise BundleError(f"{file}: {', '.join(check.name for check in wrong)} failed")
 
 
-@bundle.command(epilog="\b\nExample:\n  edge-runtime bundle diff before.bundle after.bundle")
+@bundle.command(
+    short_help="Show how one bundle differs from another.",
+    epilog="\b\nExample:\n  edge-runtime bundle diff before.bundle after.bundle",
+)
 @click.argument("old", type=existing())
 @click.argument("new", type=existing())
 @json_option
@@ -196,7 +202,10 @@ def _short(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-@bundle.command(epilog="\b\nExample:\n  edge-runtime bundle export rows.bundle --to rows")
+@bundle.command(
+    short_help="Write a bundle's members as files.",
+    epilog="\b\nExample:\n  edge-runtime bundle export rows.bundle --to rows",
+)
 @click.argument("file", type=existing())
 @click.option(
     "--to", "folder", type=click.Path(path_type=Path, file_okay=False), required=True,
@@ -224,8 +233,9 @@ def export(*, file: Path, folder: Path, tflite: bool) -> None:
 
 
 @bundle.command(
+    short_help="Make a bundle of a generator of your own.",
     epilog="\b\nExample:\n"
-    "  edge-runtime bundle pack vae.onnx --like rows.bundle --noise normal:16 --out vae.bundle"
+    "  edge-runtime bundle pack vae.onnx --like rows.bundle --noise normal:16 --out vae.bundle",
 )
 @click.argument("graph", type=existing())
 @click.option("--out", type=FILE, required=True, help="The bundle to write.")
