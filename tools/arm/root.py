@@ -28,11 +28,9 @@ PACKAGES = (
     "systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "procps", "passwd",
     "libnss-myhostname", "python3", "libstdc++6", "busybox-static", "linux-image-cloud-arm64",
 )  # fmt: skip
-#: what the virtual machine needs of the kernel's modules, in the order of loading
-MODULES = (
-    "virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
-    "virtio_blk", "failover", "net_failover", "virtio_net", "virtio-rng",
-)  # fmt: skip
+#: what the virtual machine needs of the kernel's modules, before and after the disk is there
+DISK_MODULES = ("virtio_pci", "virtio_blk")
+MODULES = ("virtio_net", "virtio-rng")
 
 
 def sources() -> str:
@@ -122,7 +120,8 @@ def _configure(root: Path) -> None:
         rule = f"{kind.split('-')[0]} required pam_permit.so\n"
         (etc / "pam.d" / f"common-{kind}").write_text(rule, encoding="utf-8")
     (etc / "hostname").write_text("board\n", encoding="utf-8")
-    (etc / "machine-id").write_text("uninitialized\n", encoding="utf-8")
+    # empty, not missing: no first boot, which would ask questions on the console
+    (etc / "machine-id").write_text("", encoding="utf-8")
     (etc / "fstab").write_text("", encoding="utf-8")
     (etc / "systemd/network/20-wired.network").write_text(
         "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n", encoding="utf-8"
@@ -140,10 +139,23 @@ def _kernel(root: Path, directory: Path) -> None:
     shutil.rmtree(root / "boot")
     (root / "boot").mkdir()
     modules = next((root / "lib/modules").iterdir())
+    subprocess.run(["depmod", "-b", str(root), modules.name], check=True)
+    needed = _in_order(root, (*DISK_MODULES, *MODULES))
     for file in modules.rglob("*.ko"):
-        if file.stem not in MODULES:
+        if file not in needed:
             file.unlink()
     subprocess.run(["depmod", "-b", str(root), modules.name], check=True)
+
+
+def _in_order(root: Path, names: tuple[str, ...]) -> list[Path]:
+    """Return the files of kernel modules and of what they need, in the order of loading."""
+    modules = next((root / "lib/modules").iterdir())
+    needs = {}
+    for line in (modules / "modules.dep").read_text(encoding="utf-8").splitlines():
+        file, _, others = line.partition(":")
+        needs[Path(file).stem] = [modules / file, *(modules / other for other in others.split())]
+    # modules.dep lists what a module needs nearest first.
+    return list(dict.fromkeys(f for name in names for f in reversed(needs.get(name, []))))
 
 
 def _initrd(root: Path, directory: Path) -> None:
@@ -152,12 +164,11 @@ def _initrd(root: Path, directory: Path) -> None:
     for name in ("bin", "dev", "proc", "sys", "new", "modules"):
         (tree / name).mkdir(parents=True)
     shutil.copy(root / "bin/busybox", tree / "bin")
-    found = {file.stem: file for file in (root / "lib/modules").rglob("*.ko")}
-    wanted = [name for name in MODULES[:6] if name in found]
-    for name in wanted:
-        shutil.copy(found[name], tree / "modules" / f"{name}.ko")
+    wanted = [file.stem for file in _in_order(root, DISK_MODULES)]
+    for file in _in_order(root, DISK_MODULES):
+        shutil.copy(file, tree / "modules")
     (tree / "init").write_text(
-        "#!/bin/busybox sh\nPATH=/bin; alias x=/bin/busybox\n"
+        "#!/bin/busybox sh\n"
         "for f in proc:proc sysfs:sys devtmpfs:dev; do\n"
         "    /bin/busybox mount -t ${f%:*} none /${f#*:}\ndone\n"
         f"for m in {' '.join(wanted)}; do /bin/busybox insmod /modules/$m.ko; done\n"
