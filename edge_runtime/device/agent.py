@@ -200,9 +200,7 @@ class Agent:
                 _LOG.warning("the work did not end in time; its last checkpoint is kept")
             self._show_outbox()
             self._reporter.set(status="stopped", progress=0.0)
-            self._link.close(
-                farewell=encode_state(self._reporter.state), timeout_s=_FAREWELL_S
-            )
+            self._link.close(farewell=encode_state(self._reporter.state), timeout_s=_FAREWELL_S)
             self._vitals.close()
             store.close()
         if self._worker.failure is not None:

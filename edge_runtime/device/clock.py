@@ -22,10 +22,20 @@ from pathlib import Path
 
 from edge_runtime.process import complain
 
-__all__ = ["RELEASED_S", "MinimumTime", "read_minimum", "set_if_behind", "synchronised", "utc"]
+__all__ = [
+    "MINIMUM_TIME_FILE",
+    "RELEASED_S",
+    "MinimumTime",
+    "read_minimum",
+    "set_if_behind",
+    "synchronised",
+    "utc",
+]
 
 _LOG = logging.getLogger(__name__)
 
+#: in the state directory; also in its identity, where enrolment leaves the authority's time
+MINIMUM_TIME_FILE = "minimum-time"
 #: no release of this package is older (2026-01-01 UTC, Unix seconds)
 RELEASED_S = 1_767_225_600
 #: a later time is a mistake or an attack: it would hold every certificate expired (30 years on)

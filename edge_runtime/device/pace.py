@@ -38,6 +38,10 @@ class Pace:
         self.level = Level.OK
         self.pulse = Pulse()
 
+    def is_paused(self) -> bool:
+        """Whether no work is to be done at all."""
+        return self.level is Level.PAUSED
+
     def begin(self) -> None:
         """Work begins, or goes on after a wait."""
         self.pulse.beat()
@@ -50,4 +54,4 @@ class Pace:
             # The rest ends at once when the process is told to.
             self._stop.wait(min(_REST * worked_s, _MOST_REST_S))
         self.begin()
-        return self._stop.is_set() or self.level is Level.PAUSED
+        return self._stop.is_set() or self.is_paused()

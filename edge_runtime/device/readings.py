@@ -90,7 +90,7 @@ class Readings:
         return None
 
     def _cgroups(self) -> Iterator[Path]:
-        """This process's control group and those around it, each of which may set a limit."""
+        """Yield the process's control group and those around it: each may set a limit."""
         try:
             lines = (self._proc_dir / "self/cgroup").read_text().splitlines()
         except OSError:

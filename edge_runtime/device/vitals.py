@@ -6,19 +6,16 @@ import logging
 import time
 from typing import Protocol
 
-from edge_runtime.device.clock import MinimumTime, synchronised
+from edge_runtime.device.clock import MINIMUM_TIME_FILE, MinimumTime, read_minimum, synchronised
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.governor import Governor, Level
 from edge_runtime.device.readings import Readings
 from edge_runtime.device.report import Reporter
 from edge_runtime.process import Notifier
 
-__all__ = ["MINIMUM_TIME_FILE", "Vitals"]
+__all__ = ["Vitals"]
 
 _LOG = logging.getLogger(__name__)
-
-#: in the state directory; see `clock`
-MINIMUM_TIME_FILE = "minimum-time"
 
 
 class _Work(Protocol):
@@ -53,6 +50,8 @@ class Vitals:
         self._work = work
         self._governor = Governor(readings=readings, limits=config.limits)
         self._minimum = MinimumTime(config.state_dir / MINIMUM_TIME_FILE)
+        # The authority's clock when this device was enrolled, over a connection that was checked.
+        self._minimum.raise_to(read_minimum(config.state_dir / "identity" / MINIMUM_TIME_FILE))
         self._notifier = Notifier()
         self._looked_s: float | None = None
         self._stalled = False
@@ -82,7 +81,7 @@ class Vitals:
         self._look_at_clock(write=False)
 
     def stopping(self) -> None:
-        """The agent is about to end."""
+        """Say that the agent is ending, and keep the time for the next start."""
         self._notifier.stopping()
         self._look_at_clock(write=True)
 

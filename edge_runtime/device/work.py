@@ -146,10 +146,10 @@ class Worker:
         while not self._stop.is_set():
             self._wake.clear()
             retry_s = None
-            if self._pace.level is not Level.PAUSED:
+            if not self._pace.is_paused():
                 self._pace.begin()
                 retry_s = runner.once()
-                if self._pace.level is Level.PAUSED:
+                if self._pace.is_paused():
                     self._put_aside()
             self._on_news()
             self._pace.pulse.rest()
