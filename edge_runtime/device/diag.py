@@ -177,7 +177,7 @@ def _processor() -> list[str]:
 
 
 def _ledger(config: DeviceConfig) -> Any:
-    """What was paid for, by release. Its details are left out: some name parts of the store."""
+    """Return what was paid for. Not the details: some of them name parts of the store."""
     rows = _query(config, "SELECT what, rdp, released FROM ledger_entries ORDER BY number")
     if isinstance(rows, str):
         return rows
@@ -197,7 +197,7 @@ def _ledger(config: DeviceConfig) -> Any:
 
 
 def _store(config: DeviceConfig) -> Any:
-    """Messages by kind and state, and plans; nothing about the local rows, not even their size."""
+    """Return messages by kind and state, and plans; of the local rows not even their size."""
     messages = _query(config, "SELECT kind, status FROM outbox")
     plans = _query(config, "SELECT id, status, reason FROM plans ORDER BY received")
     if isinstance(messages, str) or isinstance(plans, str):
