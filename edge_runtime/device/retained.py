@@ -6,6 +6,7 @@ import secrets
 import threading
 
 from edge_runtime.device.config import DeviceConfig
+from edge_runtime.device.doctor.broker import reach
 from edge_runtime.errors import ConfigError, LinkError
 from edge_runtime.messages import Link, Topics
 
@@ -18,6 +19,9 @@ _TIMEOUT_S = 5.0
 def retained_state(config: DeviceConfig) -> str:
     """Return the state that the broker retains, as it stands there, or why it is not known."""
     broker = config.broker
+    problem, _ = reach(broker.host, broker.port)
+    if problem:
+        return f"not known: {problem}\n"
     topic = Topics(config.fleet).state(config.id)
     found: list[bytes] = []
     there = threading.Event()

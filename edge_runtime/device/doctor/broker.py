@@ -17,17 +17,17 @@ from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.doctor.finding import Finding
 from edge_runtime.errors import ConfigError
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "reach"]
 
 #: for the connection, and again for the broker's answer
 _TIMEOUT_S = 5.0
 _POLL_S = 0.1
 
 
-def _reach(config: DeviceConfig) -> Iterator[Finding]:
+def _broker(config: DeviceConfig) -> Iterator[Finding]:
     host, port = config.broker.host, config.broker.port
     place = f"{host}:{port}"
-    problem, fix = _connect(host, port)
+    problem, fix = reach(host, port)
     yield Finding(check="broker reached", found=place, problem=problem, fix=fix)
     if not problem:
         problem, fix = _log_in(config)
@@ -37,7 +37,7 @@ def _reach(config: DeviceConfig) -> Iterator[Finding]:
         )
 
 
-def _connect(host: str, port: int) -> tuple[str, str]:
+def reach(host: str, port: int) -> tuple[str, str]:
     """Open a TCP connection; return problem and fix, empty when it can be done."""
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -128,4 +128,4 @@ def _judge(answer: ReasonCode) -> tuple[str, str]:
     )
 
 
-CHECKS: tuple[Callable[[DeviceConfig], Iterator[Finding]], ...] = (_reach,)
+CHECKS: tuple[Callable[[DeviceConfig], Iterator[Finding]], ...] = (_broker,)
