@@ -51,6 +51,7 @@ def limits(*, config: Path, properties: bool) -> None:
 
     found = load_config(config).limits
     if properties:
-        click.echo("\n".join(unit_limits.properties(found)))
+        for line in unit_limits.properties(found):
+            click.echo(line)
     else:
         click.echo(unit_limits.drop_in(found), nl=False)

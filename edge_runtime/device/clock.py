@@ -48,11 +48,18 @@ _TIME_ERROR = 5
 _TIMEX_BYTES = 512
 
 
-def synchronised() -> bool | None:
+def synchronised(timesyncd: Path = Path("/run/systemd/timesync")) -> bool | None:
     """Whether the system's clock is held to a reference (NTP); None where nobody can say.
 
-    The kernel knows, whichever program does it: systemd-timesyncd, chrony and ntpd tell it.
+    Parameters
+    ----------
+    timesyncd : Path
+        The directory of systemd-timesyncd, which leaves a file there once it has set the clock.
+        Where another program does it the kernel is asked: chrony and ntpd tell it. A unit with
+        ``ProtectClock=yes`` may not ask.
     """
+    if timesyncd.is_dir():
+        return (timesyncd / "synchronized").exists()
     adjtimex = getattr(ctypes.CDLL(None), "adjtimex", None)
     if adjtimex is None:
         return None

@@ -45,8 +45,8 @@ A complete file, with the defaults of everything that may be left out::
     #temperature_stop_c = 85.0      # temperatures are not looked at
     look_s = 5.0                    # how often these are looked at
     stall_s = 300.0                 # work without a sign of life for this long is taken as hung
-    memory_bytes = 0                # for `edge-runtime device limits`; 0: no limit
-    cpu_percent = 0                 # the same; 100 is one core
+    memory_bytes = 0                # systemd's limit (docs/service.md); 0: as the unit says
+    cpu_percent = 0                 # the same, of one core
 """
 
 from __future__ import annotations

@@ -102,10 +102,13 @@ class Readings:
 
 
 def _room(cgroup: Path, limit: str) -> int | None:
-    """Bytes up to a limit of a control group; file pages that are not in use do not count."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
+    """Bytes up to a limit of a control group; file pages do not count, as they can be taken back.
+
+    They fill the group up to its limit in time, whatever the processes need.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError):
         most = int((cgroup / limit).read_text())  # "max" where there is none
         used = int((cgroup / "memory.current").read_text())
-        stat = (cgroup / "memory.stat").read_text()
-        return max(0, most - used + int(stat.split("inactive_file ")[1].split()[0]))
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return max(0, most - used + int(stat["inactive_file"]) + int(stat["active_file"]))
     return None

@@ -16,13 +16,10 @@ _HIGH = 0.9
 
 
 def properties(limits: LimitsConfig) -> list[str]:
-    """Return the limits as ``name=value``; an empty value takes an earlier limit back."""
+    """Return the limits that are set as ``name=value``; what is not set stays as the unit says."""
     memory, cpu = limits.memory_bytes, limits.cpu_percent
-    return [
-        f"MemoryHigh={round(_HIGH * memory) if memory else 'infinity'}",
-        f"MemoryMax={memory or 'infinity'}",
-        f"CPUQuota={f'{cpu}%' if cpu else ''}",
-    ]
+    lines = [f"MemoryHigh={round(_HIGH * memory)}", f"MemoryMax={memory}"] if memory else []
+    return lines + ([f"CPUQuota={cpu}%"] if cpu else [])
 
 
 def drop_in(limits: LimitsConfig) -> str:

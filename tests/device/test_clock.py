@@ -12,7 +12,13 @@ import pytest
 
 import edge_runtime.device
 from edge_runtime.device import clock
-from edge_runtime.device.clock import RELEASED_S, MinimumTime, read_minimum, set_if_behind
+from edge_runtime.device.clock import (
+    RELEASED_S,
+    MinimumTime,
+    read_minimum,
+    set_if_behind,
+    synchronised,
+)
 
 _HOUR_S = 3600
 
@@ -97,6 +103,13 @@ def test_a_clock_that_may_not_be_set_is_said(
     monkeypatch.setattr(clock.time, "clock_settime", refuse)
     assert clock.main(["--set-if-behind", str(path)]) == 1
     assert "cannot be set (Operation not permitted); run this as root" in capsys.readouterr().err
+
+
+def test_timesyncd_is_believed_where_it_runs(tmp_path: Path) -> None:
+    assert synchronised(tmp_path) is False
+    (tmp_path / "synchronized").touch()
+    assert synchronised(tmp_path) is True
+    assert synchronised(tmp_path / "none") in (True, False, None)  # the kernel's own word
 
 
 def test_it_starts_without_numpy_and_the_link() -> None:

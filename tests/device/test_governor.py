@@ -61,7 +61,7 @@ class Board:
             "memory.max": most,
             "memory.high": high,
             "memory.current": str(used),
-            "memory.stat": f"anon 5\ninactive_file {cache}\nactive_file 7\n",
+            "memory.stat": f"anon 5\ninactive_file {cache // 4}\nactive_file {cache * 3 // 4}",
         }.items():
             self.write(f"cgroup/{where}/{name}", f"{text}\n")
 

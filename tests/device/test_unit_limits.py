@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.cli import main
 from edge_runtime.device.config import LimitsConfig, load_config
 from edge_runtime.device.unit_limits import drop_in, properties
 from edge_runtime.errors import ConfigError
@@ -24,8 +25,22 @@ def test_limits_become_a_drop_in() -> None:
     }
 
 
-def test_no_limit_takes_an_earlier_one_back() -> None:
-    assert properties(LimitsConfig()) == ["MemoryHigh=infinity", "MemoryMax=infinity", "CPUQuota="]
+def test_what_is_not_set_stays_as_the_unit_says() -> None:
+    assert properties(LimitsConfig()) == []
+    assert properties(LimitsConfig(cpu_percent=150)) == ["CPUQuota=150%"]
+    assert drop_in(LimitsConfig()).endswith("[Service]\n")
+
+
+def test_the_verb_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "device.toml"
+    path.write_text(
+        '[device]\nid = "a"\nfleet = "f"\nstate_dir = "s"\n[source]\npath = "r.csv"\n'
+        "[privacy]\nepsilon = 1.0\n[limits]\ncpu_percent = 40\n"
+    )
+    assert main(["device", "limits", "--config", str(path)]) == 0
+    assert capsys.readouterr().out == "# From [limits] of device.toml.\n[Service]\nCPUQuota=40%\n"
+    assert main(["device", "limits", "--properties", "--config", str(path)]) == 0
+    assert capsys.readouterr().out == "CPUQuota=40%\n"
 
 
 @pytest.mark.parametrize(
