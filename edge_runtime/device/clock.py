@@ -143,20 +143,19 @@ class MinimumTime:
 
 
 def set_if_behind(
-    path: Path,
-    *,
+    *paths: Path,
     set_clock: Callable[[float], None] = lambda unix_s: time.clock_settime(
         time.CLOCK_REALTIME, unix_s
     ),
 ) -> str:
-    """Step the system's clock up to a stored minimum time; return what was done, for people.
+    """Step the system's clock up to the latest stored time; return what was done, for people.
 
     Raises
     ------
     OSError
         When the clock may not be set.
     """
-    now_s, minimum_s = time.time(), read_minimum(path)
+    now_s, minimum_s = time.time(), max(map(read_minimum, paths))
     if now_s >= minimum_s:
         return f"the clock, {utc(now_s)}, is not behind the last time known, {utc(minimum_s)}"
     set_clock(float(minimum_s))
@@ -173,13 +172,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--set-if-behind",
         required=True,
+        nargs="+",
         type=Path,
         metavar="FILE",
-        help="the device's minimum-time, in its state directory",
+        help="minimum-time in the device's state directory, and in its identity there",
     )
     options = parser.parse_args(arguments)
     try:
-        print(set_if_behind(options.set_if_behind))
+        print(set_if_behind(*options.set_if_behind))
     except OSError as error:
         complain(f"the clock is behind and cannot be set ({error.strerror}); run this as root")
         return 1

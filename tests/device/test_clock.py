@@ -77,7 +77,9 @@ def test_the_clock_is_stepped_forward_only(tmp_path: Path) -> None:
     assert "is not behind" in set_if_behind(path, set_clock=steps.append)
     ahead = int(time.time()) + 86_400
     path.write_text(f"{ahead}\n")
-    assert "the clock was set from" in set_if_behind(path, set_clock=steps.append)
+    assert "the clock was set from" in set_if_behind(
+        tmp_path / "none", path, set_clock=steps.append
+    )
     assert steps == [float(ahead)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -158,6 +159,28 @@ def test_sigterm_during_training_is_answered_at_once_and_costs_nothing(
     assert entries(device) == paid
     assert done.epsilon_spent == stopped.epsilon_spent
     assert {header.part for header, _ in stand_in.batches.values()} == {1, 2}
+
+
+def test_an_attempt_to_connect_that_hangs_does_not_hold_up_the_end(
+    device: Any, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(systemd.path))
+    with socket.socket() as server, contextlib.ExitStack() as held:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        device.port = server.getsockname()[1]
+        # A full queue: whoever else connects gets no answer, as from a host behind a firewall.
+        for _ in range(4):
+            client = held.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", device.port))
+        process = device.start()
+        systemd.until("READY=1")
+        systemd.until("STATUS=waiting")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert time.monotonic() - began < 5.0
 
 
 def test_a_hot_board_puts_training_aside_and_goes_on_when_it_has_cooled(
