@@ -197,7 +197,8 @@ class Link:
             Payload to publish in place of the will's, such as a state that says `stopped`.
         timeout_s : float
             Longest wait for the broker's confirmation; without a connection there is none, as
-            the broker has then published the will itself.
+            the broker has then published the will itself. And again for the threads: one that
+            is in the middle of an attempt to connect ends with it, a little later.
 
         Notes
         -----
@@ -216,7 +217,7 @@ class Link:
         if client is not None:
             client.disconnect()
         if self._thread.is_alive():
-            self._thread.join(self._connect_timeout_s + timeout_s)
+            self._thread.join(timeout_s)
 
     def __enter__(self) -> Link:
         return self.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -273,6 +274,30 @@ def test_the_broker_may_come_later(tmp_path: Path) -> None:
             assert seen[0][1] == make_schema().to_json()
     finally:
         assert process.stop() == 0
+
+
+def test_systemd_hears_that_it_is_ready_alive_and_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30.0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        # No broker answers there: ready all the same.
+        process = AggregatorProcess(
+            write_config(tmp_path, make_schema(), broker={"port": free_port()})
+        )
+        try:
+            heard = [systemd.recv(4096)]
+            while heard.count(b"WATCHDOG=1") < 2:
+                heard.append(systemd.recv(4096))
+            assert heard[0] == b"READY=1"
+            assert any(message.startswith(b"STATUS=waiting, round 0") for message in heard)
+        finally:
+            assert process.stop() == 0
+        while heard[-1] != b"STOPPING=1":
+            heard.append(systemd.recv(4096))
 
 
 def test_a_wrong_configuration_ends_with_one_line(
