@@ -7,6 +7,7 @@ asks again after a lost answer, and the authority answers the same token and key
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import queue
@@ -39,7 +40,6 @@ __all__ = ["Enrolled", "enrol"]
 _LOG = logging.getLogger(__name__)
 # The authority answers within milliseconds; what is not answered by then was lost.
 _ASK_AGAIN_S = 5.0
-_TICK_S = 0.2
 _KEPT_OF_BROKER = ("keepalive_s", "ack_timeout_s")
 # Certificates are valid from a day before they were made.
 _CLOCK_SLACK_S = 86_400
@@ -157,30 +157,36 @@ def _ask(
 ) -> EnrolmentReply:
     """Ask until there is an answer that knows the token's secret."""
     fleet, token = provision.fleet, provision.token
-    received: queue.Queue[bytes] = queue.Queue(16)
+    # None: connected, so ask now.
+    events: queue.Queue[bytes | None] = queue.Queue(16)
 
-    def on_message(_topic: str, payload: bytes, _retained: bool) -> None:
-        if not received.full():
-            received.put(payload)
+    def note(event: bytes | None) -> None:
+        with contextlib.suppress(queue.Full):
+            events.put_nowait(event)
 
     link = Link(
         host=fleet.host, port=fleet.enrol_port, client_id=token.id, username=token.id,
-        password=broker_password(token.key), tls=TlsFiles(ca=ca), on_message=on_message,
+        password=broker_password(token.key), tls=TlsFiles(ca=ca),
         topics=[reply_topic(fleet.name, token.id)], retry_max_s=10.0,
+        on_message=lambda _topic, payload, _retained: note(payload),
+        on_connect=lambda: note(None),
     )  # fmt: skip
     payload = encode_sealed(request, token.key)
-    deadline, ask_at = time.monotonic() + timeout_s, 0.0
+    deadline = time.monotonic() + timeout_s
     heard_broker = False
     with link:
-        while (now_s := time.monotonic()) < deadline:
-            if link.connected.is_set() and now_s >= ask_at:
+        while (left_s := deadline - time.monotonic()) > 0:
+            if link.connected.is_set():
                 heard_broker = True
                 link.publish(request_topic(fleet.name, token.id), payload)
-                ask_at = now_s + _ASK_AGAIN_S
             try:
-                reply = decode_reply(received.get(timeout=min(_TICK_S, deadline - now_s)))
+                event = events.get(timeout=min(_ASK_AGAIN_S, left_s))
             except queue.Empty:
                 continue
+            if event is None:
+                continue
+            try:
+                reply = decode_reply(event)
             except MessageError as error:
                 _LOG.warning("an answer cannot be read: %s", error.public)
                 continue

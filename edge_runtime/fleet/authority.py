@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge_runtime.device.files import write_durably
 from edge_runtime.errors import ConfigError, EnrolmentError
@@ -114,7 +115,7 @@ class Authority:
         names : sequence of str
             Host names and addresses that clients reach it by; the first is its common name.
         """
-        builder = self._leaf(names[0], key, x509.ExtendedKeyUsageOID.SERVER_AUTH, _LIFETIME)
+        builder = self._leaf(names[0], key, ExtendedKeyUsageOID.SERVER_AUTH, _LIFETIME)
         return builder.add_extension(
             x509.SubjectAlternativeName([_host(name) for name in names]), critical=False
         ).sign(self._key, hashes.SHA256())
@@ -126,7 +127,7 @@ class Authority:
 
         A negative lifetime gives a certificate that has expired: for tests of who checks that.
         """
-        builder = self._leaf(name, key, x509.ExtendedKeyUsageOID.CLIENT_AUTH, lifetime)
+        builder = self._leaf(name, key, ExtendedKeyUsageOID.CLIENT_AUTH, lifetime)
         return builder.sign(self._key, hashes.SHA256())
 
     def revocation_list(
@@ -229,7 +230,7 @@ def public_key_of_request(request: str) -> EllipticCurvePublicKey:
 
 
 def _common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _builder(

@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = ["BrokerAccess"]
 # random bits, so that the number of rounds does not matter.
 _ROUNDS = 101
 _SALT_BYTES = 12
+# From its process id file to its signal handlers it takes Mosquitto milliseconds.
+_START_S = 5.0
 
 
 class BrokerAccess:
@@ -135,12 +138,17 @@ class BrokerAccess:
             False: none does.
         """
         try:
-            process = int((self.directory / "mosquitto.pid").read_text())
+            number = int((self.directory / "mosquitto.pid").read_text())
+            process = Path("/proc", str(number))
             # After a crash the number may be another process's.
-            name = Path("/proc", str(process), "comm").read_text().strip()
-            if name != "mosquitto":
+            if (process / "comm").read_text().strip() != "mosquitto":
                 return False
-            os.kill(process, signal.SIGHUP)
+            deadline = time.monotonic() + _START_S
+            while not _catches_hangup(process):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.01)
+            os.kill(number, signal.SIGHUP)
         except (OSError, ValueError):
             return False
         return True
@@ -149,6 +157,14 @@ class BrokerAccess:
         path = self.directory / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_durably(path, text, mode=mode)
+
+
+def _catches_hangup(process: Path) -> bool:
+    """Return whether SIGHUP is handled: a Mosquitto that is starting would be ended by it."""
+    for line in (process / "status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGHUP - 1) & 1)
+    return False
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:
