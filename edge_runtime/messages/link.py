@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_runtime.errors import ConfigError, LinkError
 from edge_runtime.messages.connection import Connection, PublishHandle, guarded
 from edge_runtime.messages.subscriptions import Subscriptions
-from edge_runtime.messages.tls import TlsFiles, handshake_problem, refusal_problem
+from edge_runtime.messages.tls import TlsFiles, handshake_problem, refusal_problem, refusal_reason
 
 __all__ = ["Link"]
 
@@ -127,6 +127,7 @@ class Link:
         self._pending: list[PublishHandle] = []
         self._retained: dict[str, tuple[bytes, PublishHandle]] = {}
         self._problem = f"the broker at {self._place} has not answered yet"
+        self._refusal = ""  # what the broker has against the certificate, once it has said so
         self._thread = threading.Thread(target=self._run, name=f"link {client_id}", daemon=True)
 
     def start(self) -> Link:
@@ -279,8 +280,10 @@ class Link:
                 )
                 client.disconnect()
         if self._tls is not None and not client.answered and not self._closing.is_set():
-            # Under TLS 1.3 a refused certificate shows only after the handshake.
-            self._report(refusal_problem(client.network_error, self._place))
+            # Under TLS 1.3 a refused certificate shows only after the handshake, and the reason
+            # at some attempts only: a known one is kept.
+            self._refusal = refusal_reason(client.network_error) or self._refusal
+            self._report(refusal_problem(self._refusal, self._place))
         self._lose(client)
         client.loop_stop()
 
@@ -358,6 +361,7 @@ class Link:
 
     def _ready(self) -> None:
         _LOG.info("connected to the broker at %s", self._place)
+        self._refusal = ""
         self.connected.set()
         if self._on_connect is not None:
             guarded(self._on_connect)

@@ -13,7 +13,7 @@ import msgspec
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["TlsFiles", "handshake_problem", "refusal_problem"]
+__all__ = ["TlsFiles", "handshake_problem", "refusal_problem", "refusal_reason"]
 
 # OpenSSL's verdicts on the other side's certificate that come from a clock and nothing else.
 _TIME_VERDICTS = {
@@ -25,7 +25,7 @@ _ALERTS = {
     "revoked": "this certificate was revoked; enrol the device again with a new token",
     "expired": "this certificate has expired (or the broker's clock is ahead); enrol again",
     "unknown_ca": "this certificate was not issued by the broker's fleet; enrol in this fleet",
-    "unknown ca": "this certificate was not issued by the broker's fleet; enrol in this fleet",
+    "unsupported_certificate": "this certificate is not one for a client; enrol again",
     "required": "it asks for a certificate; set certificate and key under [broker.tls]",
     "handshake_failure": "it asks for a certificate; set certificate and key under [broker.tls]",
 }
@@ -111,29 +111,41 @@ def handshake_problem(error: ssl.SSLError, place: str) -> str:
             f"the broker at {place} is not trusted: {error.verify_message}; host under [broker] "
             "must be a name in its certificate, and broker.tls.ca the authority that signed it"
         )
-    return refusal_problem(str(error.reason or error), place)
+    return refusal_problem(refusal_reason(str(error)), place)
 
 
-def refusal_problem(words: str, place: str) -> str:
-    """Say why a broker ended a TLS connection before it accepted the client.
+def refusal_reason(words: str) -> str:
+    """Say what a broker has against this client's certificate, and what to do.
 
     Parameters
     ----------
     words : str
-        What OpenSSL or the network said; may be empty.
+        What OpenSSL said when the connection ended, if anything.
+
+    Returns
+    -------
+    str
+        Empty when the words are no such alert: often the connection is gone before it is read.
+    """
+    lower = words.lower().replace(" ", "_")
+    return next((way_out for sign, way_out in _ALERTS.items() if sign in lower), "")
+
+
+def refusal_problem(reason: str, place: str) -> str:
+    """Say that a broker ended a TLS connection before it accepted this client.
+
+    Parameters
+    ----------
+    reason : str
+        From `refusal_reason`.
     place : str
         Host and port of the broker.
     """
-    lower = words.lower()
-    for sign, way_out in _ALERTS.items():
-        if sign in lower:
-            return f"the broker at {place} refuses this client: {way_out}"
-    detail = f" ({words})" if words else ""
-    return (
-        f"the broker at {place} ended the connection before accepting this client{detail}; it "
-        "probably refuses the certificate (revoked, expired or of another fleet), or the port is "
-        "not one for TLS"
+    reason = reason or (
+        "it ended the connection during the handshake, most often because of a certificate that "
+        "was revoked, has expired or is of another fleet, or because the port is not one for TLS"
     )
+    return f"the broker at {place} refuses this client: {reason}"
 
 
 def _readable(name: str, path: Path) -> None:

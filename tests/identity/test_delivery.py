@@ -110,7 +110,7 @@ def test_a_stranger_is_refused_and_told_why(site: Site, tmp_path: Path) -> None:
             TlsFiles(
                 ca=broker / "ca.pem", certificate=broker / "server.pem", key=broker / "server.key"
             ),
-            "refuse",
+            "not one for a client",
         ),
     }
     observer = site.aggregator()
