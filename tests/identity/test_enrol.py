@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_wiped_is_said(served: Site) -> None:
     provision = load_provision(board.source)
     board.source.unlink()
     board.source.mkdir()
-    with pytest.raises(ConfigError, match="cannot be wiped .* mount the partition writable"):
+    with pytest.raises(ConfigError, match=r"cannot be wiped .* mount the partition writable"):
         wipe_token(provision)
 
 
@@ -232,7 +232,7 @@ def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.Monke
     assert f"is not valid yet by this machine's clock, which says {today}" in str(caught.value)
     issued = re.sub(r"issued_unix_s = \d+", "issued_unix_s = 99999999999", board.source.read_text())
     board.source.write_text(issued)
-    with pytest.raises(LinkError, match="clock is wrong: it says .* before the provisioning file"):
+    with pytest.raises(LinkError, match=r"clock is wrong: it says .* before the provisioning file"):
         board.enrol(timeout_s=1.0)
 
 
