@@ -177,8 +177,10 @@ def revoke(*, directory: Path, name: str) -> None:
     that is open. A new token for the same name lets it in again.
     """
     from edge_runtime.errors import FleetError
-    from edge_runtime.fleet.fleet_dir import FleetDir
+    from edge_runtime.fleet.fleet_dir import SERVICES, FleetDir
 
+    if name in SERVICES:
+        raise FleetError(f"{name} is a service: edge-runtime fleet rotate {directory} {name}")
     opened = FleetDir(directory)
     # Without the key no list can be signed: say so before anything is changed.
     authority = opened.authority()
@@ -189,6 +191,25 @@ def revoke(*, directory: Path, name: str) -> None:
         opened.write_revocations(register, authority)
         opened.write_access(register)
     say(f"revoked: {name}, {changed} certificates and tokens")
+    _reload(opened)
+
+
+@fleet.command(
+    short_help="Give broker, aggregator or enrolment service a new key.",
+    epilog="\b\nExample:\n  edge-runtime fleet rotate clinics aggregator",
+)
+@click.argument("directory", type=_DIRECTORY)
+@click.argument("service", type=click.Choice(["broker", "aggregator", "enrolment"]))
+def rotate(*, directory: Path, service: str) -> None:
+    """Give SERVICE a new key and certificate, and revoke its old ones.
+
+    Copy them to where the service runs; it takes them up at its next connection. A device gets a
+    new key by enrolling again with a new token.
+    """
+    from edge_runtime.fleet.fleet_dir import FleetDir
+
+    opened = FleetDir(directory)
+    opened.rotate(service)
     _reload(opened)
 
 

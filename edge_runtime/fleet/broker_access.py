@@ -83,8 +83,7 @@ class BrokerAccess:
                 raise ConfigError(
                     f"there is no user {user!r} here; name the broker's with --broker-user"
                 ) from error
-        server = authority.issue_server(new_key(self.directory / "server.key").public_key(), names)
-        write_durably(self.directory / "server.pem", pem(server))
+        self._certify(authority, names)
         write_durably(self.directory / "ca.pem", pem(authority.certificate))
         words = {
             "@DIR@": str(self.directory), "@PORT@": str(port), "@ENROL_PORT@": str(enrol_port),
@@ -92,6 +91,12 @@ class BrokerAccess:
         }  # fmt: skip
         write_durably(self.configuration, _filled("mosquitto-fleet.conf", words))
         write_durably(self.directory / "enrol.acl", _filled("enrol.acl", {"@FLEET@": self._fleet}))
+
+    def renew(self, authority: Authority) -> None:
+        """Give the broker a new key and a certificate for the same names."""
+        old = x509.load_pem_x509_certificate((self.directory / "server.pem").read_bytes())
+        names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        self._certify(authority, [str(name.value) for name in names])
 
     def write_rules(self, *, shut_out: Sequence[str]) -> None:
         """Write who may use which topics; names in `shut_out` may use none."""
@@ -152,6 +157,10 @@ class BrokerAccess:
         except (OSError, ValueError):
             return False
         return True
+
+    def _certify(self, authority: Authority, names: Sequence[str]) -> None:
+        server = authority.issue_server(new_key(self.directory / "server.key").public_key(), names)
+        write_durably(self.directory / "server.pem", pem(server))
 
     def _update(self, name: str, text: str, *, mode: int = 0o644) -> None:
         path = self.directory / name

@@ -15,13 +15,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -185,19 +187,45 @@ class FleetDir:
 
     def write_access(self, register: Register) -> None:
         """Bring the broker's access rules and tokens up to date with the register."""
-        now = time.time()
-        self.access.write_rules(shut_out=register.shut_out())
-        self.access.write_tokens(
-            {
-                token.id: self.token_secret(token.id, token.device)
-                for token in register.tokens()
-                if token.revoked_s is None and token.expires_s > now
-            }
-        )
+        with self._lock():
+            now = time.time()
+            self.access.write_rules(shut_out=register.shut_out())
+            self.access.write_tokens(
+                {
+                    token.id: self.token_secret(token.id, token.device)
+                    for token in register.tokens()
+                    if token.revoked_s is None and token.expires_s > now
+                }
+            )
 
     def write_revocations(self, register: Register, authority: Authority) -> None:
         """Bring the broker's list of revoked certificates up to date with the register."""
-        self.access.write_revocations(authority, register.certificates())
+        with self._lock():
+            self.access.write_revocations(authority, register.certificates())
+
+    def rotate(self, service: str) -> None:
+        """Give the broker or one of `SERVICES` a new key and certificate.
+
+        The old certificate of a service is revoked; its running process takes up the new files at
+        its next connection. The broker's has nobody who would look for a revocation.
+        """
+        authority = self.authority()
+        if service == "broker":
+            self.access.renew(authority)
+            return
+        with self.register() as register:
+            serial = _equip(self.path / service, authority, register, service)
+            register.revoke(service, but=serial)
+            self.write_revocations(register, authority)
+            self.write_access(register)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        # From reading the register to writing files: or the older of two states could be the
+        # last one written, when a verb and the enrolment service are at work together.
+        with (self.path / "lock").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 def init_fleet(
@@ -275,7 +303,7 @@ def init_fleet(
     return FleetDir(path)
 
 
-def _equip(folder: Path, authority: Authority, register: Register, service: str) -> None:
+def _equip(folder: Path, authority: Authority, register: Register, service: str) -> int:
     certificate = authority.issue_client(new_key(folder / "key.pem").public_key(), service)
     issued_s, expires_s = valid_between(certificate)
     register.add_certificate(
@@ -284,3 +312,4 @@ def _equip(folder: Path, authority: Authority, register: Register, service: str)
     )  # fmt: skip
     write_durably(folder / "certificate.pem", pem(certificate))
     write_durably(folder / "ca.pem", pem(authority.certificate))
+    return certificate.serial_number

@@ -158,15 +158,25 @@ class Register:
         )
         return [CertificateEntry(r[0], r[1], bool(r[2]), *r[3:]) for r in rows]
 
-    def revoke(self, name: str) -> int:
-        """Revoke all certificates and tokens of a name; return how many there were."""
+    def revoke(self, name: str, *, but: int | None = None) -> int:
+        """Revoke all certificates and tokens of a name; return how many there were.
+
+        Parameters
+        ----------
+        name : str
+            A device or service.
+        but : int, optional
+            Serial number of the certificate that takes their place and stays.
+        """
         now = int(time.time())
-        changed = 0
-        for table, column in (("certificates", "name"), ("tokens", "device")):
-            changed += self._db.execute(
-                f"update {table} set revoked_s = ? where {column} = ? and revoked_s is null",  # noqa: S608 - both are constants
-                (now, name),
-            ).rowcount
+        changed = self._db.execute(
+            "update certificates set revoked_s = ?"
+            " where name = ? and serial <> ? and revoked_s is null",
+            (now, name, "" if but is None else f"{but:x}"),
+        ).rowcount
+        changed += self._db.execute(
+            "update tokens set revoked_s = ? where device = ? and revoked_s is null", (now, name)
+        ).rowcount
         return changed
 
     def shut_out(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,33 @@ def test_a_certificate_by_hand(
     aggregator = site.aggregator()
     site.party(tls).ready().send(f"{ROOT}/up/by-hand/state", b"here")
     aggregator.wait_got(f"{ROOT}/up/by-hand/state", b"here")
+
+
+def test_services_and_broker_get_new_keys_while_they_run(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = str(site.fleet.path)
+    aggregator, device = site.aggregator(), site.device("a")
+    stolen = site.directory / "stolen"
+    shutil.copytree(site.fleet.path / "aggregator", stolen)
+    old = (site.fleet.access.directory / "server.pem").read_bytes()
+    assert run(["fleet", "rotate", directory, "aggregator"]) == 0
+    assert run(["fleet", "rotate", directory, "broker"]) == 0
+    assert capsys.readouterr().err == ""
+    assert (site.fleet.access.directory / "server.pem").read_bytes() != old
+    thief = site.party(
+        TlsFiles(
+            ca=stolen / "ca.pem", certificate=stolen / "certificate.pem", key=stolen / "key.pem"
+        )
+    )
+    wait_for(lambda: "was revoked" in thief.link.problem, "the old one being out")
+    site.stop()  # which ends all connections
+    site.start()
+    wait_for(lambda: aggregator.connects > 1, "the aggregator with its new certificate")
+    device.send(f"{ROOT}/up/a/state", b"here")
+    aggregator.wait_got(f"{ROOT}/up/a/state", b"here")
+    assert run(["fleet", "revoke", directory, "aggregator"]) == 1
+    assert "fleet rotate" in capsys.readouterr().err
 
 
 def test_init_says_what_comes_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
