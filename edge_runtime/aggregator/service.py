@@ -69,6 +69,8 @@ class Service:
     """
 
     def __init__(self, config: AggregatorConfig) -> None:
+        if config.broker.tls is not None:
+            config.broker.tls.context()  # a missing file is a mistake to report now, not to log
         self._config = config
         self._lock_file = hold_directory(config.data_dir)
         self._rounds = Rounds(config)
@@ -109,6 +111,7 @@ class Service:
             on_message=self._on_message,
             username=config.broker.username,
             password=config.broker.password,
+            tls=config.broker.tls,
             keepalive_s=config.broker.keepalive_s,
         )
 

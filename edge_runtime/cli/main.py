@@ -16,6 +16,7 @@ from edge_runtime.cli.diag import diag
 from edge_runtime.cli.doctor import doctor
 from edge_runtime.cli.evaluate import evaluate
 from edge_runtime.cli.fit import fit
+from edge_runtime.cli.fleet import fleet
 from edge_runtime.cli.impute import impute
 from edge_runtime.cli.release import release
 from edge_runtime.cli.sample import sample
@@ -50,14 +51,15 @@ class _Verbs(click.Group):
 def edge_runtime() -> None:
     """Turn a fleet of small devices into one private source of synthetic data.
 
-    On one machine: schema infer, fit, sample, impute, evaluate. With a fleet: device run,
-    aggregator run, aggregator status, release. To see all of it at work: demo.
+    On one machine: schema infer, fit, sample, impute, evaluate. With a fleet: fleet init,
+    fleet token, device enrol, device run, aggregator run, aggregator status, release. To see all
+    of it at work: demo.
     """
 
 
 for _verb in (
-    demo, fit, sample, impute, evaluate, schema, bundle, device, aggregator, release, doctor,
-    diag,
+    demo, fit, sample, impute, evaluate, schema, bundle, device, aggregator, fleet, release,
+    doctor, diag,
 ):  # fmt: skip
     edge_runtime.add_command(_verb)
 

@@ -157,6 +157,8 @@ class Agent:
         config = self._config
         if config.privacy.epsilon_limit is None:
             _LOG.warning('privacy.epsilon is "none": this device may release WITHOUT PRIVACY')
+        if config.broker.tls is not None:
+            config.broker.tls.context()  # a missing file is a mistake to report now, not to log
         store = Store(config.state_dir / STORE_FILE, max_code_bytes=config.limits.store_bytes)
         self._store = store
         self._outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)
@@ -185,6 +187,7 @@ class Agent:
             on_connect=lambda: self._events.put(_Connected()),
             username=config.broker.username or None,
             password=config.broker.password(),
+            tls=config.broker.tls,
             keepalive_s=config.broker.keepalive_s,
         )
         self._link.start()
