@@ -24,10 +24,15 @@ from wheels import ROOT, TARGETS, Target, build_wheel, install_wheels, source_da
 
 DEBIAN = Path(__file__).parent / "debian"
 HOME = Path("opt/edge-runtime")
+#: of programs that units call and people do not
+HELPERS = Path("usr/lib/edge-runtime")
+SCRIPTS = ("postinst", "prerm", "postrm")
 #: Debian's release (Raspberry Pi OS uses the same numbers) and its name, by the Python it brings
 PYTHONS = {"12": ("bookworm", "3.11"), "13": ("trixie", "3.13")}
 #: parts of wheels that only their developers need; a third of numpy is tests
-SUPERFLUOUS = ("bin", "share", "**/tests/test_*", "**/tests/data", "**/*.a", "**/*.dist-info/direct_url.json")
+SUPERFLUOUS = (
+    "bin", "share", "**/tests/test_*", "**/tests/data", "**/*.a", "**/*.dist-info/direct_url.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +49,8 @@ class Package:
         Debian's packages, beside Python; ``{version}`` is this one's version.
     builds_on : tuple of str
         Our packages whose files this one does not repeat.
-    service : str
-        Its unit, without `.service`; with it come a user and a state directory.
+    units : tuple of str
+        Units that are enabled, the service itself first; with it come a user and a state directory.
     config : str
         Its file in /etc/edge-runtime.
     """
@@ -56,7 +61,7 @@ class Package:
     requirements: tuple[str, ...]
     depends: tuple[str, ...]
     builds_on: tuple[str, ...] = ()
-    service: str = ""
+    units: tuple[str, ...] = ()
     config: str = ""
 
 
@@ -70,9 +75,9 @@ PACKAGES = {
             text="Every device learns a generator from rows that never leave it and publishes\n"
             "differentially private synthetic rows and update summaries over MQTT. This\n"
             "package brings the device's service, the command line, and the kernel engine.",
-            requirements=("click", "rich"),
+            requirements=("rich",),
             depends=(*_LIBRARIES, "zlib1g", "systemd (>= 252)"),
-            service="edge-runtime-device",
+            units=("edge-runtime-device.service", "edge-runtime-enrol.service"),
             config="device.toml",
         ),
         Package(
@@ -92,7 +97,7 @@ PACKAGES = {
             requirements=("edge-runtime[aggregator] @ {wheel}",),
             depends=("edge-runtime-onnx (= {version})", *_LIBRARIES),
             builds_on=("edge-runtime", "edge-runtime-onnx"),
-            service="edge-runtime-aggregator",
+            units=("edge-runtime-aggregator.service",),
             config="aggregator.toml",
         ),
     )
@@ -148,7 +153,7 @@ class Build:
             os.link(file, inside / relative)
         if not package.builds_on:
             self._environment(tree)
-        if package.service:
+        if package.units:
             self._service(tree, package)
         self._documentation(tree, package)
         self._control(tree, package)
@@ -199,13 +204,19 @@ class Build:
         (home / "pyvenv.cfg").write_text(
             "home = /usr/bin\ninclude-system-site-packages = false\n", encoding="utf-8"
         )
-        _put(DEBIAN / "edge-runtime.sh", tree / "usr/bin/edge-runtime", mode=0o755)
+        _put(DEBIAN / "edge-runtime.sh", tree / "usr/bin/edge-runtime")
         manual = (DEBIAN / "edge-runtime.1").read_bytes()
         _put_compressed(manual, tree / "usr/share/man/man1/edge-runtime.1.gz")
 
     def _service(self, tree: Path, package: Package) -> None:
-        unit = f"{package.service}.service"
-        _put(DEBIAN / unit, tree / "usr/lib/systemd/system" / unit)
+        """Put units, what they call, the user and the configuration in their places."""
+        units = tree / "usr/lib/systemd/system"
+        for unit in package.units:
+            _put(DEBIAN / unit, units / unit)
+        if not package.builds_on:
+            _put(DEBIAN / "edge-runtime-clock.service", units / "edge-runtime-clock.service")
+            for helper in ("apply-limits", "enrol"):
+                _put(DEBIAN / helper, tree / HELPERS / helper)
         _put(DEBIAN / f"{package.name}.sysusers", tree / f"usr/lib/sysusers.d/{package.name}.conf")
         _put(DEBIAN / package.config, tree / "etc/edge-runtime" / package.config)
 
@@ -220,7 +231,7 @@ class Build:
         _put_compressed(entry.encode(), docs / "changelog.Debian.gz")
         _put_compressed((ROOT / "CHANGELOG.md").read_bytes(), docs / "changelog.gz")
         if not package.builds_on:
-            for page in ("device.md", "board.md"):
+            for page in ("board.md", "device.md", "fleet.md", "service.md"):
                 _put_compressed((ROOT / "docs" / page).read_bytes(), docs / f"{page}.gz")
         overrides = DEBIAN / f"{package.name}.lintian-overrides"
         _put(overrides, tree / "usr/share/lintian/overrides" / package.name)
@@ -229,7 +240,7 @@ class Build:
         directory = tree / "DEBIAN"
         directory.mkdir()
         depends = [text.format(version=self._version) for text in package.depends]
-        files = [file for file in tree.rglob("*") if file.is_file() and directory not in file.parents]
+        files = [f for f in tree.rglob("*") if f.is_file() and directory not in f.parents]
         text = package.text.replace("\n", "\n ")
         fields = {
             "Package": package.name,
@@ -249,11 +260,10 @@ class Build:
             (directory / "conffiles").write_text(
                 f"/etc/edge-runtime/{package.config}\n", encoding="utf-8"
             )
-        for script in ("postinst", "prerm", "postrm"):
+        for script in SCRIPTS:
             text = _script(script, package)
             if text:
                 (directory / script).write_text(text, encoding="utf-8")
-                (directory / script).chmod(0o755)
         sums = subprocess.run(
             ["md5sum", *sorted(str(f.relative_to(tree)) for f in files if not f.is_symlink())],
             cwd=tree, capture_output=True, text=True, check=True,
@@ -262,24 +272,26 @@ class Build:
 
     def _settle(self, tree: Path) -> None:
         """Give everything the modes of an installation and the time of the commit."""
+        programs = {tree / "DEBIAN" / name for name in SCRIPTS}
+        programs |= {*(tree / "usr/bin").glob("*"), *(tree / HELPERS).glob("*")}
         for path in [tree, *tree.rglob("*")]:
             if not path.is_symlink():
-                script = path.parent.name == "DEBIAN" and path.name in ("postinst", "prerm", "postrm")
-                executable = path.is_dir() or script or path.parent == tree / "usr/bin"
-                path.chmod(0o755 if executable else 0o644)
+                path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
             os.utime(path, (self._epoch, self._epoch), follow_symlinks=False)
 
 
 def _script(name: str, package: Package) -> str:
     """Return a maintainer script; what concerns a service only for packages that have one."""
     text = (DEBIAN / name).read_text(encoding="utf-8")
-    if not package.service:
+    if not package.units:
         text = re.sub(r" *# begin unit\n.*?# end unit\n", "", text, flags=re.DOTALL)
         if text.strip() == "#!/bin/sh\nset -e":
             return ""
     text = re.sub(r" *# (begin|end) unit\n", "", text)
-    state = f"/var/lib/{package.name}"
-    for word, value in (("PACKAGE", package.name), ("UNIT", f"{package.service}.service"), ("STATE", state)):
+    words = {"PACKAGE": package.name, "UNITS": " ".join(package.units)}
+    if package.units:
+        words["UNIT"] = package.units[0]
+    for word, value in words.items():
         text = text.replace(f"@{word}@", value)
     return text
 
@@ -290,10 +302,9 @@ def _maintainer() -> str:
     return f"{name} <{os.environ.get('DEBEMAIL', 'edge-runtime@lists.example.org')}>"
 
 
-def _put(source: Path, target: Path, *, mode: int = 0o644) -> None:
+def _put(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-    target.chmod(mode)
 
 
 def _put_compressed(data: bytes, target: Path) -> None:
