@@ -44,7 +44,7 @@ class Package:
     name, summary, text : str
         As `apt show` prints them.
     requirements : tuple of str
-        Wheels, beside those of the packages that it builds on; ``{wheel}`` is the project's own.
+        Wheels beside the project's base install; ``{wheel}`` is the project's own.
     depends : tuple of str
         Debian's packages, beside Python; ``{version}`` is this one's version.
     builds_on : tuple of str
@@ -58,8 +58,8 @@ class Package:
     name: str
     summary: str
     text: str
-    requirements: tuple[str, ...]
     depends: tuple[str, ...]
+    requirements: tuple[str, ...] = ()
     builds_on: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     config: str = ""
@@ -75,7 +75,6 @@ PACKAGES = {
             text="Every device learns a generator from rows that never leave it and publishes\n"
             "differentially private synthetic rows and update summaries over MQTT. This\n"
             "package brings the device's service, the command line, and the kernel engine.",
-            requirements=("rich",),
             depends=(*_LIBRARIES, "zlib1g", "systemd (>= 252)"),
             units=("edge-runtime-device.service", "edge-runtime-enrol.service"),
             config="device.toml",
@@ -120,6 +119,8 @@ class Build:
         A key of `PYTHONS`.
     revision : str
         Debian's part of the version.
+    level : int
+        Of compression, 0 to 9.
     work : Path
         For staged trees; emptied package by package.
     out : Path
@@ -127,11 +128,12 @@ class Build:
     """
 
     def __init__(
-        self, *, target: Target, release: str, revision: str, work: Path, out: Path
+        self, *, target: Target, release: str, revision: str, level: int, work: Path, out: Path
     ) -> None:
         self._target = target
         self._codename, self._python = PYTHONS[release]
         self._version = f"{project_version()}-{revision}~deb{release}"
+        self._level = level
         self._work = work
         self._out = out
         self._epoch = source_date_epoch()
@@ -160,7 +162,8 @@ class Build:
         self._settle(tree)
         path = self._out / f"{package.name}_{self._version}_{self._target.debian}.deb"
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(tree), str(path)]
+        command = ["dpkg-deb", "--root-owner-group", "-Zxz", f"-z{self._level}"]
+        command += ["--build", str(tree), str(path)]
         environment = os.environ | {"SOURCE_DATE_EPOCH": str(self._epoch)}
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
         return path
@@ -318,6 +321,7 @@ def main() -> int:
     parser.add_argument("--arch", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--release", default="12", choices=PYTHONS, help="of Debian")
     parser.add_argument("--revision", default="1", help="Debian's part of the version")
+    parser.add_argument("--level", type=int, default=6, help="of compression, 0 to 9")
     parser.add_argument(
         "--packages", nargs="+", default=["edge-runtime", "edge-runtime-onnx"], choices=PACKAGES
     )
@@ -327,7 +331,7 @@ def main() -> int:
     for arch in options.arch:
         build = Build(
             target=TARGETS[arch], release=options.release, revision=options.revision,
-            work=options.work / f"{arch}-deb{options.release}", out=options.out,
+            level=options.level, work=options.work / f"{arch}-deb{options.release}", out=options.out,
         )  # fmt: skip
         for name in options.packages:
             path = build.package(PACKAGES[name])

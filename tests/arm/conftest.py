@@ -1,0 +1,84 @@
+"""Emulated boards: packages, a root to install them in, and what a machine must have for that."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path[:0] = [str(REPOSITORY / "tools/arm"), str(REPOSITORY / "tools/deb")]
+
+import emulate  # noqa: E402 - tools are programs beside each other, not a package
+import root as arm_root  # noqa: E402
+
+ARCHITECTURES = ("arm64", "amd64")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    if not config.getoption("--arm"):
+        reason = "emulated boards: run by make test-arm, as CI does"
+    elif lacking := emulate.missing():
+        # CI installs it all: a skip there would hide that nothing was checked.
+        if "CI" in os.environ:
+            pytest.exit(f"the emulated boards need: {lacking}", returncode=1)
+        reason = f"needs: {lacking}"
+    else:
+        return
+    for item in mine:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class Packages:
+    """The packages of this commit, for upgrades in two revisions."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.revisions = {1: directory / "1", 2: directory / "2"}
+
+    def path(self, name: str, *, arch: str = "arm64", revision: int = 1) -> Path:
+        (found,) = self.revisions[revision].glob(f"{name}_*_{arch}.deb")
+        return found
+
+
+def build(out: Path, *arguments: str) -> None:
+    """Build packages, quickly: they are as large as their wheels."""
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tools/deb/build.py", "--out", out, "--level", "0",
+         *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """Build arm64 and amd64, and arm64 once more with a higher revision."""
+    made = Packages(tmp_path_factory.mktemp("packages"))
+    build(made.revisions[1], "--work", str(made.directory / "work"))
+    build(made.revisions[2], "--work", str(made.directory / "work"), "--arch", "arm64",
+          "--packages", "edge-runtime", "--revision", "2")  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="session")
+def base() -> Path:
+    """Return the directory of root.tar, vmlinuz and initrd.gz; one process makes it."""
+    arm_root.CACHE.mkdir(parents=True, exist_ok=True)
+    with (arm_root.CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        emulate.prepare()
+        return arm_root.make_root()
+
+
+@pytest.fixture(scope="session")
+def fresh_root(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an arm64 root as Debian leaves it, without our packages."""
+    directory = tmp_path_factory.mktemp("arm64") / "root"
+    arm_root.unpack(base / "root.tar", directory)
+    return directory

@@ -1,0 +1,110 @@
+"""Unit tests on the boards' processors: the cross-built wheel in an arm64 root, under qemu-user."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import emulate
+import pytest
+from root import CACHE, unpack
+from wheels import TARGETS, build_wheel, install_wheels
+
+from tests.arm.conftest import REPOSITORY
+
+#: Per directory the files whose answers could depend on the processor, or that use the C kernel,
+#: numpy's loops, an engine or a system call. Left out: what needs a broker or a compiler, oracles
+#: that exist on x86 only (opendp, dp-accounting), statistics that take minutes under emulation.
+TESTS = (
+    "kernel/test_columns.py", "kernel/test_isa.py", "kernel/test_network.py",
+    "kernel/test_noise.py", "kernel/test_rows.py", "kernel/test_streams.py",
+    "schema/test_bins.py", "schema/test_census.py", "schema/test_codec.py", "schema/test_coded.py",
+    "generator/test_archive.py", "generator/test_bundle.py", "generator/test_kernel_engine.py",
+    "generator/test_layout.py", "generator/test_quantize.py", "generator/test_reference.py",
+    "generator/test_selfcheck.py", "generator/test_tflite.py", "generator/test_weights.py",
+    "contracts/test_engines.py",
+    "training/test_private.py", "training/test_public.py", "training/test_step.py",
+    "privacy/test_calibration.py", "privacy/test_counts.py", "privacy/test_ledger.py",
+    "messages/test_moments.py", "messages/test_payloads.py", "messages/test_summaries.py",
+    "messages/test_update.py",
+)  # fmt: skip
+#: Single tests of these that take too long under emulation, or look at the source tree.
+LEFT_OUT = (
+    "test_packaged_graphs_are_what_the_tool_writes",
+    "test_rows_of_weight_zero_do_not_count",
+    "test_every_row_is_sampled_independently_with_the_public_rate",
+    "test_stops_when_validation_stops_improving",
+    "test_rows_do_not_depend_on_the_batch and (1 or 2 or 3)",
+)
+#: what the tests need beside the base install; engines under the names of their extras
+REQUIREMENTS = (
+    "onnxruntime", "ai-edge-litert", "onnx", "tflite", "pytest", "hypothesis", "scipy",
+    "pandas<3", "pyarrow",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def site(base: Path) -> Path:
+    """Return a site-packages with the project's aarch64 wheel and what the tests need."""
+    constraints = (REPOSITORY / "tools/deb/constraints.txt").read_bytes()
+    made_from = repr(REQUIREMENTS).encode() + constraints
+    directory = CACHE / f"site-{hashlib.sha256(made_from).hexdigest()[:12]}"
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wheel = build_wheel(TARGETS["arm64"], CACHE / "wheel")
+        if not (directory / "done").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            install_wheels(TARGETS["arm64"], "3.11", REQUIREMENTS, directory, wheel)
+            (directory / "done").touch()
+        # The wheel itself is of this commit, whatever is cached.
+        shutil.rmtree(directory / "edge_runtime")
+        subprocess.run(["unzip", "-q", "-o", wheel, "-d", directory], check=True)
+    return directory
+
+
+@pytest.mark.arm
+@pytest.mark.parametrize(
+    "board",
+    [pytest.param(b, marks=pytest.mark.xdist_group(b)) for b in emulate.BOARDS],
+)
+def test_unit_tests(
+    base: Path, site: Path, board: str, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    """Known answers are the ordinary suite's own: the vectors of tests/kernel/kat."""
+    source = tmp_path / "source"
+    source.mkdir()
+    listed = subprocess.run(
+        ["git", "ls-files", "tests", "native", "docs", "pyproject.toml"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in listed.splitlines():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, source / name)
+    root = tmp_path / "root"
+    unpack(base / "root.tar", root)
+    done = emulate.run(
+        root,
+        ["python3", "-P", "-m", "pytest", "-q", "-p", "few_examples", "-p", "no:cacheprovider",
+         "-c", "/src/pyproject.toml", "--rootdir", "/src", "--durations=15",
+         "-k", " and ".join(f"not ({name})" for name in LEFT_OUT),
+         *(f"/src/tests/{name}" for name in TESTS)],
+        board=board,
+        binds={site: "/site", source: "/src"},
+        environment={
+            # The wheel's package, not the one in the source tree, which is not there.
+            "PYTHONPATH": "/site:/src:/src/tests/arm",
+            "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+            "CI": "1",
+        },
+        timeout_s=1500,
+    )  # fmt: skip
+    shutil.rmtree(root)
+    assert done.returncode == 0, done.stdout[-6000:]
+    print(done.stdout[-2000:])
+    closing = done.stdout.strip().splitlines()[-1]
+    record_property("closing", closing)
+    assert " passed" in closing
+    assert "failed" not in closing
