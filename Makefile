@@ -7,12 +7,18 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-tflite-legacy check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
+# Of Debian's release, for `make deb`: 12 (Raspberry Pi OS bookworm) or 13 (trixie).
+RELEASE ?= 12
+
+.PHONY: demo deb image test test-arm test-tflite-legacy check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
 	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
 	@echo "make test-tflite-legacy  the engines' contract under tflite-runtime 2.14 (Python 3.11, numpy 1)"
+	@echo "make test-arm  emulated boards: packages, unit tests on cortex-a53 and a72, a boot  (as root)"
+	@echo "make deb    Debian packages for arm64 and amd64 into dist/          (RELEASE=13 ARGS='--arch arm64')"
+	@echo "make image  an SD image for Raspberry Pi 3, 4 and Zero 2 W into dist/   (as root)"
 	@echo "make check  ruff, mypy --strict, layer contract"
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
@@ -71,6 +77,22 @@ test-tflite-legacy:
 	else \
 		echo "skipped: tflite-runtime has no wheels for this Python (3.11 is the last)"; \
 	fi
+
+# Everything downloaded is kept in .cache/arm, so that a second run is quick. Two processes: the
+# emulated board, and the two processors one after the other.
+test-arm: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadgroup --no-cov $(PYTEST_ARGS)
+
+# setuptools and cffi here, not in an isolated environment: a cross build takes this machine's.
+$(VENV)/.deb: $(VENV)/.created
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools>=77' 'cffi>=1.17'
+	@touch $@
+
+deb: $(VENV)/.deb
+	@$(BIN)/python tools/deb/build.py --release $(RELEASE) $(ARGS)
+
+image: $(VENV)/.deb
+	@$(BIN)/python tools/image/build.py $(ARGS)
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

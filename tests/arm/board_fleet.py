@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pandas as pd
 from machine import HOST_ADDRESS
 
 from edge_runtime.aggregator import status
+from edge_runtime.errors import AggregatorError
 from edge_runtime.fleet.broker import find_broker, free_port
 from edge_runtime.fleet.fleet_dir import FleetDir, init_fleet
 from edge_runtime.schema import Schema
@@ -53,8 +55,8 @@ class BoardFleet:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.fleet: FleetDir = init_fleet(
-            directory, name="shops", host=HOST_ADDRESS, port=free_port(), enrol_port=free_port(),
-            broker_user="root",
+            directory, name="shops", host="127.0.0.1", also=(HOST_ADDRESS,), port=free_port(),
+            enrol_port=free_port(), broker_user="root",
         )  # fmt: skip
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.rows = directory / "rows.csv"
@@ -66,8 +68,7 @@ class BoardFleet:
 
     def _configure(self) -> None:
         path = self.directory / "aggregator.toml"
-        text = path.read_text(encoding="utf-8").replace(HOST_ADDRESS, "127.0.0.1")
-        text = text.replace('name = "shops"', 'name = "shops"\ndevices = 1')
+        text = path.read_text(encoding="utf-8").replace('name = "shops"', 'name = "shops"\ndevices = 1')
         text += (
             "\n[rounds]\ncount = 2\nquorum = 1\ndeadline_s = 1800\n"
             "[train]\nsteps = 150\nexpected_batch = 128\n"
@@ -100,7 +101,8 @@ class BoardFleet:
     def token(self) -> str:
         """Return a provisioning file for the board."""
         done = subprocess.run(
-            [*CLI, "fleet", "token", str(self.directory), "--device", DEVICE],
+            [*CLI, "fleet", "token", str(self.directory), "--device", DEVICE,
+             "--host", HOST_ADDRESS],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -123,10 +125,11 @@ class BoardFleet:
         while True:
             for name, process in self._processes.items():
                 assert process.poll() is None, f"{name} ended: {self.log(name)}"
-            if (self.directory / "data/catalogue.sqlite").exists():
+            # Until the aggregator has made its catalogue there is none to look at.
+            with contextlib.suppress(AggregatorError):
                 found = self.status()
-                if condition(found):
-                    return found
+            if found and condition(found):
+                return found
             assert time.monotonic() < deadline_s, (
                 f"not in time: {what}; device {found.get('devices')}, {self.log('aggregator')}"
             )

@@ -33,8 +33,13 @@ DISK_MODULES = ("virtio_pci", "virtio_blk")
 MODULES = ("virtio_net", "virtio-rng")
 
 
-def sources() -> str:
+def sources(*components: str) -> str:
     """Return lines for sources.list: the Debian mirror that this machine's apt uses.
+
+    Parameters
+    ----------
+    components : str
+        `main` by default, whatever of it this machine itself uses.
 
     Raises
     ------
@@ -42,18 +47,16 @@ def sources() -> str:
         When apt knows no mirror of the release, or has not been updated.
     """
     shown = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)",
+        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)",
          "Created-By: Packages"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     key = "/usr/share/keyrings/debian-archive-keyring.gpg"
     lines = []
     for line in sorted(set(shown.splitlines())):
-        origin, _, rest = line.partition(" ")
-        name, _, place = rest.partition(" ")
-        if origin == "Debian" and name.split("-")[0] == RELEASE:
-            uri, component = place.split()
-            lines.append(f"deb [signed-by={key}] {uri} {name} {component}")
+        if line.startswith(f"Debian {RELEASE}"):
+            _, name, uri = line.split(" ")
+            lines.append(f"deb [signed-by={key}] {uri} {name} {' '.join(components or ('main',))}")
     if not lines:
         sys.exit(
             f"apt on this machine knows no mirror of Debian {RELEASE}: add one to "
@@ -100,6 +103,8 @@ def unpack(archive: Path, root: Path) -> None:
 def _configure(root: Path) -> None:
     """Do what the packages' own scripts would have done, as far as a boot needs it."""
     etc = root / "etc"
+    for name in ("boot", "dev", "home", "mnt", "opt", "proc", "root", "run", "srv", "sys"):
+        (root / name).mkdir(exist_ok=True)
     for name in ("passwd", "group"):
         text = (root / f"usr/share/base-passwd/{name}.master").read_text(encoding="utf-8")
         (etc / name).write_text(text.replace(":*:", ":x:"), encoding="utf-8")
