@@ -68,7 +68,9 @@ class BoardFleet:
 
     def _configure(self) -> None:
         path = self.directory / "aggregator.toml"
-        text = path.read_text(encoding="utf-8").replace('name = "shops"', 'name = "shops"\ndevices = 1')
+        text = path.read_text(encoding="utf-8").replace(
+            'name = "shops"', 'name = "shops"\ndevices = 1'
+        )
         text += (
             "\n[rounds]\ncount = 2\nquorum = 1\ndeadline_s = 1800\n"
             "[train]\nsteps = 400\nexpected_batch = 128\n"

@@ -1,7 +1,7 @@
 """A pytest plugin for emulated runs: property tests take few examples and no deadline.
 
-Emulation is some twenty times slower than the machine below it. Which inputs break a property is found
-by the ordinary suite; here the question is only whether another processor gives other answers.
+Emulation is some twenty times slower than the machine below it. Which inputs break a property is
+found by the ordinary suite; the question here is whether another processor gives other answers.
 """
 
 from __future__ import annotations

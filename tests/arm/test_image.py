@@ -1,4 +1,4 @@
-"""The SD image's layout, written from a small root; the whole image is made by hand (make image)."""
+"""The SD image's layout, written from a small root; the whole image is made by `make image`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.arm.conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "tools/image"))
-from disk import checksum, layout, write_image  # noqa: E402
+from disk import checksum, layout, write_image
 
 pytestmark = [pytest.mark.arm, pytest.mark.xdist_group("boot")]
 

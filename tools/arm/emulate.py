@@ -1,8 +1,8 @@
 """Run programs of an arm64 root on this machine, on the processor of a named board.
 
 The root is entered in a mount namespace of its own, so nothing stays mounted. A board's
-`/proc/cpuinfo` lies over this machine's: onnxruntime and LiteRT choose their instructions by it, and
-crash when an x86 one is there.
+`/proc/cpuinfo` lies over this machine's: onnxruntime and LiteRT choose their instructions by it,
+and crash when an x86 one is there.
 """
 
 from __future__ import annotations
@@ -99,8 +99,9 @@ def run(
     mounts.append('exec chroot . "$@"')
     variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"}
     variables |= {"QEMU_CPU": processor, **(environment or {})}
+    enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
     return subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", "\n".join(mounts), "run", *command],
+        [*enter, "bash", "-c", "\n".join(mounts), "run", *command],
         env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         stdin=subprocess.DEVNULL, timeout=timeout_s, check=False,
     )  # fmt: skip

@@ -19,7 +19,9 @@ def main(root: Path) -> None:
             ["dpkg-deb", "--field", archive], capture_output=True, text=True, check=True
         ).stdout.rstrip("\n")
         fields = dict(
-            line.split(": ", 1) for line in control.splitlines() if not line.startswith(" ") and ": " in line
+            line.split(": ", 1)
+            for line in control.splitlines()
+            if not line.startswith(" ") and ": " in line
         )
         entries.append(f"{control}\nStatus: install ok installed\n")
         listed = subprocess.run(

@@ -1,8 +1,8 @@
 """An emulated arm64 board with 512 MB: a disk from a root, a boot, a shell on its serial console.
 
-`qemu-system-aarch64 -M virt -cpu cortex-a72` is not a Raspberry Pi: the processor's instructions and
-the memory are its own, devices are virtual ones, and time says nothing. This machine's loopback is
-10.0.2.2 in there.
+`qemu-system-aarch64 -M virt -cpu cortex-a72` is not a Raspberry Pi: instructions and memory are a
+board's, devices are virtual ones, and time says nothing. This machine's loopback is 10.0.2.2 in
+there.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class Machine:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._log = log.open("a", encoding="utf-8")
         self._process = subprocess.Popen(
-            ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-accel", "tcg,thread=multi",
-             "-smp", "2", "-m", str(MEMORY_MB), "-kernel", str(kernel), "-initrd", str(initrd),
+            ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72",
+             "-accel", "tcg,thread=multi", "-smp", "2", "-m", str(MEMORY_MB), "-kernel", str(kernel), "-initrd", str(initrd),
              "-append", "console=ttyAMA0 root=/dev/vda rw quiet loglevel=3 panic=-1",
              # writeback: what the board has not flushed is lost with it, as in a power cut
              "-drive", f"if=none,file={disk},format=raw,id=d0,cache=writeback",
@@ -115,7 +115,9 @@ class Machine:
             It failed, or did not end in time.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(f"( {command} ) </dev/null 2>&1; echo; echo '{_DONE}'$?\n".encode())
+        self._process.stdin.write(
+            f"( {command} ) </dev/null 2>&1; echo; echo '{_DONE}'$?\n".encode()
+        )
         printed = self._until(_DONE, timeout_s)
         code = int(printed.pop().rpartition(_DONE)[2])
         text = "\n".join(printed).strip()

@@ -1,8 +1,8 @@
 """An arm64 Debian root for tests, made on x86 without running a single program of it.
 
-Packages are unpacked and not configured; the few things that their scripts would have done, and that
-a boot or `dpkg --install` needs, are done from here. That takes half a minute instead of several
-under emulation. It is enough for tests and never to be shipped: `tools/image` makes the image.
+Packages are unpacked and not configured; the few things that their scripts would have done, and
+that a boot or `dpkg --install` needs, are done from here. That takes half a minute instead of
+several under emulation. Enough for tests, and never to be shipped: `tools/image` makes the image.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ CACHE = Path(os.environ.get("EDGE_RUNTIME_ARM_CACHE", REPOSITORY / ".cache" / "a
 RELEASE = "bookworm"
 PACKAGES = (
     # Debian's essential set, which "extract" does not bring by itself
-    "base-files", "base-passwd", "bash", "bsdutils", "coreutils", "dash", "debianutils", "diffutils",
-    "dpkg", "findutils", "grep", "gzip", "hostname", "init-system-helpers", "libc-bin", "login",
+    "base-files", "base-passwd", "bash", "bsdutils", "coreutils", "dash", "debianutils",
+    "diffutils", "dpkg", "findutils", "grep", "gzip", "hostname", "init-system-helpers", "libc-bin", "login",
     "mawk", "mount", "ncurses-base", "perl-base", "sed", "tar", "util-linux",
     "systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "procps", "passwd",
     "libnss-myhostname", "python3", "libstdc++6", "busybox-static", "linux-image-cloud-arm64",
@@ -95,9 +95,7 @@ def make_root() -> Path:
 def unpack(archive: Path, root: Path) -> None:
     """Lay a fresh root from the archive."""
     root.mkdir(parents=True)
-    subprocess.run(
-        ["tar", "-C", str(root), "--exclude=./dev/*", "-xf", str(archive)], check=True
-    )
+    subprocess.run(["tar", "-C", str(root), "--exclude=./dev/*", "-xf", str(archive)], check=True)
 
 
 def _configure(root: Path) -> None:
@@ -110,7 +108,9 @@ def _configure(root: Path) -> None:
         (etc / name).write_text(text.replace(":*:", ":x:"), encoding="utf-8")
     users = [line.split(":")[0] for line in (etc / "passwd").read_text().splitlines()]
     # root comes in without a password: only over the serial console of a test.
-    shadow = "".join(f"{user}:{'' if user == 'root' else '*'}:19000:0:99999:7:::\n" for user in users)
+    shadow = "".join(
+        f"{user}:{'' if user == 'root' else '*'}:19000:0:99999:7:::\n" for user in users
+    )
     (etc / "shadow").write_text(shadow, encoding="utf-8")
     (etc / "shadow").chmod(0o640)
     shutil.copytree(root / "usr/share/base-files", etc / "base-files", dirs_exist_ok=True)
@@ -179,7 +179,8 @@ def _initrd(root: Path, directory: Path) -> None:
         f"for m in {' '.join(wanted)}; do /bin/busybox insmod /modules/$m.ko; done\n"
         "i=0\nwhile [ ! -b /dev/vda ] && [ $i -lt 100 ]; do\n"
         "    /bin/busybox sleep 0.1; i=$((i+1))\ndone\n"
-        "/bin/busybox mount -t ext4 /dev/vda /new && exec /bin/busybox switch_root /new /sbin/init\n",
+        "/bin/busybox mount -t ext4 /dev/vda /new\n"
+        "exec /bin/busybox switch_root /new /sbin/init\n",
         encoding="utf-8",
     )
     (tree / "init").chmod(0o755)

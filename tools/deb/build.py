@@ -331,7 +331,8 @@ def main() -> int:
     for arch in options.arch:
         build = Build(
             target=TARGETS[arch], release=options.release, revision=options.revision,
-            level=options.level, work=options.work / f"{arch}-deb{options.release}", out=options.out,
+            level=options.level, out=options.out,
+            work=options.work / f"{arch}-deb{options.release}",
         )  # fmt: skip
         for name in options.packages:
             path = build.package(PACKAGES[name])

@@ -1,8 +1,8 @@
 """An SD card's image from a root directory, without loop devices: partitions, FAT, ext4, checksum.
 
-As a rule: partition 1 is FAT with firmware, kernel and what the operator puts there; partition 2 is
-the root, which grows at the first boot. With a read-only root there is a third partition for what must
-outlive a power cut; that one grows instead.
+As a rule: partition 1 is FAT with firmware, kernel and what the operator puts there; partition 2
+is the root, which grows at the first boot. With a read-only root there is a third partition for
+what must outlive a power cut; that one grows instead.
 """
 
 from __future__ import annotations
