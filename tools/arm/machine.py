@@ -80,7 +80,8 @@ class Machine:
         self._log = log.open("a", encoding="utf-8")
         self._process = subprocess.Popen(
             ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72",
-             "-accel", "tcg,thread=multi", "-smp", "2", "-m", str(MEMORY_MB), "-kernel", str(kernel), "-initrd", str(initrd),
+             "-accel", "tcg,thread=multi", "-smp", "2", "-m", str(MEMORY_MB),
+             "-kernel", str(kernel), "-initrd", str(initrd),
              "-append", "console=ttyAMA0 root=/dev/vda rw quiet loglevel=3 panic=-1",
              # writeback: what the board has not flushed is lost with it, as in a power cut
              "-drive", f"if=none,file={disk},format=raw,id=d0,cache=writeback",

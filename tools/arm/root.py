@@ -23,8 +23,8 @@ RELEASE = "bookworm"
 PACKAGES = (
     # Debian's essential set, which "extract" does not bring by itself
     "base-files", "base-passwd", "bash", "bsdutils", "coreutils", "dash", "debianutils",
-    "diffutils", "dpkg", "findutils", "grep", "gzip", "hostname", "init-system-helpers", "libc-bin", "login",
-    "mawk", "mount", "ncurses-base", "perl-base", "sed", "tar", "util-linux",
+    "diffutils", "dpkg", "findutils", "grep", "gzip", "hostname", "init-system-helpers",
+    "libc-bin", "login", "mawk", "mount", "ncurses-base", "perl-base", "sed", "tar", "util-linux",
     "systemd", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "procps", "passwd",
     "libnss-myhostname", "python3", "libstdc++6", "busybox-static", "linux-image-cloud-arm64",
 )  # fmt: skip

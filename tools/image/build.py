@@ -1,8 +1,8 @@
 """`make image`: an SD card for Raspberry Pi 3, 4 and Zero 2 W, from Debian's packages and ours.
 
 Debian is installed for real here, every package's own script run under emulation, which takes
-some minutes. Raspberry Pi 5 needs a kernel that Debian 12 does not have: install the .deb on Raspberry Pi
-OS there.
+some minutes. Raspberry Pi 5 needs a kernel that Debian 12 does not have: install the .deb on
+Raspberry Pi OS there.
 """
 
 from __future__ import annotations
