@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -68,12 +67,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 @pytest.fixture(scope="session")
 def base() -> Path:
-    """Return the directory of root.tar, vmlinuz and initrd.gz; one process makes it."""
-    arm_root.CACHE.mkdir(parents=True, exist_ok=True)
-    with (arm_root.CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        emulate.prepare()
-        return arm_root.make_root()
+    """Return the directory of root.tar, vmlinuz and initrd.gz."""
+    emulate.prepare()
+    return arm_root.make_root()
 
 
 @pytest.fixture(scope="session")

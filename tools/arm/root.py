@@ -7,6 +7,7 @@ several under emulation. Enough for tests, and never to be shipped: `tools/image
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -69,9 +70,17 @@ def make_root() -> Path:
     """Return a directory with `root.tar`, `vmlinuz` and `initrd.gz`, made when it is not cached."""
     made_from = Path(__file__).read_bytes() + (Path(__file__).parent / "installed.py").read_bytes()
     directory = CACHE / f"root-{hashlib.sha256(made_from).hexdigest()[:12]}"
-    if (directory / "initrd.gz").exists():
-        return directory
-    shutil.rmtree(directory, ignore_errors=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # One process makes it; the others wait.
+    with (CACHE / "root.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "initrd.gz").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            _make(directory)
+    return directory
+
+
+def _make(directory: Path) -> None:
     root = directory / "root"
     root.mkdir(parents=True)
     (directory / "sources.list").write_text(sources(), encoding="utf-8")
@@ -89,7 +98,6 @@ def make_root() -> Path:
     subprocess.run(["tar", "-C", str(root), "-cf", str(directory / "root.tar"), "."], check=True)
     _initrd(root, directory)
     shutil.rmtree(root)
-    return directory
 
 
 def unpack(archive: Path, root: Path) -> None:
