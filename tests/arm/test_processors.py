@@ -31,8 +31,8 @@ TESTS = (
     "messages/test_moments.py", "messages/test_payloads.py", "messages/test_summaries.py",
     "messages/test_update.py",
 )  # fmt: skip
-#: Single tests of these that take minutes under emulation, or look at the source tree. The network's
-#: known answers are run by the C program (tests/kernel/test_network_processors.py).
+#: Single tests of these that take minutes under emulation, or look at the source tree. The
+#: network's known answers are run by the C program (tests/kernel/test_network_processors.py).
 LEFT_OUT = (
     "doctor",
     "test_every_row_is_sampled_independently_with_the_public_rate",

@@ -27,8 +27,8 @@ _SHELL = f"""\
 After=multi-user.target
 [Service]
 Type=idle
-Environment=PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TERM=dumb
-ExecStart=/bin/sh -c 'stty -echo -opost cols 500; echo {_READY}; PS1= PS2= exec bash --noprofile --norc'
+Environment=PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TERM=dumb PS1=
+ExecStart=/bin/sh -c 'stty -echo -opost cols 500; echo {_READY}; exec bash --noprofile --norc'
 StandardInput=tty-force
 StandardOutput=tty
 StandardError=tty
