@@ -35,6 +35,8 @@ class Story:
         self._install(packages)
         self.fleet.start()
         self.machine: Machine | None = None
+        #: the board's last state before its power was cut
+        self.before: dict[str, Any] = {}
 
     def _install(self, packages: Packages) -> None:
         root = self._folder / "root"
@@ -112,6 +114,8 @@ def test_board_enrols_and_takes_part_until_its_power_is_cut(
     assert found["NRestarts"] == "0"
     assert found["ActiveState"] == "active"
     assert found["MemoryMax"] == str(192 << 20), "the limit of device.toml"
+    first = machine.run(f"journalctl -b -u {SERVICE} -o short-monotonic | grep -m 1 enqueued")
+    record_property("boot_to_first_batch", first.partition("]")[0].strip("[ "))
     # In the middle of the second round's training.
     before = fleet.wait(
         lambda found: found["devices"]["board"].get("status") == "training"
@@ -122,11 +126,11 @@ def test_board_enrols_and_takes_part_until_its_power_is_cut(
     machine.cut()
     record_property("peak_mb", peak_mb)
     assert peak_mb <= PEAK_MB
-    story.before = before["devices"]["board"]  # type: ignore[attr-defined]
+    story.before = before["devices"]["board"]
 
 
 def test_nothing_acknowledged_is_lost_by_the_cut(story: Story) -> None:
-    before = story.before  # type: ignore[attr-defined]
+    before = story.before
     machine, fleet = story.boot(), story.fleet
     found = fleet.wait(
         lambda found: found["phase"] == "done" or _accepted(found).get("last_round") == 2,
