@@ -6,6 +6,7 @@ headers of the Python at hand are all it takes: nothing of the target runs here.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -97,17 +98,22 @@ def build_wheel(target: Target, directory: Path) -> Path:
         "CFLAGS": " ".join(flags),
         "SOURCE_DATE_EPOCH": str(source_date_epoch()),
     }
-    # What an earlier build left, of another processor or of modules that are gone, is not taken up.
-    for kind in ("lib", "temp", "bdist"):
-        for old in (ROOT / "build").glob(f"{kind}.*"):
-            shutil.rmtree(old)
     # The build backend by itself: pip would take the target's name for this machine's.
     call = "import sys, backend; backend.build_wheel(sys.argv[1])"
     command = [sys.executable, "-c", call, str(directory.resolve())]
     environment["PYTHONPATH"] = str(ROOT / "native")
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    (ROOT / "build").mkdir(exist_ok=True)
+    # One at a time: setuptools builds in the source tree.
+    with (ROOT / "build" / "wheel.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # What an earlier build left, of another processor or of modules that are gone, is not
+        # taken up.
+        for kind in ("lib", "temp", "bdist"):
+            for old in (ROOT / "build").glob(f"{kind}.*"):
+                shutil.rmtree(old)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
     if done.returncode:
         sys.exit(f"the wheel for {target.machine} was not built:\n{done.stdout}{done.stderr}")
     return next(directory.glob("edge_runtime-*.whl"))
