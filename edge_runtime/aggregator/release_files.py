@@ -330,8 +330,8 @@ def _kept(facts: Mapping[str, Any]) -> str:
         return ""
     return (
         f" Every row keeps the constraints of the schema: {found['pooled_rows_left_out']:,} rows "
-        f"of the pool that cannot were left out, and {found['rows_rejected']:,} of "
-        f"{found['rows_drawn']:,} rows drawn were rejected."
+        f"of the pool and {found['rows_from_counts_left_out']:,} drawn from counts were "
+        f"left out, {found['rows_rejected']:,} of {found['rows_drawn']:,} rows drawn rejected."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from edge_runtime.messages import (
     name_of_table,
     new_id,
 )
-from edge_runtime.schema import Column, Schema, Table, census_counts
+from edge_runtime.schema import Column, Constraint, Schema, Table, census_counts
 
 FLEET = "testing"
 
@@ -272,8 +272,8 @@ def make_inbox(workspace: Workspace) -> Inbox:
     )
 
 
-def make_kit(directory: Path, **changes: dict[str, Any]) -> Kit:
-    schema = make_schema()
+def make_kit(directory: Path, schema: Schema | None = None, **changes: dict[str, Any]) -> Kit:
+    schema = schema or make_schema()
     config = load_config(write_config(directory, schema, **changes))
     workspace = create_workspace(config)
     devices = {
@@ -305,3 +305,18 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> Iterator[Callable[..., Kit]]:
+    """Makes a fleet whose schema has constraints."""
+    made: list[Kit] = []
+
+    def make(*constraints: Constraint, schema: Schema | None = None, **changes: Any) -> Kit:
+        whole = msgspec.structs.replace(schema or make_schema(), constraints=constraints)
+        made.append(make_kit(tmp_path, whole, **changes))
+        return made[-1]
+
+    yield make
+    for kit in made:
+        kit.workspace.close()

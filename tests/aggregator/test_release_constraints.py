@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from edge_runtime.errors import AggregatorError, SchemaError
 from edge_runtime.schema import (
     Column,
     Combinations,
-    Constraint,
     Order,
     Schema,
     Sequence,
@@ -28,7 +27,7 @@ from edge_runtime.schema import (
 )
 
 from . import conftest
-from .conftest import Kit, make_kit, make_schema
+from .conftest import Kit, make_schema
 
 #: a third of the devices' rows break it: no device has checked them
 LONG = Order(columns=("hour", "delay"))
@@ -37,21 +36,6 @@ PLACES = Combinations(
     columns=("late", "origin"),
     allowed=((True, "EWR"), (False, "EWR"), (False, "JFK"), (False, "LGA")),
 )
-
-
-@pytest.fixture
-def bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Kit]]:
-    made: list[Kit] = []
-
-    def make(*constraints: Constraint, schema: Schema | None = None, **changes: Any) -> Kit:
-        whole = msgspec.structs.replace(schema or make_schema(), constraints=constraints)
-        monkeypatch.setattr(conftest, "make_schema", lambda: whole)
-        made.append(make_kit(tmp_path, **changes))
-        return made[-1]
-
-    yield make
-    for kit in made:
-        kit.workspace.close()
 
 
 @pytest.mark.parametrize("mode", ["pool", "balanced", "matched"])
