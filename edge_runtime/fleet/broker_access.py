@@ -98,26 +98,27 @@ class BrokerAccess:
         names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         self._certify(authority, [str(name.value) for name in names])
 
-    def write_rules(self, *, shut_out: Sequence[str]) -> None:
-        """Write who may use which topics; names in `shut_out` may use none."""
+    def write_rules(self, *, shut_out: Sequence[str]) -> bool:
+        """Write who may use which topics, names in `shut_out` none; return whether it is new."""
         denied = "\n".join(
             f"user {name}\ntopic deny er/v1/{self._fleet}/#" for name in sorted(shut_out)
         )
         text = _filled("fleet.acl", {"@FLEET@": self._fleet, "@REVOKED@": denied})
-        self._update("fleet.acl", text)
+        return self._update("fleet.acl", text)
 
-    def write_tokens(self, secrets: Mapping[str, bytes]) -> None:
-        """Write which tokens, by id, the broker lets in; known ones keep their line."""
+    def write_tokens(self, secrets: Mapping[str, bytes]) -> bool:
+        """Write which tokens, by id, the broker lets in; return whether that is new."""
         path = self.directory / "enrol.passwd"
         known = {}
         if path.exists():
             lines = path.read_text(encoding="ascii").splitlines()
+            # Their salt stays: nothing is new as long as the tokens are the same.
             known = {line.partition(":")[0]: line for line in lines}
         lines = [
             known.get(token) or f"{token}:{_password_hash(broker_password(secret))}"
             for token, secret in sorted(secrets.items())
         ]
-        self._update("enrol.passwd", "".join(f"{line}\n" for line in lines), mode=0o600)
+        return self._update("enrol.passwd", "".join(f"{line}\n" for line in lines), mode=0o600)
 
     def write_revocations(
         self, authority: Authority, certificates: Iterable[CertificateEntry]
@@ -162,10 +163,12 @@ class BrokerAccess:
         server = authority.issue_server(new_key(self.directory / "server.key").public_key(), names)
         write_durably(self.directory / "server.pem", pem(server))
 
-    def _update(self, name: str, text: str, *, mode: int = 0o644) -> None:
+    def _update(self, name: str, text: str, *, mode: int = 0o644) -> bool:
         path = self.directory / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_durably(path, text, mode=mode)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return False
+        write_durably(path, text, mode=mode)
+        return True
 
 
 def _catches_hangup(process: Path) -> bool:

@@ -185,18 +185,19 @@ class FleetDir:
             raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
         return hmac.digest(key, f"edge-runtime token\0{token}\0{device}".encode(), hashlib.sha256)
 
-    def write_access(self, register: Register) -> None:
-        """Bring the broker's access rules and tokens up to date with the register."""
+    def write_access(self, register: Register) -> bool:
+        """Bring the broker's access rules and tokens up to date; return whether that changed any."""
         with self._lock():
             now = time.time()
-            self.access.write_rules(shut_out=register.shut_out())
-            self.access.write_tokens(
+            rules = self.access.write_rules(shut_out=register.shut_out())
+            tokens = self.access.write_tokens(
                 {
                     token.id: self.token_secret(token.id, token.device)
                     for token in register.tokens()
                     if token.revoked_s is None and token.expires_s > now
                 }
             )
+        return rules or tokens
 
     def write_revocations(self, register: Register, authority: Authority) -> None:
         """Bring the broker's list of revoked certificates up to date with the register."""

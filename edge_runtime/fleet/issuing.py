@@ -125,9 +125,9 @@ class Issuer:
             certificate = self._sign(request.device, key)
             self._register.use_token(token.id, public_key=fingerprint(key), certificate=certificate)
         _LOG.info("issued a certificate to device %s, token %s", request.device, token.id)
-        # A name that was revoked has a certificate again.
-        self._fleet.write_access(self._register)
-        self._fleet.access.reload()
+        # A name that was revoked has a certificate again; the broker need not hear of any other.
+        if self._fleet.write_access(self._register):
+            self._fleet.access.reload()
         return certificate
 
     def _check_token(self, token: TokenEntry, device: str) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.device.files import write_durably
-from edge_runtime.device.provisioning import derived_id, load_provision
+from edge_runtime.device.provisioning import derived_id, load_provision, wipe_token
 from edge_runtime.device.toml import toml_text
 from edge_runtime.errors import ConfigError, FleetError
 from edge_runtime.fleet.authority import Authority
@@ -91,6 +91,10 @@ def test_provisioning_files_are_checked(fleet: FleetDir, tmp_path: Path) -> None
         path.write_text(text.replace(old, new))
         with pytest.raises(ConfigError, match=words):
             load_provision(path)
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load_provision(path).token == read.token
+    wipe_token(read)
+    assert load_provision(path).token.wiped
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not a TOML file"):
         load_provision(path)
