@@ -186,7 +186,7 @@ class FleetDir:
         return hmac.digest(key, f"edge-runtime token\0{token}\0{device}".encode(), hashlib.sha256)
 
     def write_access(self, register: Register) -> bool:
-        """Bring the broker's access rules and tokens up to date; return whether that changed any."""
+        """Bring the broker's rules and tokens up to date; return whether that changed any."""
         with self._lock():
             now = time.time()
             rules = self.access.write_rules(shut_out=register.shut_out())
