@@ -189,7 +189,8 @@ class FleetDir:
         """Bring the broker's rules and tokens up to date; return whether that changed any."""
         with self._lock():
             now = time.time()
-            rules = self.access.write_rules(shut_out=register.shut_out())
+            valid = [entry for entry in register.certificates() if entry.state == "valid"]
+            rules = self.access.write_rules(shut_out=register.shut_out(), valid=valid)
             tokens = self.access.write_tokens(
                 {
                     token.id: self.token_secret(token.id, token.device)
@@ -288,7 +289,7 @@ def init_fleet(
             user=broker_user or own_user(),
         )
         access.write_revocations(authority, [])
-        access.write_rules(shut_out=[])
+        access.write_rules(shut_out=[], valid=register.certificates())
         access.write_tokens({})
     text = {"name": toml_value(name), "host": toml_value(host), "port": port}
     write_durably(path / "aggregator.toml", _AGGREGATOR.format(**text))

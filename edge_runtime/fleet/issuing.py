@@ -190,7 +190,7 @@ def serve(
     with fleet.register() as register:
         issuer = Issuer(fleet=fleet, authority=fleet.authority(), register=register)
         link = Link(
-            host=host or fleet.host, port=fleet.port, client_id="enrolment", tls=tls,
+            host=host or fleet.host, port=fleet.port, client_id=tls.client_id("enrolment"), tls=tls,
             topics=[f"er/v1/{fleet.name}/{ALL_REQUESTS}"], on_message=on_message,
             on_connect=ready.set if ready is not None else None,
         )  # fmt: skip

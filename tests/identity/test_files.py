@@ -23,6 +23,7 @@ from edge_runtime.fleet.authority import Authority
 from edge_runtime.fleet.broker_access import BrokerAccess
 from edge_runtime.fleet.fleet_dir import FleetDir, init_fleet
 from edge_runtime.fleet.tokens import make_provision
+from edge_runtime.messages import Link, TlsFiles
 
 _VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
@@ -174,6 +175,14 @@ def test_a_later_list_of_revocations_is_dated_later(tmp_path: Path) -> None:
         dates.append(x509.load_pem_x509_crl((tmp_path / "crl.pem").read_bytes()).last_update_utc)
     assert dates == sorted(set(dates))
     assert dates[-1] < datetime.now(UTC) - timedelta(minutes=50)
+
+
+def test_client_ids_follow_from_the_key(fleet: FleetDir) -> None:
+    first, second = (fleet.service_tls(name) for name in ("aggregator", "enrolment"))
+    assert first.client_id("x") == first.client_id("x")
+    assert len({first.client_id("x"), second.client_id("x"), "x"}) == 3
+    assert TlsFiles(ca=first.ca).client_id("x") == "x"
+    Link(host="h", port=1, client_id=first.client_id(63 * "x"))
 
 
 def test_nobody_else_is_sent_a_signal(tmp_path: Path) -> None:
