@@ -36,6 +36,7 @@ __all__ = [
     "new_key",
     "pem",
     "public_key_of_request",
+    "serial_of",
     "valid_between",
 ]
 
@@ -207,6 +208,11 @@ def new_key(path: Path) -> EllipticCurvePrivateKey:
 def pem(certificate: x509.Certificate) -> bytes:
     """Return a certificate in PEM form."""
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def serial_of(certificate: str) -> int:
+    """Return the serial number of a certificate in PEM form."""
+    return x509.load_pem_x509_certificate(certificate.encode()).serial_number
 
 
 def valid_between(certificate: x509.Certificate) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from edge_runtime.fleet.authority import (
     fingerprint,
     pem,
     public_key_of_request,
+    serial_of,
     valid_between,
 )
 from edge_runtime.fleet.fleet_dir import SERVICES, FleetDir
@@ -119,6 +120,8 @@ class Issuer:
             token = self._register.token(request.token)
             assert token is not None
             if token.certificate and token.public_key == fingerprint(key):
+                if self._register.is_revoked(serial_of(token.certificate)):
+                    raise EnrolmentError("the certificate was revoked; make a new token")
                 _LOG.info("device %s asked again and is answered again", request.device)
                 return token.certificate
             self._check_token(token, request.device)

@@ -81,6 +81,9 @@ def test_a_board_enrols_and_is_let_in(served: Site) -> None:
     board = make_board(served)
     secret = load_provision(board.source).token.secret
     size = board.source.stat().st_size
+    board.state.mkdir()
+    owner = 12345 if os.geteuid() == 0 else os.geteuid()
+    os.chown(board.state, owner, -1)  # the agent's own user, where root enrols for it
     assert board.enrol() == Enrolled("ward-7", "clinics", True)
 
     config = load_config(board.config)
@@ -94,6 +97,7 @@ def test_a_board_enrols_and_is_let_in(served: Site) -> None:
     identity = board.state / "identity"
     assert (identity / "key.pem").stat().st_mode & 0o777 == 0o600
     assert abs(int((identity / "minimum-time").read_text()) - time.time()) < 60
+    assert {path.stat().st_uid for path in (identity, *identity.iterdir())} == {owner}
     assert secret not in board.source.read_text()
     assert board.source.stat().st_size == size
 
@@ -315,8 +319,14 @@ def test_a_token_for_any_board_makes_new_devices_only(desk: Desk) -> None:
     for device in ("a", "b"):
         token, secret = desk.token()
         assert desk.ask(desk.request(token, device, key=device), secret).status == "issued"
+    used, used_secret = token, secret
     token, secret = desk.token()
     desk.register.revoke("b")
+    again = desk.ask(desk.request(used, "b", key="b"), used_secret)
+    assert (again.certificate, again.reason) == (
+        "",
+        "the certificate was revoked; make a new token",
+    )
     for device in ("a", "b"):
         assert "exists" in desk.ask(desk.request(token, device, key="c"), secret).reason
 
