@@ -268,10 +268,11 @@ def init_fleet(
         raise FleetError(f"{path} holds a fleet already; choose another directory")
     if port == enrol_port:
         raise ConfigError(f"both listeners would have port {port}; choose two")
+    # Whatever the umask: the broker's own user must get to its part and to nothing that is secret.
+    modes = {"": 0o755, "broker": 0o755, "broker/data": 0o700}
     for folder in ("", "private", "broker", "broker/data", *SERVICES):
         (path / folder).mkdir(parents=True, exist_ok=True)
-    for folder in ("private", *SERVICES):
-        (path / folder).chmod(0o700)
+        (path / folder).chmod(modes.get(folder, 0o700))
     key_path = path / "private" / "ca.key" if authority_key is None else authority_key.absolute()
     write_durably(path / "private" / "enrolment.key", secrets.token_bytes(32), mode=0o600)
     authority = Authority.create(fleet=name, certificate_path=path / "ca.pem", key_path=key_path)
