@@ -20,6 +20,7 @@ __all__ = [
     "DigestError",
     "EdgeRuntimeError",
     "EngineError",
+    "EnrolmentError",
     "EvaluationError",
     "FleetError",
     "KernelError",
@@ -240,6 +241,12 @@ class LinkError(EdgeRuntimeError):
     """The broker cannot be reached or refused the connection."""
 
     exit_code = 8
+
+
+class EnrolmentError(EdgeRuntimeError):
+    """A device cannot be given its identity."""
+
+    exit_code = 9
 
 
 class StoreError(EdgeRuntimeError):

@@ -11,6 +11,7 @@ import msgspec
 from edge_runtime.aggregator.config_checks import first_problem
 from edge_runtime.aggregator.guard_config import GuardSettings, MetricsSettings
 from edge_runtime.errors import ConfigError
+from edge_runtime.messages.tls import TlsFiles
 
 __all__ = [
     "AggregatorConfig",
@@ -49,13 +50,14 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[broker]: where the MQTT broker listens."""
+    """[broker]: where the MQTT broker listens; see `TlsFiles` for [broker.tls]."""
 
     host: str = "127.0.0.1"
     port: int = 1883
     username: str | None = None
     password: str | None = None
     keepalive_s: int = 30
+    tls: TlsFiles | None = None
 
 
 class BundleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -336,11 +338,17 @@ def load_config(path: str | Path) -> AggregatorConfig:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    base = path.parent
+
+    def resolve(kind: type, value: object) -> Path:
+        if kind is not Path or not isinstance(value, str) or not value:
+            raise ValueError(f"expected a path, got {value!r}")
+        return base / Path(value).expanduser()
+
     try:
-        config = msgspec.convert(raw, AggregatorConfig)
+        config = msgspec.convert(raw, AggregatorConfig, dec_hook=resolve)
     except msgspec.ValidationError as error:
         raise ConfigError.invalid(path, error, hint=f"python -m pydoc {__name__}") from error
-    base = path.parent
     config = msgspec.structs.replace(
         config,
         data=msgspec.structs.replace(config.data, dir=str(base / config.data.dir)),

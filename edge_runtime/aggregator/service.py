@@ -66,6 +66,9 @@ class Service:
     """
 
     def __init__(self, config: AggregatorConfig) -> None:
+        tls = config.broker.tls
+        if tls is not None:
+            tls.context()  # a missing file is a mistake to report now, not to log
         self._config = config
         self._lock_file = hold_directory(config.data_dir)
         self._rounds = Rounds(config)
@@ -94,7 +97,9 @@ class Service:
         self._link = Link(
             host=config.broker.host,
             port=config.broker.port,
-            client_id=f"aggregator-{config.fleet.name}",
+            client_id=f"aggregator-{config.fleet.name}"
+            if tls is None
+            else tls.client_id("aggregator"),
             topics=[
                 self._topics.all_states,
                 self._topics.all_batches,
@@ -104,6 +109,7 @@ class Service:
             on_message=self._on_message,
             username=config.broker.username,
             password=config.broker.password,
+            tls=tls,
             keepalive_s=config.broker.keepalive_s,
         )
 

@@ -385,7 +385,8 @@ def create_workspace(config: AggregatorConfig) -> Workspace:
     catalogue.remember("schema", schema.to_json().decode())
     catalogue.remember("release_key", secrets.token_hex(32))
     kept_config = msgspec.structs.replace(
-        config, broker=msgspec.structs.replace(config.broker, username=None, password=None)
+        config,
+        broker=msgspec.structs.replace(config.broker, username=None, password=None, tls=None),
     )
     catalogue.put("config", msgspec.json.encode(kept_config).decode())
     return Workspace(config=config, schema=schema, catalogue=catalogue)

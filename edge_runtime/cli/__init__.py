@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 130 after Ctrl-C, or that of the error (``error.exit_code``).
     """
     try:
-        from edge_runtime.cli.main import run  # noqa: PLC0415 - click is not in the base install
+        from edge_runtime.cli.main import run  # noqa: PLC0415 - the base install may be damaged
+
+        return run(list(sys.argv[1:] if arguments is None else arguments))
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
@@ -33,4 +35,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"error: {missing}\na device needs neither: python -m edge_runtime.device --help\n"
         )
         return missing.exit_code
-    return run(list(sys.argv[1:] if arguments is None else arguments))

@@ -1,16 +1,19 @@
 """What people see: tables on standard output, progress and warnings on standard error."""
 
+# ruff: noqa: PLC0415 - a device has the command line and not rich, which its verbs do not need
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
 
 __all__ = [
     "WITHOUT_PRIVACY",
@@ -32,17 +35,23 @@ _PIPE_WIDTH = 120
 
 def _output() -> Console:
     """Return standard output; a pipe has no width of its own, and need not be narrow."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def say(text: str) -> None:
     """Print a line as it is, never wrapped, so that paths and commands can be copied."""
+    from rich.console import Console
+
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def notes(lines: Iterable[str]) -> None:
     """Print remarks to standard error, one a line."""
+    from rich.console import Console
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in lines:
         console.print(f"note: {line}", markup=False)
@@ -55,6 +64,8 @@ def print_json(value: object) -> None:
 
 def facts(rows: Mapping[str, str]) -> None:
     """Print a list of names and values."""
+    from rich.table import Table
+
     shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     shown.add_column(no_wrap=True, style="dim")
     shown.add_column(overflow="fold")
@@ -66,6 +77,8 @@ def facts(rows: Mapping[str, str]) -> None:
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, title: str = "") -> None:
     """Print a table; columns whose name starts with ``#`` hold numbers."""
+    from rich.table import Table
+
     shown = Table(box=None, padding=(0, 2, 0, 0), title=title or None, title_justify="left")
     for name in columns:
         shown.add_column(
@@ -102,6 +115,9 @@ def phases(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
     callable
         ``(phase, share)`` with the share of the phase that is done, 0 to 1.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     bar = Progress(
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -127,6 +143,8 @@ def phases(*, quiet: bool = False) -> Iterator[Callable[[str, float], None]]:
 @contextmanager
 def working(what: str, *, quiet: bool = False) -> Iterator[None]:
     """Show on standard error that something without a measurable end is under way."""
+    from rich.console import Console
+
     console = Console(stderr=True, quiet=quiet)
     with console.status(what):
         yield

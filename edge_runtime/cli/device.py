@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from edge_runtime.cli.options import existing
+from edge_runtime.cli.options import FILE, existing
 
 __all__ = ["device"]
 
 
 @click.group(epilog="\b\nExample:\n  edge-runtime device run --config device.toml")
 def device() -> None:
-    """Run a device of a fleet."""
+    """Enrol this board in a fleet, and run it as a device."""
 
 
 @device.command(
@@ -32,3 +32,46 @@ def run_device(*, config: Path) -> int:
     from edge_runtime.device.__main__ import main
 
     return main(["--config", str(config)])
+
+
+@device.command(
+    short_help="Give this board its identity, from a provisioning file.",
+    epilog="\b\nExample:\n  edge-runtime device enrol --from /boot/firmware/edge-runtime.toml",
+)
+@click.option("--from", "source", type=existing(), required=True, help="The file of `fleet token`.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/var/lib/edge-runtime"),
+    show_default=True,
+    help="The device's state directory.",
+)
+@click.option(
+    "--config",
+    type=FILE,
+    default=Path("/etc/edge-runtime/device.toml"),
+    show_default=True,
+    help="The device.toml to write.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds to wait for network, broker and authority.",
+)
+def enrol(*, source: Path, state: Path, config: Path, timeout_s: float) -> None:
+    """Make a key, have it certified, write device.toml, and wipe the token.
+
+    Cut off at any point, it carries on when it is called again; called again after that, it does
+    nothing.
+    """
+    import logging
+
+    from edge_runtime.device.enrol import enrol as run
+
+    logging.basicConfig(level="INFO", format="%(levelname)s %(message)s")
+    done = run(source=source, state_dir=state, config=config, timeout_s=timeout_s)
+    said = "is enrolled in" if done.fresh else "was enrolled already in"
+    click.echo(f"{done.device} {said} fleet {done.fleet}")

@@ -15,6 +15,7 @@ from edge_runtime.cli.device import device
 from edge_runtime.cli.doctor import doctor
 from edge_runtime.cli.evaluate import evaluate
 from edge_runtime.cli.fit import fit
+from edge_runtime.cli.fleet import fleet
 from edge_runtime.cli.impute import impute
 from edge_runtime.cli.release import release
 from edge_runtime.cli.sample import sample
@@ -49,13 +50,15 @@ class _Verbs(click.Group):
 def edge_runtime() -> None:
     """Turn a fleet of small devices into one private source of synthetic data.
 
-    On one machine: schema infer, fit, sample, impute, evaluate. With a fleet: device run,
-    aggregator run, aggregator status, release. To see all of it at work: demo.
+    On one machine: schema infer, fit, sample, impute, evaluate. With a fleet: fleet init,
+    fleet token, device enrol, device run, aggregator run, aggregator status, release. To see all
+    of it at work: demo.
     """
 
 
 for _verb in (
-    demo, fit, sample, impute, evaluate, schema, bundle, device, aggregator, release, doctor
+    demo, fit, sample, impute, evaluate, schema, bundle, device, aggregator, fleet, release,
+    doctor,
 ):  # fmt: skip
     edge_runtime.add_command(_verb)
 

@@ -16,6 +16,11 @@ A complete file, with the defaults of everything that may be left out::
     keepalive_s = 30
     ack_timeout_s = 30.0            # unacknowledged messages are sent again after this time
 
+    # [broker.tls]                  # without this section the connection is not encrypted
+    # ca = "ca.pem"                 # the broker's certificate must be signed by it
+    # certificate = "device.pem"    # the device's own; certificate and key, or neither
+    # key = "device.key"            # mode 0600
+
     [source]
     kind = "csv"
     path = "rows.csv"
@@ -53,6 +58,7 @@ import msgspec
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.generator import ENGINES
+from edge_runtime.messages.tls import TlsFiles
 
 __all__ = [
     "BrokerConfig",
@@ -85,6 +91,7 @@ class BrokerConfig(_Section, frozen=True, kw_only=True):
     password_file: Path | None = None
     keepalive_s: _Positive = 30
     ack_timeout_s: _Seconds = 30.0
+    tls: TlsFiles | None = None
 
     def password(self) -> str | None:
         """Read the password from its file.

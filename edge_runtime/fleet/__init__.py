@@ -1,6 +1,7 @@
-"""A whole fleet on one machine: the demo's data, real processes, a live view, the peers.
+"""Who belongs to a fleet (authority, tokens, broker), and a whole fleet on one machine (the demo).
 
-A device never imports this package; it brings pandas, scikit-learn and rich (extra ``demo``).
+A device never imports this package; the demo's part brings pandas, scikit-learn and rich (extra
+``demo``).
 """
 
 from __future__ import annotations

@@ -15,7 +15,15 @@ from pathlib import Path
 
 from edge_runtime.errors import FleetError
 
-__all__ = ["BROKERS", "Broker", "broker_config_dir", "find_broker", "free_port", "start_broker"]
+__all__ = [
+    "BROKERS",
+    "Broker",
+    "broker_config_dir",
+    "find_broker",
+    "free_port",
+    "own_user",
+    "start_broker",
+]
 
 #: in order of preference
 BROKERS = ("mosquitto", "nats-server")
@@ -119,7 +127,7 @@ class Broker:
             "@HOST@": self.host,
             "@PORT@": str(self.port),
             "@DATA_DIR@": str(self._data_dir),
-            "@USER@": _user(),
+            "@USER@": own_user(),
         }.items():
             text = text.replace(word, value)
         self._config.write_text(text)
@@ -232,7 +240,8 @@ def _accepts_mqtt(port: int) -> bool:
         return False
 
 
-def _user() -> str:
+def own_user() -> str:
+    """Return the name of the user of this process."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container's numeric user; only root's name matters

@@ -43,6 +43,7 @@ from edge_runtime.messages.summary import (
     name_of_table,
     peek_summary,
 )
+from edge_runtime.messages.tls import TlsFiles
 from edge_runtime.messages.topics import Address, Topics
 from edge_runtime.messages.update import clip_update, decode_update, encode_update, update_norm
 
@@ -69,6 +70,7 @@ __all__ = [
     "PublishHandle",
     "RowRequest",
     "ScoreRequest",
+    "TlsFiles",
     "Topics",
     "TrainRequest",
     "UpdateRequest",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.enums import LogLevel, MQTTErrorCode
 
 from edge_runtime.errors import EdgeRuntimeError
 
@@ -68,6 +68,16 @@ class Connection(mqtt.Client):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         #: set when the network loop has ended, even by an error on damaged packets
         self.ended = threading.Event()
+        #: whether the broker has answered, be it with a refusal
+        self.answered = False
+        #: the last thing that went wrong on the network, in paho's words; empty: nothing
+        self.network_error = ""
+        self.on_log = self._note_error
+
+    def _note_error(self, _client: mqtt.Client, _userdata: object, level: int, text: str) -> None:
+        # paho hands out the reason of a lost connection, such as a TLS alert, nowhere else.
+        if level == LogLevel.MQTT_LOG_ERR:
+            self.network_error = text
 
     def loop_forever(
         self, timeout: float = 1.0, retry_first_connection: bool = False

@@ -25,6 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_runtime.errors import ConfigError, LinkError
 from edge_runtime.messages.connection import Connection, PublishHandle, guarded
 from edge_runtime.messages.subscriptions import Subscriptions
+from edge_runtime.messages.tls import TlsFiles, handshake_problem, refusal_problem, refusal_reason
 
 __all__ = ["Link"]
 
@@ -55,8 +56,9 @@ class Link:
         Called on the network thread when subscriptions are in force.
     username, password : str, optional
         Credentials.
-    tls : ssl.SSLContext, optional
-        Encrypts the connection.
+    tls : ssl.SSLContext or TlsFiles, optional
+        Encrypts the connection. Files are read anew for each connection, so that a certificate
+        replaced on disk is taken up by the next one.
     keepalive_s : int
         A silent broker is given up after about one and a half times this.
     clean_session : bool
@@ -93,7 +95,7 @@ class Link:
         on_connect: Callable[[], None] | None = None,
         username: str | None = None,
         password: str | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | TlsFiles | None = None,
         keepalive_s: int = 30,
         clean_session: bool = True,
         connect_timeout_s: float = 10.0,
@@ -125,6 +127,7 @@ class Link:
         self._pending: list[PublishHandle] = []
         self._retained: dict[str, tuple[bytes, PublishHandle]] = {}
         self._problem = f"the broker at {self._place} has not answered yet"
+        self._refusal = ""  # what the broker has against the certificate, once it has said so
         self._thread = threading.Thread(target=self._run, name=f"link {client_id}", daemon=True)
 
     def start(self) -> Link:
@@ -242,9 +245,16 @@ class Link:
 
     def _connect_once(self) -> None:
         """Connect, and return when that failed or the connection has ended."""
-        client = self._new_client()
+        try:
+            client = self._new_client()
+        except ConfigError as error:  # of the TLS files, which may be whole at the next attempt
+            self._report(str(error))
+            return
         try:
             client.connect(self.host, self.port, self._keepalive_s)
+        except ssl.SSLError as error:
+            self._report(handshake_problem(error, self._place))
+            return
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             self._report(
@@ -263,11 +273,17 @@ class Link:
                 with self._lock:
                     self._request(self._subscriptions.due(now_s=time.monotonic()))
             elif time.monotonic() >= deadline:
+                client.answered = True  # by silence, which is said once
                 self._report(
                     f"{self._place} accepts connections but does not answer as an MQTT broker; "
                     "check host and port under [broker]"
                 )
                 client.disconnect()
+        if self._tls is not None and not client.answered and not self._closing.is_set():
+            # Under TLS 1.3 a refused certificate shows only after the handshake, and the reason
+            # at some attempts only: a known one is kept.
+            self._refusal = refusal_reason(client.network_error) or self._refusal
+            self._report(refusal_problem(self._refusal, self._place))
         self._lose(client)
         client.loop_stop()
 
@@ -285,7 +301,8 @@ class Link:
         if self._username is not None:
             client.username_pw_set(self._username, self._password)
         if self._tls is not None:
-            client.tls_set_context(self._tls)
+            tls = self._tls
+            client.tls_set_context(tls.context() if isinstance(tls, TlsFiles) else tls)
         if self._will is not None:
             client.will_set(*self._will, qos=1, retain=True)
         client.on_connect = self._connack
@@ -301,6 +318,8 @@ class Link:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
+        assert isinstance(client, Connection)
+        client.answered = True
         if reason.is_failure:
             self._report(
                 f"the broker at {self._place} refuses client {self.client_id!r}: {reason}; check "
@@ -308,7 +327,6 @@ class Link:
             )
             client.disconnect()
             return
-        assert isinstance(client, Connection)
         with self._lock:
             self._live = client
             self._requests = {}
@@ -343,6 +361,7 @@ class Link:
 
     def _ready(self) -> None:
         _LOG.info("connected to the broker at %s", self._place)
+        self._refusal = ""
         self.connected.set()
         if self._on_connect is not None:
             guarded(self._on_connect)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+import json
 import re
 import subprocess
 import sys
@@ -33,6 +35,13 @@ from edge_runtime.messages import (
     encode_batch,
     encode_summary,
     new_id,
+)
+from edge_runtime.messages.enrolment import (
+    EnrolmentReply,
+    EnrolmentRequest,
+    encode_sealed,
+    reply_topic,
+    request_topic,
 )
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
@@ -91,7 +100,7 @@ def test_every_snippet_is_tested() -> None:
     "message",
     [Header, PrivacyStatement, Plan, TrainRequest, AnchorRequest, MomentsRequest, RowRequest,
      ScoreRequest, UpdateRequest, Ack, DeviceState, DeviceProgress, AggregatorStatus,
-     Alarm, Alarms],
+     Alarm, Alarms, EnrolmentRequest, EnrolmentReply],
 )  # fmt: skip
 def test_every_field_is_documented(message: type[msgspec.Struct]) -> None:
     documented = set(re.findall(r"`(\w+)`", PAGE))
@@ -121,6 +130,26 @@ def test_every_topic_is_documented_and_parsed() -> None:
         address = topics.parse(topic)
         parts = filled.split("/")
         assert address == (parts[0], parts[1], parts[2], parts[3] if len(parts) > 3 else "")
+
+
+def test_enrolment_is_as_documented() -> None:
+    token = 32 * "a"
+    rows = re.findall(r"^\| `(enrol/[^`]+)`", PAGE, re.M)
+    assert [f"er/v1/f/{row.replace('<token>', token)}" for row in rows] == [
+        request_topic("f", token), reply_topic("f", token),
+    ]  # fmt: skip
+    fields = {
+        "version": 1,
+        "token": token,
+        "fleet": "f",
+        "device": "d",
+        "request": "ü",
+        "nonce": token,
+    }
+    text = json.dumps({**fields, "mac": ""}, separators=(",", ":"), ensure_ascii=False).encode()
+    mac = hmac.new(b"secret", b"EnrolmentRequest\0" + text, "sha256").hexdigest()
+    sealed = encode_sealed(EnrolmentRequest(**fields), b"secret")  # type: ignore[arg-type]
+    assert json.loads(sealed) == {**fields, "mac": mac}
 
 
 def test_filters_match_what_they_say() -> None:

@@ -1,0 +1,20 @@
+"""A fleet with its broker, for one test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.fleet.broker import find_broker
+from tests.identity.site import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    if find_broker("mosquitto") is None:
+        pytest.skip("mosquitto is not installed")
+    made = Site(tmp_path / "a fleet")  # a space: the broker's configuration must carry it
+    yield made
+    made.close()

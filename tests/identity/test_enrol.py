@@ -1,0 +1,379 @@
+"""A board becomes a device, over a real broker and with the enrolment service beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.device.config import load_config
+from edge_runtime.device.enrol import Enrolled, enrol
+from edge_runtime.device.identity import IdentityDir
+from edge_runtime.device.keys import certificate_request, load_or_make_key
+from edge_runtime.device.provisioning import load_provision, wipe_token
+from edge_runtime.errors import ConfigError, EnrolmentError, LinkError, MessageError
+from edge_runtime.fleet import authority
+from edge_runtime.fleet.issuing import Issuer, serve
+from edge_runtime.fleet.tokens import make_provision
+from edge_runtime.messages import new_id
+from edge_runtime.messages.enrolment import (
+    EnrolmentReply,
+    EnrolmentRequest,
+    decode_reply,
+    encode_sealed,
+    is_sealed,
+    request_topic,
+)
+from tests.identity.site import ROOT, Site, wait_for
+
+
+@pytest.fixture
+def served(site: Site) -> Iterator[Site]:
+    """The fleet with its enrolment service."""
+    stop, ready = threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=serve, args=(site.fleet.path,), kwargs={"stop": stop, "ready": ready}
+    )
+    thread.start()
+    assert ready.wait(20)
+    yield site
+    stop.set()
+    thread.join()
+
+
+class Board:
+    """A board's files."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        folder.mkdir()
+        self.source, self.state = folder / "edge-runtime.toml", folder / "state"
+        self.config = folder / "etc" / "device.toml"
+        self.source.write_text(text)
+
+    def enrol(self, timeout_s: float = 20.0) -> Enrolled:
+        return enrol(
+            source=self.source, state_dir=self.state, config=self.config, timeout_s=timeout_s
+        )
+
+
+def make_board(
+    site: Site, name: str = "ward-7", *, folder: str = "", days: float = 14.0, any_id: bool = False
+) -> Board:
+    with site.fleet.register() as register:
+        text = make_provision(site.fleet, register, device="" if any_id else name, days=days)
+        site.fleet.write_access(register)
+    assert site.fleet.access.reload()
+    if any_id:
+        text = text.replace("\n[fleet]", f'\n[device]\nid = "{name}"\n\n[fleet]')
+    return Board(site.directory.parent / (folder or name), text)
+
+
+def test_a_board_enrols_and_is_let_in(served: Site) -> None:
+    board = make_board(served)
+    secret = load_provision(board.source).token.secret
+    size = board.source.stat().st_size
+    board.state.mkdir()
+    owner = 12345 if os.geteuid() == 0 else os.geteuid()
+    os.chown(board.state, owner, -1)  # the agent's own user, where root enrols for it
+    assert board.enrol() == Enrolled("ward-7", "clinics", True)
+
+    config = load_config(board.config)
+    assert (config.id, config.fleet, config.state_dir) == ("ward-7", "clinics", board.state)
+    assert (config.broker.port, config.privacy.epsilon) == (served.fleet.port, 8.0)
+    assert config.broker.tls is not None
+    aggregator = served.aggregator()
+    served.party(config.broker.tls).ready().send(f"{ROOT}/up/ward-7/state", b"here")
+    aggregator.wait_got(f"{ROOT}/up/ward-7/state", b"here")
+
+    identity = board.state / "identity"
+    assert (identity / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert abs(int((identity / "minimum-time").read_text()) - time.time()) < 60
+    assert {path.stat().st_uid for path in (identity, *identity.iterdir())} == {owner}
+    assert secret not in board.source.read_text()
+    assert board.source.stat().st_size == size
+
+    key = (identity / "key.pem").read_bytes()
+    assert board.enrol() == Enrolled("ward-7", "clinics", False)
+    assert (identity / "key.pem").read_bytes() == key
+
+
+def test_cut_off_at_any_step_it_carries_on(served: Site, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("crashes.py")
+    (tmp_path / "boards").mkdir()
+    done = subprocess.run(
+        [sys.executable, script, served.fleet.path, tmp_path / "boards"],
+        capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cuts = [line.split()[2:] for line in done.stdout.splitlines()]
+    # It was cut before, between and after the identity and the wiping.
+    assert len(cuts) > 15
+    states = list(dict.fromkeys(tuple(cut) for cut in cuts))
+    assert states == [("False", "False"), ("True", "False"), ("True", "True")]
+
+
+def test_what_is_on_the_board_stays_unless_the_file_says_otherwise(served: Site) -> None:
+    board = make_board(served)
+    board.config.parent.mkdir()
+    old = (
+        '[device]\nid = "x"\nfleet = "y"\nstate_dir = "/z"\nlog_level = "debug"\n'
+        '[broker]\nhost = "old"\nusername = "u"\nkeepalive_s = 77\n'
+        '[source]\npath = "other.csv"\n[privacy]\nepsilon = 1.5\n[training]\nminimum_rows = 9\n'
+    )
+    board.config.write_text(old)
+    board.enrol()
+    config = load_config(board.config)
+    assert (config.id, config.log_level, config.training.minimum_rows) == ("ward-7", "debug", 9)
+    assert (config.broker.host, config.broker.username) == ("127.0.0.1", "")
+    assert config.broker.keepalive_s == 77
+    assert (config.privacy.epsilon, config.source.path.name) == (8.0, "rows.csv")
+    assert board.config.with_name("device.toml.before-enrolment").read_text() == old
+
+
+def test_a_new_token_enrols_again_with_a_new_key(served: Site) -> None:
+    board = make_board(served)
+    board.enrol()
+    tls = load_config(board.config).broker.tls
+    assert tls is not None
+    device = served.party(tls).ready()
+    key = tls.key.read_bytes() if tls.key else b""
+    served.revoke("ward-7")
+
+    def out() -> bool:
+        device.link.publish(f"{ROOT}/up/ward-7/state", b"x").wait(0.05)
+        return "was revoked" in device.link.problem
+
+    wait_for(out)
+    board.source.write_text(make_board(served, folder="again").source.read_text())
+    assert board.enrol().fresh
+    assert tls.key is not None
+    assert tls.key.read_bytes() != key
+    wait_for(device.link.connected.is_set, "being let in again")  # the same link, the new files
+    aggregator = served.aggregator()
+    device.send(f"{ROOT}/up/ward-7/state", b"back")
+    aggregator.wait_got(f"{ROOT}/up/ward-7/state", b"back")
+
+
+def test_a_token_is_good_for_one_key(served: Site) -> None:
+    board = make_board(served)
+    text = board.source.read_text()
+    board.enrol()
+    thief = Board(served.directory.parent / "thief", text)
+    with pytest.raises(EnrolmentError, match="used before, with another key"):
+        thief.enrol()
+    assert not (thief.state / "identity").exists()
+    assert not thief.config.exists()
+
+
+def test_a_mistake_in_the_settings_is_found_before_the_token_is_used(served: Site) -> None:
+    board = make_board(served)
+    text = board.source.read_text()
+    board.source.write_text(text.replace("[privacy]\nepsilon = 8.0", "[privacy]\nepsilon = -1"))
+    with pytest.raises(ConfigError, match=r"privacy\.epsilon"):
+        board.enrol()
+    board.source.write_text(text.partition("[source]")[0])
+    with pytest.raises(ConfigError, match=r"device\.toml cannot be made from .* source is missing"):
+        board.enrol()
+    board.source.write_text(text.replace("[source]", "[sauce]"))
+    with pytest.raises(ConfigError, match="sauce is no setting"):
+        board.enrol()
+    with served.fleet.register() as register:
+        assert [token.state for token in register.tokens()] == ["open"]
+    board.source.write_text(text)
+    assert board.enrol().fresh
+
+
+def test_a_used_token_on_a_board_without_identity_says_what_to_do(served: Site) -> None:
+    board = make_board(served)
+    board.enrol()
+    other = Board(served.directory.parent / "other", board.source.read_text())
+    with pytest.raises(EnrolmentError, match="was used, and not for the identity"):
+        other.enrol()
+
+
+def test_a_file_that_cannot_be_wiped_is_said(served: Site) -> None:
+    board = make_board(served)
+    provision = load_provision(board.source)
+    board.source.unlink()
+    board.source.mkdir()
+    with pytest.raises(ConfigError, match=r"cannot be wiped .* mount the partition writable"):
+        wipe_token(provision)
+
+
+def test_without_a_service_it_says_who_is_missing(site: Site) -> None:
+    with pytest.raises(EnrolmentError, match="fleet serve"):
+        make_board(site).enrol(timeout_s=1.0)
+
+
+def test_an_expired_token_is_not_let_in(served: Site) -> None:
+    board = make_board(served, days=-1)
+    with pytest.raises(LinkError, match="token has expired or is unknown"):
+        board.enrol(timeout_s=1.0)
+
+
+def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The same to a device: the broker's certificate begins two days from now.
+    monkeypatch.setattr(authority, "_BACKDATED", timedelta(days=-2))
+    broker = served.fleet.access.directory
+    certificate = served.authority.issue_server(
+        authority.new_key(broker / "server.key").public_key(), ["127.0.0.1"]
+    )
+    (broker / "server.pem").write_bytes(authority.pem(certificate))
+    board = make_board(served)  # which makes the broker read them
+    with pytest.raises(LinkError) as caught:
+        board.enrol(timeout_s=1.0)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert f"is not valid yet by this machine's clock, which says {today}" in str(caught.value)
+    issued = re.sub(r"issued_unix_s = \d+", "issued_unix_s = 99999999999", board.source.read_text())
+    board.source.write_text(issued)
+    with pytest.raises(LinkError, match=r"clock is wrong: it says .* before the provisioning file"):
+        board.enrol(timeout_s=1.0)
+
+
+class Desk:
+    """The issuing side alone, asked directly."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        self.fleet = site.fleet
+        self.register = site.fleet.register()
+        self.issuer = Issuer(fleet=site.fleet, authority=site.authority, register=self.register)
+        self.folder = folder
+
+    def token(self, device: str = "", *, days: float = 1.0) -> tuple[str, bytes]:
+        path = self.folder / "p.toml"
+        path.write_text(make_provision(self.fleet, self.register, device=device, days=days))
+        token = load_provision(path).token
+        return token.id, token.key
+
+    def request(self, token: str, device: str, *, key: str = "k") -> EnrolmentRequest:
+        made = load_or_make_key(self.folder / key)
+        return EnrolmentRequest(
+            token=token, fleet=self.fleet.name, device=device,
+            request=certificate_request(made, "whatever"), nonce=new_id(),
+        )  # fmt: skip
+
+    def ask(self, request: EnrolmentRequest, secret: bytes) -> EnrolmentReply:
+        answer = self.issuer.answer(
+            request_topic(self.fleet.name, request.token), encode_sealed(request, secret)
+        )
+        reply = decode_reply(answer)
+        assert is_sealed(reply, secret)
+        assert reply.nonce == request.nonce
+        return reply
+
+
+@pytest.fixture
+def desk(site: Site, tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(site, tmp_path)
+    yield made
+    made.register.close()
+
+
+def test_asking_again_with_the_same_key_gives_the_same_answer(desk: Desk) -> None:
+    token, secret = desk.token("a")
+    first = desk.ask(desk.request(token, "a"), secret)
+    second = desk.ask(desk.request(token, "a"), secret)
+    assert first.status == second.status == "issued"
+    assert first.certificate == second.certificate
+    assert len(desk.register.certificates("a")) == 1
+    assert "another key" in desk.ask(desk.request(token, "a", key="other"), secret).reason
+
+
+def test_what_is_refused_and_why(desk: Desk) -> None:
+    token, secret = desk.token("a")
+    request = desk.request(token, "a")
+    cases = {
+        "is for device 'a'": desk.request(token, "b"),
+        "service of the fleet": desk.request(token, "aggregator"),
+        "this is fleet": EnrolmentRequest(
+            token=token, fleet="other", device="a", request=request.request, nonce=new_id()
+        ),
+        "cannot be read": EnrolmentRequest(
+            token=token, fleet="clinics", device="a", request="nonsense", nonce=new_id()
+        ),
+    }
+    for words, wrong in cases.items():
+        reply = desk.ask(wrong, secret)
+        assert (reply.status, reply.certificate) == ("refused", "")
+        assert words in reply.reason
+    old, old_secret = desk.token("a", days=-1)
+    assert "expired" in desk.ask(desk.request(old, "a"), old_secret).reason
+    assert desk.register.certificates("a") == []
+    assert desk.ask(request, secret).status == "issued"
+    gone, gone_secret = desk.token("a")
+    desk.register.revoke("a")
+    assert "was revoked" in desk.ask(desk.request(gone, "a"), gone_secret).reason
+
+
+def test_a_token_for_any_board_makes_new_devices_only(desk: Desk) -> None:
+    for device in ("a", "b"):
+        token, secret = desk.token()
+        assert desk.ask(desk.request(token, device, key=device), secret).status == "issued"
+    used, used_secret = token, secret
+    token, secret = desk.token()
+    desk.register.revoke("b")
+    again = desk.ask(desk.request(used, "b", key="b"), used_secret)
+    assert (again.certificate, again.reason) == (
+        "",
+        "the certificate was revoked; make a new token",
+    )
+    for device in ("a", "b"):
+        assert "exists" in desk.ask(desk.request(token, device, key="c"), secret).reason
+
+
+def test_a_request_without_the_secret_gets_no_answer(desk: Desk) -> None:
+    token, secret = desk.token("a")
+    other, _ = desk.token("b")
+    request = desk.request(token, "a")
+    topic = request_topic("clinics", token)
+    with pytest.raises(EnrolmentError, match="without its secret"):
+        desk.issuer.answer(topic, encode_sealed(request, b"wrong" * 8))
+    changed = encode_sealed(request, secret).replace(b'"device":"a"', b'"device":"b"')
+    with pytest.raises(EnrolmentError, match="without its secret"):
+        desk.issuer.answer(topic, changed)
+    with pytest.raises(EnrolmentError, match="without its secret"):
+        desk.issuer.answer(request_topic("clinics", other), encode_sealed(request, secret))
+    with pytest.raises(EnrolmentError, match="no token"):
+        desk.issuer.answer(topic, encode_sealed(desk.request(new_id(), "a"), secret))
+    for junk in (b"", b"{}", b"\xff" * 100, b"x" * 100_000):
+        with pytest.raises(MessageError):
+            desk.issuer.answer(topic, junk)
+    assert desk.register.certificates("a") == []
+
+
+def test_an_answer_made_without_the_secret_changes_nothing(site: Site) -> None:
+    # The broker itself, or whoever took it over, answers in place of the authority.
+    board = make_board(site)
+    token = load_provision(board.source).token
+    impostor = site.party(site.fleet.service_tls("enrolment"), [f"{ROOT}/enrol/+/request"]).ready()
+    outcome: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            board.enrol(timeout_s=3.0)
+        except EnrolmentError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    wait_for(lambda: impostor.got, "a request")
+    for status in ("refused", "issued"):
+        reply = EnrolmentReply(
+            token=token.id, nonce=new_id(), status=status, time_unix_s=1, certificate="x"  # type: ignore[arg-type]
+        )  # fmt: skip
+        impostor.send(f"{ROOT}/enrol/{token.id}/reply", encode_sealed(reply, b"guess" * 8))
+        impostor.send(f"{ROOT}/enrol/{token.id}/reply", b"junk")
+    thread.join()
+    assert "nobody answers" in str(outcome[0])
+    assert not IdentityDir(board.state).path.exists()
+    assert tomllib.loads(board.source.read_text())["token"]["secret"] == token.secret
