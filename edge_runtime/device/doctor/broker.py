@@ -7,15 +7,19 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.doctor.finding import Finding
 from edge_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    # At run time it would bring the kernel, and one that fails is a finding.
+    from edge_runtime.device.config import DeviceConfig
 
 __all__ = ["CHECKS", "reach"]
 
