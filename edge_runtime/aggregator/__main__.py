@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
 from edge_runtime.aggregator.config import load_config
 from edge_runtime.aggregator.service import run
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.process import complain, log_to_stderr
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,12 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config)
-        logging.basicConfig(
-            level=config.log_level, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s"
-        )
+        log_to_stderr(config.log_level, subject="threadName")
         run(config)
     except EdgeRuntimeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return error.exit_code
     return 0
 

@@ -106,12 +106,18 @@ class Metrics:
         set_aside = self._gauge(
             "device_quarantined", "Messages of a device that were set aside.", ["device"]
         )
+        throttled = self._gauge(
+            "device_throttled", "1 for a device that holds itself back.", ["device", "level"]
+        )
         for device, progress in status.devices.items():
             if progress.epsilon is not None:
                 epsilon.add_metric([device], progress.epsilon)
             set_aside.add_metric([device], progress.quarantined)
+            if progress.throttled:
+                throttled.add_metric([device, progress.throttled.split(":")[0]], 1)
         yield epsilon
         yield set_aside
+        yield throttled
         figures = self._gauge(
             "candidate", "Figures of the last candidate against the anchor.", ["figure"]
         )

@@ -39,6 +39,7 @@ from edge_runtime.messages import (
     encode_plan,
     encode_status,
 )
+from edge_runtime.process import Notifier, Pulse
 
 __all__ = ["Service", "run"]
 
@@ -49,6 +50,8 @@ _GROUP = 64
 _TICK_S = 0.1
 _SHOW_S = 0.5
 _RETRY_S = 1.0
+#: a commit that takes longer will not come back: systemd's watchdog may restart the service
+_STALL_S = 300.0
 
 
 class Service:
@@ -83,6 +86,8 @@ class Service:
         self._states_lock = threading.Lock()
         self._stop = threading.Event()
         self._failure: BaseException | None = None
+        self._notifier = Notifier()
+        self._inbox_pulse = Pulse()
         self._progress = 0.0
         self._shown: bytes = b""
         self._shown_at = 0.0
@@ -132,9 +137,13 @@ class Service:
         inbox.start()
         self._link.start()
         farewell = None
+        self._notifier.ready()
         try:
             while not self._stop.wait(_TICK_S):
                 self._tick()
+                # A fusion is bounded by its own max_seconds; devices are not to wait for more.
+                if self._inbox_pulse.silent_s < _STALL_S:
+                    self._notifier.feed()
         except BaseException as error:
             # People who look at the retained status see why, and not only that it is gone.
             reason = str(error)[:500] or type(error).__name__
@@ -142,6 +151,7 @@ class Service:
             farewell = self._shown
             raise
         finally:
+            self._notifier.stopping()
             self._stop.set()
             self._executor.shutdown(wait=True, cancel_futures=True)
             inbox.join()
@@ -149,6 +159,7 @@ class Service:
             self._link.close(farewell=farewell)
             if self._metrics is not None:
                 self._metrics.close()
+            self._notifier.close()
             self._rounds.close()
             self._lock_file.close()
 
@@ -179,6 +190,7 @@ class Service:
 
     def _serve_inbox(self) -> None:
         while not self._stop.is_set():
+            self._inbox_pulse.beat()
             try:
                 messages = [self._queue.get(timeout=_TICK_S)]
             except queue.Empty:
@@ -331,6 +343,7 @@ class Service:
             if self._metrics is not None:
                 self._metrics.show(status, self._workspace.alarms(), curve(self._workspace))
             self._link.publish(self._topics.status, shown, retain=True)
+            self._notifier.status(f"{status.phase}, round {status.round}: {status.reason}")
 
     def _save_states(self) -> None:
         with self._states_lock:

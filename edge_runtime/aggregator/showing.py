@@ -48,6 +48,7 @@ def make_status(
             quarantined=total.quarantined if total else 0,
             bytes=total.bytes if total else 0,
             epsilon=total.epsilon if total else None,
+            throttled=states[device].throttled if device in states else "",
         )
     made = catalogue.bundles(status=None)
     private = config.privacy.limit is not None

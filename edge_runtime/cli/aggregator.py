@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,10 @@ def run_aggregator(*, config: Path) -> None:
     of an earlier version is brought up to date.
     """
     from edge_runtime.aggregator import load_config, run
+    from edge_runtime.process import log_to_stderr
 
     settings = load_config(config)
-    logging.basicConfig(
-        level=settings.log_level, format="%(asctime)s %(levelname)s %(threadName)s: %(message)s"
-    )
+    log_to_stderr(settings.log_level, subject="threadName")
     run(settings)
 
 
@@ -158,7 +156,7 @@ def _device(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         f"{entry.get('bytes_up', accepted.get('bytes', 0)) / 1e3:,.0f}",
         _epsilon(entry, accepted),
         _time(datetime.fromisoformat(seen)) if seen else "",
-        entry.get("reason", ""),
+        "; ".join(text for key in ("throttled", "reason") if (text := entry.get(key))),
     )
 
 

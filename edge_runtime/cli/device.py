@@ -19,6 +19,29 @@ def device() -> None:
 
 
 @device.command(
+    short_help="Print the memory and CPU limits for systemd.",
+    epilog="\b\nExample:\n  edge-runtime device limits --config device.toml",
+)
+@click.option("--config", type=existing(), required=True, help="The device's device.toml.")
+@click.option(
+    "--properties", is_flag=True, help="For `systemctl set-property`: the bare lines, no section."
+)
+def limits(*, config: Path, properties: bool) -> None:
+    """Print limits.memory_bytes and limits.cpu_percent as a drop-in file for a unit.
+
+    systemd holds the service to them; the agent slows down before it comes to that.
+    """
+    from edge_runtime.device import load_config, unit_limits
+
+    found = load_config(config).limits
+    if properties:
+        for line in unit_limits.properties(found):
+            click.echo(line)
+    else:
+        click.echo(unit_limits.drop_in(found), nl=False)
+
+
+@device.command(
     name="run",
     short_help="Learn from local rows, publish private synthetic ones.",
     epilog="\b\nExample:\n  edge-runtime device run --config device.toml",

@@ -2,175 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import json
-import os
-import platform
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.cli.options import existing
 
-__all__ = ["Finding", "doctor", "findings"]
-
-_PYTHON = (3, 11)
-#: a clock before this has not been set: certificates and bundles would be refused (2026-01-01 UTC)
-_CLOCK_START_S = 1_767_225_600
-#: first uniforms of the key of zeros (tests/kernel/kat/streams.txt), as float32 bits
-_KNOWN_ANSWER = (0x3E3FBC00, 0x3D5FAAE0, 0x3F7FB1E7)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One row of the report.
-
-    Parameters
-    ----------
-    check : str
-        What was looked at.
-    found : str
-        What is there.
-    problem : str
-        What is wrong, empty if nothing is.
-    fix : str
-        The way out, empty if there is no problem.
-    """
-
-    check: str
-    found: str
-    problem: str = ""
-    fix: str = ""
-
-
-def findings() -> list[Finding]:
-    """Look at everything; a check that fails does not keep the others from running.
-
-    Returns
-    -------
-    list of Finding
-    """
-    return [finding for check in _CHECKS for finding in check()]
-
-
-def _python() -> Iterator[Finding]:
-    found = f"Python {platform.python_version()} on {platform.machine()}, {platform.system()}"
-    if sys.version_info < _PYTHON:
-        yield Finding(
-            check="python",
-            found=found,
-            problem="older than 3.11",
-            fix="install Python 3.11 or later",
-        )
-    else:
-        yield Finding(check="python", found=found)
-
-
-def _kernel() -> Iterator[Finding]:
-    try:
-        from edge_runtime import kernel  # noqa: PLC0415 - a kernel that fails is a finding
-    except ImportError as error:
-        yield Finding(
-            check="kernel",
-            found="no compiled kernel",
-            problem=str(error),
-            fix="install a wheel for this platform, or build from source with a C compiler",
-        )
-        return
-    except EdgeRuntimeError as error:
-        yield Finding(
-            check="instruction set",
-            found=f"EDGE_RUNTIME_ISA={os.environ.get('EDGE_RUNTIME_ISA')}",
-            problem=str(error),
-            fix="unset EDGE_RUNTIME_ISA",
-        )
-        return
-    import numpy as np  # noqa: PLC0415 - the kernel brings it; without one it is not looked at
-
-    forced = os.environ.get(kernel.ISA_VARIABLE)
-    ours = kernel.isa()
-    reason = f"forced by {kernel.ISA_VARIABLE}" if forced else "the fastest"
-    others = ", ".join(kernel.available_isas())
-    yield Finding(
-        check="instruction set",
-        found=f"{ours} ({kernel.lanes()} lanes), {reason} of {others}",
-    )
-    wrong = []
-    for name in kernel.available_isas():
-        kernel.select_isa(name)
-        out = np.empty(len(_KNOWN_ANSWER), np.float32)
-        kernel.fill_uniform(out, key=bytes(32), stream=0)
-        if tuple(out.view(np.uint32).tolist()) != _KNOWN_ANSWER:
-            wrong.append(name)
-    kernel.select_isa(ours)
-    if wrong:
-        yield Finding(
-            check="kernel",
-            found="known answers differ",
-            problem=f"{', '.join(wrong)} compute other numbers than the definition",
-            fix=f"set {kernel.ISA_VARIABLE} to one that does not, and report the processor",
-        )
-    else:
-        yield Finding(check="kernel", found="known answers repeated on each instruction set")
-
-
-def _engines() -> Iterator[Finding]:
-    try:
-        from edge_runtime.generator import (  # noqa: PLC0415 - needs the kernel
-            available_engines,
-            find_runtime,
-        )
-        from edge_runtime.kernel import network_isa  # noqa: PLC0415
-
-        products = network_isa()
-    except (ImportError, EdgeRuntimeError) as error:
-        yield Finding(
-            check="engines",
-            found="not looked at",
-            problem=str(error),
-            fix="mend the kernel first, and unset EDGE_RUNTIME_NETWORK_ISA",
-        )
-        return
-    about = {"kernel": f" ({products} products)"}
-    packages = {"onnx": "onnxruntime", "tflite": (find_runtime() or "").replace("_", "-")}
-    for name, package in packages.items():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
-            about[name] = f" ({package} {importlib.metadata.version(package)})"
-    names = [name + about.get(name, "") for name in available_engines()]
-    yield Finding(check="engines", found=", ".join(names))
-
-
-def _clock() -> Iterator[Finding]:
-    now = time.time()
-    found = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    if now < _CLOCK_START_S:
-        yield Finding(
-            check="clock",
-            found=found,
-            problem="the clock has not been set: certificates and bundles will be refused",
-            fix="let it synchronise: timedatectl set-ntp true",
-        )
-    else:
-        yield Finding(check="clock", found=found)
-
-
-_CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _kernel, _engines, _clock)
+__all__ = ["doctor"]
 
 
 @click.command(
-    short_help="Check this machine.", epilog="\b\nExample:\n  edge-runtime doctor --json"
+    short_help="Check this machine, or a device on it.",
+    epilog="\b\nExample:\n  edge-runtime doctor --config device.toml",
 )
+@click.option("--config", type=existing(), help="A device.toml: check this device as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(as_json: bool) -> None:
+def doctor(config: Path | None, as_json: bool) -> None:
     """Check this machine: Python, the kernel and its instruction set, engines, the clock.
 
-    Ends with exit code 1 if there is a problem; each comes with its fix.
+    With --config also what the device needs: a state directory it may write to, disk, memory,
+    temperature, its source, certificates, and a broker that lets it in. Run it as the device's
+    own user. Nothing is changed, and a running agent is not disturbed.
+
+    Exit codes: 0 no problem, 1 a problem (each comes with its fix), 2 a mistake in the arguments
+    or the configuration.
     """
-    found = findings()
+    from edge_runtime.device.doctor import examine  # noqa: PLC0415 - --help stays fast
+
+    if config is None:
+        found = examine()
+    else:
+        # Brings the kernel; without a device one that fails is a finding like any other.
+        from edge_runtime.device import load_config  # noqa: PLC0415
+
+        found = examine(load_config(config))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
     else:

@@ -12,6 +12,7 @@ from edge_runtime.cli.aggregator import aggregator
 from edge_runtime.cli.bundle import bundle
 from edge_runtime.cli.demo import demo
 from edge_runtime.cli.device import device
+from edge_runtime.cli.diag import diag
 from edge_runtime.cli.doctor import doctor
 from edge_runtime.cli.evaluate import evaluate
 from edge_runtime.cli.fit import fit
@@ -20,7 +21,7 @@ from edge_runtime.cli.impute import impute
 from edge_runtime.cli.release import release
 from edge_runtime.cli.sample import sample
 from edge_runtime.cli.schema import schema
-from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.errors import EdgeRuntimeError, MissingExtraError
 
 __all__ = ["edge_runtime", "run"]
 
@@ -58,7 +59,7 @@ def edge_runtime() -> None:
 
 for _verb in (
     demo, fit, sample, impute, evaluate, schema, bundle, device, aggregator, fleet, release,
-    doctor,
+    doctor, diag,
 ):  # fmt: skip
     edge_runtime.add_command(_verb)
 
@@ -84,6 +85,13 @@ def run(arguments: list[str]) -> int:
     except EdgeRuntimeError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("edge_runtime"):
+            raise
+        # The base install, as on a device: doctor, diag and device need no more than that.
+        missing = MissingExtraError(error.name, "aggregator")
+        click.echo(f"error: {missing}", err=True)
+        return missing.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {where}{error.strerror or error}", err=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 
 from edge_runtime.device.config import load_config
 from edge_runtime.device.memory import share_one_heap
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.process import complain, log_to_stderr
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,11 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config)
-        logging.basicConfig(
-            level=config.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        log_to_stderr(config.log_level)
         # Before numpy is imported: its thread pools cost memory at import and gain nothing here.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, str(config.engine.threads))
@@ -36,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         Agent(config).run(signals=True)
     except EdgeRuntimeError as error:
-        print(f"edge-runtime device: {error.public}", file=sys.stderr)
+        complain(f"edge-runtime device: {error.public}")
         return error.exit_code
     return 0
 

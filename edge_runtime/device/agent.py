@@ -23,9 +23,11 @@ from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.outbox import Outbox, SendWindow
 from edge_runtime.device.planbook import PlanBook
+from edge_runtime.device.readings import Readings
 from edge_runtime.device.report import Reporter, show_outbox
 from edge_runtime.device.schemas import offer_schema
 from edge_runtime.device.store import Store
+from edge_runtime.device.vitals import Vitals
 from edge_runtime.device.work import STORE_FILE, Worker
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, RangeError, StoreError
 from edge_runtime.messages import (
@@ -41,8 +43,10 @@ __all__ = ["Agent"]
 
 _LOG = logging.getLogger(__name__)
 
-#: longest sleep of the agent's thread; what matters wakes it earlier
-_TICK_S = 5.0
+#: Ending takes 10 s at most, as the unit's TimeoutStopSec and people's patience ask: what is left
+#: of it is for the broker's confirmation (`_FAREWELL_S`, twice) and for closing files.
+_WORK_ENDS_S = 6.0
+_FAREWELL_S = 1.5
 #: pause after the local file refused, so that a full disk does not also fill the log
 _PAUSE_S = 1.0
 
@@ -82,10 +86,13 @@ class Agent:
     ----------
     config : DeviceConfig
         What to do; the state directory is created and locked while `run` lasts.
+    readings : Readings, optional
+        Of the board; the kernel's own by default.
     """
 
-    def __init__(self, config: DeviceConfig) -> None:
+    def __init__(self, config: DeviceConfig, *, readings: Readings | None = None) -> None:
         self._config = config
+        self._readings = readings or Readings(state_dir=config.state_dir)
         self._topics = Topics(config.fleet)
         # SimpleQueue: its put may run in a signal handler, in the middle of a get.
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -166,6 +173,9 @@ class Agent:
             on_news=lambda: self._events.put(_News()),
             on_bundle_wanted=lambda digest: self._events.put(_BundleWanted(digest)),
         )
+        self._vitals = Vitals(
+            config=config, reporter=self._reporter, work=self._worker, readings=self._readings
+        )
         state_topic = self._topics.state(config.id)
         offline = msgspec.structs.replace(self._reporter.state, status="offline")
         self._link = Link(
@@ -184,15 +194,18 @@ class Agent:
         self._link.start()
         try:
             self._worker.start()
+            self._vitals.ready()
             while not self._stopping:
                 self._turn()
         finally:
-            ended = self._worker.stop()
+            self._vitals.stopping()
+            ended = self._worker.stop(timeout_s=_WORK_ENDS_S)
             if not ended:
                 _LOG.warning("the work did not end in time; its last checkpoint is kept")
             self._show_outbox()
             self._reporter.set(status="stopped", progress=0.0)
-            self._link.close(farewell=encode_state(self._reporter.state))
+            self._link.close(farewell=encode_state(self._reporter.state), timeout_s=_FAREWELL_S)
+            self._vitals.close()
             store.close()
         if self._worker.failure is not None:
             raise self._worker.failure
@@ -201,6 +214,7 @@ class Agent:
 
     def _turn(self) -> None:
         try:
+            self._vitals.look()
             self._send_due()
             self._publish_state()
             self._handle(self._events.get(timeout=self._wait_s()))
@@ -216,7 +230,7 @@ class Agent:
     def _wait_s(self) -> float:
         now_s = time.monotonic()
         waits = (self._window.next_due_s(now_s=now_s), self._reporter.wait_s(now_s=now_s))
-        return min([_TICK_S, *(wait for wait in waits if wait is not None)])
+        return min([self._vitals.wait_s(), *(wait for wait in waits if wait is not None)])
 
     def _handle(self, event: _Event) -> None:
         match event:

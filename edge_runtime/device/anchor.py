@@ -100,6 +100,10 @@ def release_anchor(
     if is_released(bench, plan, "anchor"):
         return
     bench.reporter.set(status="measuring", progress=0.0, reason="")
+    counts = {}
+    for table in request.tables:
+        bench.go_on()
+        counts[name_of_table(table)] = count_table(codes, table, cardinalities)
     # One row adds 1 to one cell of every table.
     sensitivity_squared = len(request.tables)
     share = share_after(request.share, earlier=plan.score.share if plan.score else 0.0)
@@ -107,7 +111,7 @@ def release_anchor(
         bench,
         plan,
         "anchor",
-        counts={name_of_table(t): count_table(codes, t, cardinalities) for t in request.tables},
+        counts=counts,
         sensitivity_squared=sensitivity_squared,
         sigma=lambda: share_of_room(
             bench, plan, sensitivity_squared=sensitivity_squared, share=share

@@ -18,7 +18,11 @@ from edge_runtime.messages import Header, Plan, PrivacyStatement, new_id
 from edge_runtime.privacy import Entry, Ledger
 from edge_runtime.schema import Schema
 
-__all__ = ["Bench", "Outcome"]
+__all__ = ["Bench", "Outcome", "PutAside"]
+
+
+class PutAside(Exception):  # noqa: N818 - nothing went wrong
+    """The work in hand is to be left, and done again from what was saved of it."""
 
 
 class Outcome(NamedTuple):
@@ -38,7 +42,8 @@ class Bench:
     Parameters
     ----------
     should_stop : callable
-        True once the process has been told to end; long work then saves itself and returns.
+        True once work is to be left, as when the process has been told to end; long work asks
+        every few seconds at most, then saves itself and returns.
     """
 
     config: DeviceConfig
@@ -50,6 +55,18 @@ class Bench:
     bundles: BundleCache
     reporter: Reporter
     should_stop: Callable[[], bool]
+
+    def go_on(self) -> None:
+        """Come back only if work is to go on; for work that has nothing to save.
+
+        Not inside a transaction: others would wait for as long as this rests.
+
+        Raises
+        ------
+        PutAside
+        """
+        if self.should_stop():
+            raise PutAside
 
     def statement(self, entry: Entry, *, mechanism: str, schema: Schema) -> PrivacyStatement:
         """Say what the ledger holds once an entry is counted."""

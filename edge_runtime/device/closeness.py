@@ -47,9 +47,12 @@ class Distance:
     ----------
     codec : Codec
         Says which columns have an order and which code means missing.
+    go_on : callable, optional
+        Called now and then; may raise, as `Bench.go_on` does.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, *, go_on: Callable[[], None] = lambda: None) -> None:
+        self._go_on = go_on
         self._columns: list[tuple[F32, bool]] = []
         for column, k in zip(codec.schema.columns, codec.cardinalities, strict=True):
             places = np.arange(k, dtype=np.float32)
@@ -78,6 +81,7 @@ class Distance:
         theirs = self._placed(real)
         step = max(1, _BLOCK // len(real))
         for start in range(0, len(rows), step):
+            self._go_on()
             ours = self._placed(rows[start : start + step])
             found[start : start + step] = self._between(ours, theirs).min(axis=1)
         return found
@@ -88,6 +92,7 @@ class Distance:
         theirs = self._placed(real)
         step = max(1, _BLOCK // max(1, len(real)))
         for start in range(0, len(chosen), step):
+            self._go_on()
             own = chosen[start : start + step]
             between = self._between([column[own] for column in theirs], theirs)
             between[np.arange(len(own)), own] = np.inf
@@ -150,6 +155,7 @@ def replace_close(
     real: I32,
     codec: Codec,
     redraw: Callable[[npt.NDArray[np.intp]], I32],
+    go_on: Callable[[], None] = lambda: None,
 ) -> Replaced:
     """Replace synthetic rows that lie closer to a real row than real rows lie to each other.
 
@@ -162,13 +168,15 @@ def replace_close(
     codec : Codec
     redraw : callable
         Fresh rows int32 [k, D] in place of those at the k indices given; called a few times.
+    go_on : callable, optional
+        As for `Distance`.
 
     Returns
     -------
     Replaced
         Depends on real rows: for runs WITHOUT PRIVACY only.
     """
-    distance = Distance(codec)
+    distance = Distance(codec, go_on=go_on)
     limit = spacing(real, distance)
     if limit <= 0.0:
         return Replaced(codes, 0, 0)

@@ -44,11 +44,20 @@ A complete file, with the defaults of everything that may be left out::
     [limits]
     store_bytes = 1073741824        # local codes; intake stops there, nothing accepted is dropped
     outbox_bytes = 67108864         # unsent and refused messages
+    free_disk_bytes = 67108864      # below this: paused; below twice this: slow; 0: do not look
+    free_memory_bytes = 33554432    # the same, of memory
+    #temperature_slow_c = 75.0      # the default on ARM and RISC-V boards; elsewhere, and with 0,
+    #temperature_stop_c = 85.0      # temperatures are not looked at
+    look_s = 5.0                    # how often these are looked at
+    stall_s = 300.0                 # work without a sign of life for this long is taken as hung
+    memory_bytes = 0                # systemd's limit (docs/service.md); 0: as the unit says
+    cpu_percent = 0                 # the same, of one core
 """
 
 from __future__ import annotations
 
 import math
+import platform
 import re
 import tomllib
 from pathlib import Path
@@ -57,10 +66,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.generator import ENGINES
-from edge_runtime.messages.tls import TlsFiles
+from edge_runtime.process.tls import TlsFiles
 
 __all__ = [
+    "ENGINE_NAMES",
     "BrokerConfig",
     "DeviceConfig",
     "EngineConfig",
@@ -73,9 +82,20 @@ __all__ = [
 
 _IDENTIFIER = re.compile(r"(?!all\Z)[a-z0-9][a-z0-9_-]{0,62}")
 
+#: "auto" and the names of `edge_runtime.generator.ENGINES`, whose import takes half a second and
+#: brings numpy: the threads of that are set by what this file reads
+ENGINE_NAMES = ("auto", "kernel", "tflite", "onnx", "numpy")
+
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Celsius = Annotated[float, msgspec.Meta(ge=0)]
+
+#: Boards without a fan throttle or switch off from about 85 C on. x86 processors are built to run
+#: near 100 C and hold themselves back: a hot laptop is in no need of help.
+_BOARD = platform.machine().startswith(("aarch64", "arm", "riscv"))
+#: a limit below this kills the agent while it starts (bytes)
+_LEAST_MEMORY = 48 << 20
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,9 +165,8 @@ class EngineConfig(_Section, frozen=True, kw_only=True):
     threads: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
 
     def __post_init__(self) -> None:
-        known = ("auto", *ENGINES)
-        if self.name not in known:
-            raise ValueError(f"unknown engine {self.name!r}; known: {', '.join(known)}")
+        if self.name not in ENGINE_NAMES:
+            raise ValueError(f"unknown engine {self.name!r}; known: {', '.join(ENGINE_NAMES)}")
 
 
 class TrainingConfig(_Section, frozen=True, kw_only=True):
@@ -159,10 +178,29 @@ class TrainingConfig(_Section, frozen=True, kw_only=True):
 
 
 class LimitsConfig(_Section, frozen=True, kw_only=True):
-    """Bounds of what the device keeps, in bytes."""
+    """Bounds of what the device keeps and uses, and of what it leaves to others."""
 
     store_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 1 << 30
     outbox_bytes: Annotated[int, msgspec.Meta(ge=65536)] = 64 << 20
+    free_disk_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 << 20
+    free_memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 32 << 20
+    temperature_slow_c: _Celsius = 75.0 if _BOARD else 0.0
+    temperature_stop_c: _Celsius = 85.0 if _BOARD else 0.0
+    look_s: _Seconds = 5.0
+    stall_s: _Seconds = 300.0
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cpu_percent: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if 0.0 < self.temperature_stop_c <= self.temperature_slow_c:
+            raise ValueError(
+                f"temperature_stop_c = {self.temperature_stop_c:g} must lie above "
+                f"temperature_slow_c = {self.temperature_slow_c:g}"
+            )
+        if 0 < self.memory_bytes < _LEAST_MEMORY:
+            raise ValueError(
+                f"memory_bytes = {self.memory_bytes}: the agent alone takes {_LEAST_MEMORY} or more"
+            )
 
 
 class _DeviceSection(_Section, frozen=True, kw_only=True):

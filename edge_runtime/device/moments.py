@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -111,12 +111,19 @@ def row_vectors(codes: npt.NDArray[np.int32], request: MomentsRequest) -> I64:
     return np.rint(vectors / request.unit).astype(np.int64)
 
 
-def sum_moments(codes: npt.NDArray[np.int32], request: MomentsRequest) -> dict[str, I64]:
+def sum_moments(
+    codes: npt.NDArray[np.int32],
+    request: MomentsRequest,
+    *,
+    go_on: Callable[[], None] = lambda: None,
+) -> dict[str, I64]:
     """Add up what all rows add. PRIVATE: exact.
 
     Parameters
     ----------
     codes : int32 [rows, D]
+    go_on : callable, optional
+        Called now and then; may raise, as `Bench.go_on` does.
 
     Returns
     -------
@@ -126,6 +133,7 @@ def sum_moments(codes: npt.NDArray[np.int32], request: MomentsRequest) -> dict[s
     sums = np.zeros((request.groups, request.width), np.int64)
     group = codes[:, request.given] if request.groups > 1 else np.zeros(len(codes), np.int32)
     for start in range(0, len(codes), _BLOCK):
+        go_on()
         part = slice(start, start + _BLOCK)
         np.add.at(sums, group[part], row_vectors(codes[part], request))
     rows = np.bincount(group, minlength=request.groups) * request.row_units
@@ -168,7 +176,7 @@ def release_moments(
         bench,
         plan,
         "moments",
-        counts=sum_moments(codes, request),
+        counts=sum_moments(codes, request, go_on=bench.go_on),
         sensitivity_squared=sensitivity_squared,
         sigma=lambda: share_of_room(
             bench,

@@ -8,7 +8,7 @@ follows from the network's own rows alone and costs no privacy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,8 @@ class Redraw:
         Codes of the leading columns of every row.
     offset : int
         The first row of the sequence that is not in use.
+    go_on : callable, optional
+        Called now and then; may raise, as `Bench.go_on` does.
 
     Attributes
     ----------
@@ -89,9 +91,11 @@ class Redraw:
         key: bytes,
         clamp: Mapping[int, I32],
         offset: int,
+        go_on: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine, self._rules = engine, rules
         self._key, self._clamp, self._offset = key, clamp, offset
+        self._go_on = go_on
         self.drawn = 0
 
     def __call__(self, at: npt.NDArray[np.intp]) -> I32:
@@ -118,12 +122,22 @@ class Redraw:
 
     def _draw(self, at: npt.NDArray[np.intp]) -> I32:
         wanted = {column: codes[at] for column, codes in self._clamp.items()}
-        fresh = sample_codes(
-            self._engine, len(at), key=self._key, offset=self._offset, clamp=wanted
-        )
-        self._offset += len(at)
+        fresh = []
+        for start in range(0, len(at), BATCH_ROWS):
+            self._go_on()
+            size = min(BATCH_ROWS, len(at) - start)
+            fresh.append(
+                sample_codes(
+                    self._engine,
+                    size,
+                    key=self._key,
+                    offset=self._offset,
+                    clamp=_slice(wanted, start, size),
+                )
+            )
+            self._offset += size
         self.drawn += len(at)
-        return fresh
+        return np.concatenate(fresh)
 
 
 class Drawn(NamedTuple):
@@ -179,7 +193,7 @@ def draw_rows(
     Parameters
     ----------
     bench : Bench
-        To show how far it is.
+        To show how far it is, and to be asked whether to go on.
     bundle : Bundle or GraphBundle
     engine : Engine or GraphEngine
         Of the bundle; whose weights it runs is the caller's choice.
@@ -193,9 +207,10 @@ def draw_rows(
         PRIVATE: real rows to stay away from, WITHOUT PRIVACY only; see `closeness`.
     """
     rules = Rules(bundle.codec)
-    redraw = Redraw(engine, rules, key=key, clamp=clamp, offset=rows)
+    redraw = Redraw(engine, rules, key=key, clamp=clamp, offset=rows, go_on=bench.go_on)
     pieces = []
     for start in range(0, rows, BATCH_ROWS):
+        bench.go_on()
         size = min(BATCH_ROWS, rows - start)
         codes = sample_codes(engine, size, key=key, offset=start, clamp=_slice(clamp, start, size))
         codes = redraw.made_possible(codes, np.arange(start, start + size))
@@ -203,7 +218,7 @@ def draw_rows(
         bench.reporter.set(progress=(start + size) / rows)
     drawn = rows + redraw.drawn
     if real is not None:
-        pieces = _away(bundle, pieces, redraw=redraw, real=real)
+        pieces = _away(bench, bundle, pieces, redraw=redraw, real=real)
     if not rules.active:
         return Drawn(pieces, drawn)
     kept = [piece[rules.possible(piece.astype(np.int32))] for piece in pieces]
@@ -219,6 +234,7 @@ def none_kept(schema: Schema, *, away: bool) -> str:
 
 
 def _away(
+    bench: Bench,
     bundle: Bundle | GraphBundle,
     pieces: list[npt.NDArray[np.uint16]],
     *,
@@ -227,7 +243,7 @@ def _away(
 ) -> list[npt.NDArray[np.uint16]]:
     """Replace rows that lie too close to real ones; WITHOUT PRIVACY only, see `closeness`."""
     codes = np.concatenate(pieces).astype(np.int32)
-    made = replace_close(codes, real=real, codec=bundle.codec, redraw=redraw)
+    made = replace_close(codes, real=real, codec=bundle.codec, redraw=redraw, go_on=bench.go_on)
     _LOG.info(
         "WITHOUT PRIVACY: %d of %d synthetic rows lay closer to a real row than real rows to each "
         "other and were drawn again, %d of them in vain",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from edge_runtime.schema import Schema
 __all__ = ["SCORE_SENSITIVITY_SQUARED", "clipped_losses", "release_score"]
 
 _LOG = logging.getLogger(__name__)
+
+#: rows between two questions whether to go on: a fraction of a second on a small board
+_BLOCK = 512
 
 #: one row adds at most `SCORE_UNITS` to the sum of losses and exactly `SCORE_UNITS` to the count
 SCORE_SENSITIVITY_SQUARED = 2 * SCORE_UNITS**2
@@ -41,7 +45,9 @@ def release_score(
     if is_released(bench, plan, "score"):
         return
     bench.reporter.set(status="measuring", progress=0.0, reason="")
-    losses = clipped_losses(codes, bundle.weights, bundle.layout, clip_nats=request.clip_nats)
+    losses = clipped_losses(
+        codes, bundle.weights, bundle.layout, clip_nats=request.clip_nats, go_on=bench.go_on
+    )
     sigma = release_noisy(
         bench,
         plan,
@@ -61,7 +67,12 @@ def release_score(
 
 
 def clipped_losses(
-    codes: npt.NDArray[np.int32], weights: Weights, layout: Layout, *, clip_nats: float
+    codes: npt.NDArray[np.int32],
+    weights: Weights,
+    layout: Layout,
+    *,
+    clip_nats: float,
+    go_on: Callable[[], None] = lambda: None,
 ) -> npt.NDArray[np.int64]:
     """Each row's negative log-likelihood in units of `clip_nats` / 1024, at most 1024. PRIVATE.
 
@@ -73,6 +84,8 @@ def clipped_losses(
     codes : int32 [rows, columns]
     clip_nats : float
         Larger losses, and such that are not numbers, count as this.
+    go_on : callable, optional
+        Called now and then; may raise, as `Bench.go_on` does.
 
     Returns
     -------
@@ -82,6 +95,8 @@ def clipped_losses(
     sizes = np.asarray(layout.cardinalities)
     losses = np.empty(len(codes), dtype=np.int64)
     for index, row in enumerate(codes):
+        if index % _BLOCK == 0:
+            go_on()
         chosen = row + starts
         h1 = np.maximum(weights.w1[chosen].sum(axis=0) + weights.b1, 0.0)
         h2 = np.maximum(h1 @ weights.w2 + weights.b2, 0.0) + h1

@@ -11,13 +11,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_runtime.device.bench import Bench, Outcome
+from edge_runtime.device.bench import Bench, Outcome, PutAside
 from edge_runtime.device.budget import check_limits
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.census import run_census
 from edge_runtime.device.config import DeviceConfig
+from edge_runtime.device.governor import Level
 from edge_runtime.device.measure import run_measure
+from edge_runtime.device.memory import give_back
 from edge_runtime.device.outbox import Outbox
+from edge_runtime.device.pace import Pace
 from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.report import Reporter
 from edge_runtime.device.sample import run_sample
@@ -73,6 +76,7 @@ class Worker:
         self._on_bundle_wanted = on_bundle_wanted
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._pace = Pace(self._stop)
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         #: why the worker ended before it was told to
         self.failure: EdgeRuntimeError | None = None
@@ -83,6 +87,11 @@ class Worker:
 
     def wake(self) -> None:
         """Look again: a plan, schema, bundle or acknowledgement has arrived."""
+        self._wake.set()
+
+    def throttle(self, level: Level) -> None:
+        """Work at this level from now on; *paused* puts the work in hand aside."""
+        self._pace.level = level
         self._wake.set()
 
     def stop(self, *, timeout_s: float = 30.0) -> bool:
@@ -98,6 +107,11 @@ class Worker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the work last showed that it goes on; 0 while there is none."""
+        return self._pace.pulse.silent_s
+
     def _run(self) -> None:
         try:
             store = Store(
@@ -111,6 +125,8 @@ class Worker:
             self._loop(store)
         except EdgeRuntimeError as error:
             self._fail(error)
+        except Exception as error:  # noqa: BLE001 - an agent without a worker must not live on
+            self._fail(StoreError(f"internal error: {type(error).__name__}{_place(error)}"))
         finally:
             store.close()
 
@@ -124,14 +140,26 @@ class Worker:
             store=store,
             bundles=self._bundles,
             reporter=self._reporter,
-            should_stop=self._stop.is_set,
+            should_stop=self._pace.should_leave,
             on_bundle_wanted=self._on_bundle_wanted,
         )
         while not self._stop.is_set():
             self._wake.clear()
-            retry_s = runner.once()
+            retry_s = None
+            if not self._pace.is_paused():
+                self._pace.begin()
+                retry_s = runner.once()
+                if self._pace.is_paused():
+                    self._put_aside()
             self._on_news()
+            self._pace.pulse.rest()
             self._wake.wait(retry_s)
+
+    def _put_aside(self) -> None:
+        # What made the board run out may be what was just held for training.
+        give_back()
+        if self._reporter.state.status in ("measuring", "training", "sampling"):
+            self._reporter.set(status="waiting", reason="until the board is well again")
 
 
 class PlanRunner:
@@ -148,7 +176,7 @@ class PlanRunner:
     reporter : Reporter
         Where progress is shown.
     should_stop : callable ()
-        True once the process has been told to end; long work then saves itself and returns.
+        See `Bench`.
     on_bundle_wanted : callable (str)
         Called with the digest of a bundle to fetch.
     """
@@ -225,6 +253,8 @@ class PlanRunner:
             bench.plans.mark(plan.id, "declined", error.public)
         except EdgeRuntimeError as error:
             self._give_up(bench, plan, error.public)
+        except PutAside:
+            return None
         except Exception as error:  # noqa: BLE001 - one plan's fault must not end the device
             # The type and the place alone: the text may quote a value.
             self._give_up(bench, plan, f"internal error: {type(error).__name__}{_place(error)}")

@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_runtime.errors import ConfigError, LinkError
 from edge_runtime.messages.connection import Connection, PublishHandle, guarded
 from edge_runtime.messages.subscriptions import Subscriptions
-from edge_runtime.messages.tls import TlsFiles, handshake_problem, refusal_problem, refusal_reason
+from edge_runtime.process.tls import TlsFiles, handshake_problem, refusal_problem, refusal_reason
 
 __all__ = ["Link"]
 
@@ -200,7 +200,8 @@ class Link:
             Payload to publish in place of the will's, such as a state that says `stopped`.
         timeout_s : float
             Longest wait for the broker's confirmation; without a connection there is none, as
-            the broker has then published the will itself.
+            the broker has then published the will itself. And again for the threads: one that
+            is in the middle of an attempt to connect ends with it, a little later.
 
         Notes
         -----
@@ -219,7 +220,7 @@ class Link:
         if client is not None:
             client.disconnect()
         if self._thread.is_alive():
-            self._thread.join(self._connect_timeout_s + timeout_s)
+            self._thread.join(timeout_s)
 
     def __enter__(self) -> Link:
         return self.start()

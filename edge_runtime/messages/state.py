@@ -66,6 +66,10 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         For people; holds no values of rows.
     software : str
         Version of the agent.
+    throttled : str
+        Why the agent works slowly or not at all, such as `slow: temperature 82 C`; else empty.
+    clock : str
+        `synchronised` (held to a reference) or `unsynchronised`; empty where it is not known.
     """
 
     version: int = FORMAT_VERSION
@@ -94,6 +98,8 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rows_sent: Count = 0
     reason: Text = ""
     software: Annotated[str, Meta(max_length=64)] = ""
+    throttled: Text = ""
+    clock: Literal["", "synchronised", "unsynchronised"] = ""
 
 
 class DeviceProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +115,8 @@ class DeviceProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Accepted batches and synthetic rows, messages set aside, payload bytes received.
     epsilon : float or None
         From the last privacy statement; None without privacy or before the first.
+    throttled : str
+        As in the device's own state.
     """
 
     status: Annotated[str, Meta(max_length=64)]
@@ -118,6 +126,7 @@ class DeviceProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     quarantined: Count = 0
     bytes: Count = 0
     epsilon: _Epsilon | None = None
+    throttled: Text = ""
 
 
 class AggregatorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -425,7 +425,14 @@ def test_prometheus_reads_figures_and_alarms(fleet: Kit) -> None:
             phase="round",
             round=2,
             rounds=9,
-            devices={"d0": DeviceProgress(status="idle", epsilon=0.5, quarantined=3)},
+            devices={
+                "d0": DeviceProgress(
+                    status="idle",
+                    epsilon=0.5,
+                    quarantined=3,
+                    throttled="slow: temperature 80 C",
+                )
+            },
             batches=10,
             rows=4000,
             quarantined=3,
@@ -443,6 +450,7 @@ def test_prometheus_reads_figures_and_alarms(fleet: Kit) -> None:
         "edge_runtime_messages_quarantined_total 3.0",
         'edge_runtime_devices{state="idle"} 1.0',
         'edge_runtime_device_epsilon{device="d0"} 0.5',
+        'edge_runtime_device_throttled{device="d0",level="slow"} 1.0',
         'edge_runtime_candidate{figure="validation_nll"} 8.5',
         'edge_runtime_alarms{severity="critical"} 0.0',
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -275,6 +276,30 @@ def test_the_broker_may_come_later(tmp_path: Path) -> None:
         assert process.stop() == 0
 
 
+def test_systemd_hears_that_it_is_ready_alive_and_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30.0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        # No broker answers there: ready all the same.
+        process = AggregatorProcess(
+            write_config(tmp_path, make_schema(), broker={"port": free_port()})
+        )
+        try:
+            heard = [systemd.recv(4096)]
+            while heard.count(b"WATCHDOG=1") < 2:
+                heard.append(systemd.recv(4096))
+            assert heard[0] == b"READY=1"
+            assert any(message.startswith(b"STATUS=waiting, round 0") for message in heard)
+        finally:
+            assert process.stop() == 0
+        while heard[-1] != b"STOPPING=1":
+            heard.append(systemd.recv(4096))
+
+
 def test_a_wrong_configuration_ends_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,9 +387,12 @@ def test_a_full_disk_delays_and_loses_nothing(
     runner.start()
     try:
         device = live("a", 0, rows=300)
-        wait_for(lambda: device.sent_payloads >= 6, "nothing was sent again")
+        wait_for(
+            # On a busy machine the census alone may have been sent so often.
+            lambda: len(device.outbox) >= 3 and device.sent_payloads >= 6,
+            "nothing was sent again",
+        )
         assert status(config.data_dir)["totals"]["rows"] == 0
-        assert len(device.outbox) >= 3  # no batch was acknowledged
         pool.unlink()
         wait_for(lambda: _last(device) == "done", "never done")
         assert status(config.data_dir)["totals"]["rows"] == 300

@@ -12,7 +12,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from edge_runtime.cli import main
 from edge_runtime.cli.main import edge_runtime
 from edge_runtime.schema import Schema, read_table
 
@@ -241,16 +240,39 @@ def test_a_pipe_that_closes_early_is_no_error(open_bundle: Path) -> None:
         assert b"Traceback" not in process.stderr.read()
 
 
-def test_without_the_extra_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in [name for name in sys.modules if name.startswith("edge_runtime.cli.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "click", None)
-    assert main(["--help"]) == 3
-    said = capsys.readouterr().err
-    assert "pip install 'edge-runtime[aggregator]'" in said
-    assert "python -m edge_runtime.device" in said
+_WITHOUT_EXTRAS = """
+import sys
+for name in "rich pandas pyarrow duckdb ibis onnx sqlalchemy sklearn scipy".split():
+    sys.modules[name] = None
+from edge_runtime.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def base_install(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _WITHOUT_EXTRAS, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    done = base_install("bundle", "inspect", str(tmp_path / "none.bundle"))
+    assert done.returncode == 2  # no such file: the verb is there
+    done = base_install("aggregator", "status", str(tmp_path))
+    assert done.returncode == 3
+    assert "pip install 'edge-runtime[aggregator]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_base_install_has_the_verbs_of_a_device() -> None:
+    done = base_install("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {row["check"] for row in json.loads(done.stdout)} >= {"kernel", "engines", "clock"}
+    assert base_install("device", "--help").returncode == 0
 
 
 def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, rows_csv: Path, tmp_path: Path, run: Run) -> None:

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge_runtime import kernel
-from edge_runtime.cli import doctor as module
 from edge_runtime.cli.doctor import doctor
+from edge_runtime.device.doctor import machine as module
 from edge_runtime.errors import KernelError
 
 NAMES = {"x86-64": "portable", "x86-64-v3": "avx2", "x86-64-v4": "avx512", "aarch64": "portable"}
