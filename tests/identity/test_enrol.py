@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -229,7 +230,9 @@ def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.Monke
         authority.new_key(broker / "server.key").public_key(), ["127.0.0.1"]
     )
     (broker / "server.pem").write_bytes(authority.pem(certificate))
-    board = make_board(served)  # which makes the broker read them
+    board = make_board(served)  # which makes the broker read them, soon
+    there = ("127.0.0.1", served.fleet.enrol_port)
+    wait_for(lambda: ssl.get_server_certificate(there).encode() == authority.pem(certificate))
     with pytest.raises(LinkError) as caught:
         board.enrol(timeout_s=1.0)
     today = time.strftime("%Y-%m-%d", time.gmtime())
