@@ -33,6 +33,7 @@ __all__ = [
     "Words",
     "check_model",
     "convert",
+    "import_checked",
     "import_sdv",
     "list_names",
     "unpickle",
@@ -54,8 +55,25 @@ def import_sdv(path: Path | str) -> GraphBundle:
     MissingExtraError
         SDV, torch, onnx or onnxruntime is not installed.
     """
-    path = Path(path)
-    data = path.read_bytes()
+    data = Path(path).read_bytes()
     check_model(data, file=path)
-    source = {"file": path.name, "sha256": hashlib.sha256(data).hexdigest()}
-    return convert(unpickle(data, file=path), source=source)
+    return import_checked(data, file=Path(path))
+
+
+def import_checked(data: bytes, *, file: Path) -> GraphBundle:
+    """Make a bundle of bytes that `check_model` has seen: RUNS WHATEVER CODE IS IN THEM.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    file : Path
+        Where it is from; its name stands in the bundle's card.
+
+    Raises
+    ------
+    ModelImportError, MissingExtraError
+        As `import_sdv`.
+    """
+    source = {"file": file.name, "sha256": hashlib.sha256(data).hexdigest()}
+    return convert(unpickle(data, file=file), source=source)

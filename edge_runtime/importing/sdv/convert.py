@@ -70,7 +70,7 @@ def convert(
         schema=schema,
         bins={coding.column.name: coding.bins for coding in codings if coding.bins is not None},
     )
-    integers = rounded(network)
+    integers = rounded(network, words, seed=seed)
     origin = {
         "model": words.model,
         "sdv_version": words.sdv_version,
@@ -78,7 +78,11 @@ def convert(
         "rows": words.rows,
         **(source or {}),
     }
-    figures = {**origin, **_int8_error(network, integers, plan, codings, seed)}
+    figures = {
+        **origin,
+        "left_out": words.left_out or None,
+        **_int8_error(network, integers, plan, codings, seed),
+    }
     return pack_graph(
         build_graph(integers, plan, codings),
         codec,

@@ -81,7 +81,9 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     missing : float
         Share of values that are made missing by lot.
     gone : str, optional
-        Head that says where the value is missing: above one half.
+        Discrete head that says where the value is missing.
+    absent : list of bool
+        Which of its categories say so.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unit: Unit | None = None
     missing: float = 0.0
     gone: str | None = None
+    absent: list[bool] = []
 
 
 class Words(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -234,11 +237,16 @@ class Description:
         due = sum(head.outputs for head in words.heads)
         if not self.layers or self.layers[-1].bias.shape != (due,):
             raise ModelImportError(f"the network does not have the {due} outputs of its columns")
-        known = {head.name for head in words.heads}
+        known = {head.name: head.categories for head in words.heads}
         for output in words.outputs:
-            missing = {output.name, output.gone or output.name} - known
+            missing = {output.name, output.gone or output.name} - set(known)
             if missing:
                 raise ModelImportError(f"column {output.name!r} has no head {sorted(missing)}")
+            if output.gone is not None and len(output.absent) != known[output.gone]:
+                raise ModelImportError(
+                    f"column {output.name!r} is missing by {output.gone!r}, which has "
+                    f"{known[output.gone]} categories, not {len(output.absent)}"
+                )
 
 
 _NORMALISATION = ("scale", "shift", "mean", "variance")

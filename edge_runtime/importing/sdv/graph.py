@@ -72,8 +72,7 @@ class _Builder:
         self._constants: list[Any] = []
         #: What is cut into intervals: a continuous head, counted among those, and its cuts.
         self._cut: list[tuple[int, F64]] = []
-        #: Where each output's category or interval stands: the picks come first, then the
-        #: intervals of columns and then the flags of missing values, which are cut as well.
+        #: Where each output's category or interval stands: the picks come first.
         self._source: list[int] = []
         names = [plan.words.heads[number].name for number in plan.continuous]
         picked = [plan.words.heads[number].name for number in plan.picked]
@@ -83,9 +82,12 @@ class _Builder:
             else:
                 self._source.append(len(picked) + len(self._cut))
                 self._cut.append((names.index(output.name), coding.cuts))
-        self._flags = [(i, o.gone) for i, o in enumerate(plan.words.outputs) if o.gone is not None]
-        self._first_flag = len(picked) + len(self._cut)
-        self._cut += [(names.index(gone), np.array([0.5])) for _, gone in self._flags]
+        #: Outputs that a head makes missing, and where its category stands.
+        self._flags = {
+            number: picked.index(output.gone)
+            for number, output in enumerate(plan.words.outputs)
+            if output.gone is not None
+        }
 
     # -- pieces -------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class _Builder:
         return name
 
     def _intervals(self, values: str) -> str:
-        """Interval that each value falls in, int64 [B, cut columns and flags of missing ones]."""
+        """Interval that each value falls in, int64 [B, columns that are cut]."""
         longest = max(1, *(len(cuts) for _, cuts in self._cut))
         table = np.full((len(self._cut), longest), np.inf, np.float32)
         for row, (head, cuts) in enumerate(self._cut):
@@ -279,9 +281,12 @@ class _Builder:
             found.append(self._op("Less", lot, self._float(shares)))
             place |= {number: 1 + i for i, number in enumerate(plan.lots)}
         if self._flags:
-            flags = [self._first_flag + i for i in range(len(self._flags))]
-            found.append(self._cast(self._columns(drawn, flags), "BOOL"))
-            place |= {number: 1 + len(plan.lots) + i for i, (number, _) in enumerate(self._flags)}
+            tables = [plan.words.outputs[number].absent for number in self._flags]
+            first = np.cumsum([0, *map(len, tables)])[:-1]
+            own = self._columns(drawn, list(self._flags.values()))
+            own = self._op("Add", own, self._constant(first))
+            found.append(self._op("Gather", self._constant(np.concatenate(tables), np.bool_), own))
+            place |= {number: 1 + len(plan.lots) + i for i, number in enumerate(self._flags)}
         return self._columns(self._join(*found), list(place.values()))
 
     # -- the file -----------------------------------------------------------------------------

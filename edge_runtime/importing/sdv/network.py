@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.importing.sdv.description import F32, Description, Layer, Words
 
-__all__ = ["Dense", "Network", "fold", "rounded"]
+__all__ = ["Dense", "Network", "draw_inputs", "fold", "rounded"]
 
 #: rows whose mean and variance stand for those of SDV's batches; the error of a mean is 1/180 of a
 #: standard deviation
@@ -141,15 +141,38 @@ def _normalised(layer: Layer, mean: NDArray[np.floating], variance: NDArray[np.f
     )
 
 
-def rounded(network: Network) -> Network:
-    """Round all weights to int8 with a scale per output; biases stay as they are."""
-    return network._replace(layers=tuple(_rounded(layer) for layer in network.layers))
+def rounded(network: Network, words: Words, *, seed: int) -> Network:
+    """Round all weights to int8 with a scale per output.
+
+    What rounding adds to the mean of an output, measured on rows of public noise, its bias takes
+    back, layer by layer (Nagel et al. 2019, section 4.2). A head whose values stand close together,
+    say around zero with a bound there, would be shifted as a whole otherwise: by .06 in
+    Kolmogorov-Smirnov distance in the bench, and by .001 so.
+
+    Parameters
+    ----------
+    network : Network
+        With float weights.
+    words : Words
+        Of its description.
+    seed : int
+        Of these rows.
+    """
+    exact = near = network.inputs(*draw_inputs(words, _ROWS, np.random.default_rng(seed)))
+    layers: list[Dense] = []
+    for layer in network.layers:
+        integers = _rounded(layer)
+        wanted, found = apply(layer, exact), apply(integers, near)
+        added = (found.astype(np.float64) - wanted).mean(axis=0)
+        layers.append(integers._replace(bias=(layer.bias - added).astype(np.float32)))
+        if layer is not network.layers[-1]:
+            exact = network.step(np.maximum(wanted, 0), exact)
+            near = network.step(np.maximum(apply(layers[-1], near), 0), near)
+    return network._replace(layers=tuple(layers))
 
 
 def _rounded(layer: Dense) -> Dense:
     weight = layer.weight.astype(np.float64) * layer.scale
     scale = np.abs(weight).max(axis=0) / _TOP
     scale = np.where(scale > 0, scale, 1.0)
-    return Dense(
-        np.rint(weight / scale).astype(np.float32), scale.astype(np.float32), layer.bias
-    )
+    return Dense(np.rint(weight / scale).astype(np.float32), scale.astype(np.float32), layer.bias)

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 from edge_runtime.errors import ModelImportError
 
-__all__ = ["Names", "list_names"]
+__all__ = ["SUPPORTED", "Names", "list_names"]
+
+#: what can be imported
+SUPPORTED = ("sdv.single_table.ctgan.CTGANSynthesizer", "sdv.single_table.ctgan.TVAESynthesizer")
 
 #: packages whose names a synthesizer's file is made of
 _EXPECTED = frozenset(

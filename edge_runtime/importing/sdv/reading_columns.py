@@ -35,7 +35,7 @@ _BOUNDS["UInt"] = lambda bits: (0.0, 2.0**bits - 1)
 
 
 def describe_output(
-    name: str, *, transformer: Any, formatter: Any, dtype: Any, categories: list[Any] | None
+    name: str, *, transformer: Any, formatter: Any, dtype: Any, categories: dict[str, list[Any]]
 ) -> Output | None:
     """Describe one column of SDV's rows.
 
@@ -48,8 +48,8 @@ def describe_output(
         SDV's `NumericalFormatter` or `DatetimeFormatter`.
     dtype : object
         Of the column in the frame that was fitted.
-    categories : list, optional
-        Of ctgan's one-hot encoder; None for a column that it models as continuous.
+    categories : dict of str to list
+        Of ctgan's one-hot encoders, for the columns that it does not model as continuous.
 
     Returns
     -------
@@ -63,9 +63,9 @@ def describe_output(
     """
     kind = "none" if transformer is None else type(transformer).__name__
     if kind == "FloatFormatter":
-        return _number(name, transformer, formatter, dtype)
+        return _number(name, transformer, formatter, dtype, categories)
     if kind == "UnixTimestampEncoder":
-        return _moment(name, transformer, formatter)
+        return _moment(name, transformer, formatter, categories)
     if kind in ("UniformEncoder", "OrderedUniformEncoder"):
         labels = list(transformer.intervals)
         ends = [float(transformer.intervals[label][1]) for label in labels]
@@ -76,11 +76,11 @@ def describe_output(
         ends = [float(code) if transformer.add_noise else code - 0.5 for code in codes[1:]]
         return _labelled(name, [transformer.values_to_categories[code] for code in codes], ends)
     if kind == "BinaryEncoder":
-        return _labelled(name, [False, True], ends=[0.5], **_missing(name, transformer))
-    if transformer is None and categories is not None:
-        return _labelled(name, categories)
+        return _labelled(name, [False, True], ends=[0.5], **_missing(name, transformer, categories))
+    if transformer is None and name in categories:
+        return _labelled(name, categories[name])
     if transformer is None:
-        return _number(name, None, formatter, dtype)
+        return _number(name, None, formatter, dtype, categories)
     raise ModelImportError(
         f"column {name!r} goes through {kind}, which cannot be imported; supported are "
         "FloatFormatter, UnixTimestampEncoder, UniformEncoder, LabelEncoder, BinaryEncoder and "
@@ -122,7 +122,9 @@ def _is_missing(label: Any) -> bool:
     return isinstance(label, numbers.Real) and bool(label != label)  # noqa: PLR0124
 
 
-def _number(name: str, transformer: Any, formatter: Any, dtype: Any) -> Output:
+def _number(
+    name: str, transformer: Any, formatter: Any, dtype: Any, categories: dict[str, list[Any]]
+) -> Output:
     low, high, digits = -np.inf, np.inf, []
     for part, learns in ((transformer, "learn_rounding_scheme"), (formatter, "enforce_rounding")):
         if part is None:
@@ -146,7 +148,7 @@ def _number(name: str, transformer: Any, formatter: Any, dtype: Any) -> Output:
         low=None if low == -np.inf else low,
         high=None if high == np.inf else high,
         decimals=decimals,
-        **_missing(name, transformer),
+        **_missing(name, transformer, categories),
     )
 
 
@@ -163,7 +165,9 @@ def _is_integer(dtype: Any) -> bool:
     return re.fullmatch(r"[Uu]?[Ii]nt\d+", str(dtype)) is not None
 
 
-def _moment(name: str, transformer: Any, formatter: Any) -> Output:
+def _moment(
+    name: str, transformer: Any, formatter: Any, categories: dict[str, list[Any]]
+) -> Output:
     form = transformer.datetime_format or getattr(formatter, "datetime_format", None)
     enforced = transformer.enforce_min_max_values
     return Output(
@@ -172,7 +176,7 @@ def _moment(name: str, transformer: Any, formatter: Any) -> Output:
         low=float(transformer._min_value) if enforced else None,
         high=float(transformer._max_value) if enforced else None,
         unit=_finest(form),
-        **_missing(name, transformer),
+        **_missing(name, transformer, categories),
     )
 
 
@@ -184,11 +188,15 @@ def _finest(form: str | None) -> Unit:
     return next((unit for letters, unit in _DIRECTIVES if shown & set(letters)), "Y")
 
 
-def _missing(name: str, transformer: Any) -> dict[str, Any]:
-    """How missing values come back, by RDT's NullTransformer."""
+def _missing(name: str, transformer: Any, categories: dict[str, list[Any]]) -> dict[str, Any]:
+    """How missing values come back, by RDT's NullTransformer.
+
+    The column of zeros and ones that it makes is not in the metadata, and SDV takes it for discrete.
+    """
     nulls = getattr(transformer, "null_transformer", None)
     if nulls is None or not nulls.nulls:
         return {}
     if nulls.models_missing_values():
-        return {"gone": f"{name}.is_null"}
+        gone = f"{name}.is_null"
+        return {"gone": gone, "absent": [float(value) > 0.5 for value in categories.get(gone, [])]}
     return {"missing": float(nulls._null_percentage or 0.0)}

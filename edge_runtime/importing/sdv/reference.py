@@ -127,7 +127,8 @@ def codes_of(
             place = np.searchsorted(coding.cuts, drawn.values[output.name], side="right")
         code = np.array(coding.table, np.int32)[place]
         if output.gone is not None:
-            code[drawn.values[output.gone] > 0.5] = coding.missing
+            absent = np.array(output.absent)[drawn.picks[numbers[output.gone]]]
+            code[absent] = coding.missing
         if index in plan.lots:
             share = np.float32(output.missing)
             code[lot[:, plan.lots.index(index)] < share] = coding.missing

@@ -17,11 +17,10 @@ from pathlib import Path
 
 from edge_runtime.errors import MissingExtraError, ModelImportError
 from edge_runtime.importing.sdv.description import Description
-from edge_runtime.importing.sdv.pickle_names import Names, list_names
+from edge_runtime.importing.sdv.pickle_names import SUPPORTED, Names, list_names
 
 __all__ = ["check_model", "unpickle"]
 
-_MODULES = ("sdv.single_table.ctgan.CTGANSynthesizer", "sdv.single_table.ctgan.TVAESynthesizer")
 _CHILD = "from edge_runtime.importing.sdv.reading import child; child()"
 #: importing torch and SDV takes seconds, and a file may stall
 _TIMEOUT_S = 600.0
@@ -45,7 +44,7 @@ def check_model(data: bytes, *, file: object) -> Names:
         SDV or torch is not installed.
     """
     names = list_names(data, file=file)
-    if names.first not in _MODULES:
+    if names.first not in SUPPORTED:
         what = names.first.rpartition(".")[2]
         whose = "SDV's " if names.first.startswith("sdv.") else ""
         raise ModelImportError(
@@ -80,7 +79,7 @@ def unpickle(data: bytes, *, file: object, timeout_s: float = _TIMEOUT_S) -> Des
         environment = {
             **kept,
             "HOME": folder,
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "PYTHONPATH": os.pathsep.join(str(Path(path).resolve()) for path in sys.path),
         }
         try:
             done = subprocess.run(  # noqa: S603 - this interpreter, a constant program
