@@ -78,7 +78,7 @@ def _warn(model: Path, data: bytes, names: Names) -> None:
         "WARNING: reading a pickle runs code that its maker chose.",
         f"  file    {model.resolve()} ({len(data) / 1e3:,.0f} kB)",
         f"  sha256  {hashlib.sha256(data).hexdigest()}",
-        f"  says    it is a {names.first}; it names {names.count} classes and functions",
+        f"  says    it is a {names.first}; it names {names.different} classes and functions",
     ]
     if names.unexpected:
         lines.append(f"  ODD     no synthesizer needs {', '.join(names.unexpected)}")

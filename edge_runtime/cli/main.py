@@ -56,7 +56,8 @@ def edge_runtime() -> None:
 
 
 for _verb in (
-    demo, fit, sample, impute, evaluate, schema, bundle, import_, device, aggregator, release, doctor
+    demo, fit, sample, impute, evaluate, schema, bundle, import_, device, aggregator, release,
+    doctor,
 ):  # fmt: skip
     edge_runtime.add_command(_verb)
 

@@ -24,9 +24,7 @@ def sample(description: Description, rows: int, seed: int) -> dict[str, np.ndarr
         own = raw[:, start : start + head.outputs]
         start += head.outputs
         values[head.name] = own.argmax(axis=1) if head.categories else _value(head, own, rng)
-    return {
-        output.name: _reversed(output, values, rng) for output in description.words.outputs
-    }
+    return {output.name: _reversed(output, values, rng) for output in description.words.outputs}
 
 
 def _batch(description: Description, rng: np.random.Generator) -> np.ndarray:
@@ -48,7 +46,8 @@ def _batch(description: Description, rng: np.random.Generator) -> np.ndarray:
         x = np.concatenate([made, x], axis=1) if words.model == "CTGAN" else made
     out = x @ last.weight + last.bias
     if words.model == "TVAE":
-        return np.tanh(out)
+        # torch's tanh of float32 is rounded correctly, numpy's is not
+        return np.tanh(out.astype(np.float64)).astype(np.float32)
     start = 0
     for head in words.heads:
         place = 0 if head.categories else 1

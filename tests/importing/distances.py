@@ -7,7 +7,7 @@ import numpy as np
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Kolmogorov-Smirnov for numbers (NaN missing), total variation for objects (None missing)."""
-    if a.dtype == object or b.dtype == object:
+    if object in (a.dtype, b.dtype):
         found = sorted({str(value) for value in (*a, *b)})
         shares = [
             np.array([(own.astype(str) == value).mean() for value in found]) for own in (a, b)

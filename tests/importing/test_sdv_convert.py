@@ -56,17 +56,15 @@ def rows_of(bundle: GraphBundle, rows: int = ROWS, seed: int = 1) -> dict[str, n
     return as_plain(Generator(bundle).sample(rows, seed=seed))
 
 
-def test_rows_agree_with_sdvs_way_of_drawing(
-    description: Description, bundle: GraphBundle
-) -> None:
+def test_rows_agree_with_sdvs_way_of_drawing(description: Description, bundle: GraphBundle) -> None:
     theirs, ours = sample(description, ROWS, seed=2), rows_of(bundle)
     assert list(ours) == list(theirs)
     listed = {output.name for output in OUTPUTS if output.values is not None}
     for name, values in theirs.items():
         if name in listed and values.dtype == object and ours[name].dtype != object:
-            values = values.astype(np.float64)
+            theirs[name] = values.astype(np.float64)
         # int8 weights and the batches' own statistics may move a column by .01
-        assert distance(values, ours[name]) < CHANCE + 0.01, name
+        assert distance(theirs[name], ours[name]) < CHANCE + 0.01, name
     shown = [name for name in ours if name != "constant"]
     pairs = [correlations([rows[name] for name in shown]) for rows in (theirs, ours)]
     assert np.abs(pairs[0] - pairs[1]).max() < 0.05
@@ -91,9 +89,7 @@ def test_the_graph_draws_what_plain_numpy_draws(
         column = names.index(name)
         bins = bundle.codec.bins[name]
         output = OUTPUTS[column]
-        value = np.round(
-            np.clip(drawn.values[name], output.low, output.high), output.decimals or 0
-        )
+        value = np.round(np.clip(drawn.values[name], output.low, output.high), output.decimals or 0)
         own = bins.encode(value, np.zeros(len(value), bool))[0]
         there = codes[:, column] != bins.bins
         assert (codes[:, column] == own)[there].mean() > 0.9995
@@ -158,7 +154,9 @@ def test_batch_statistics_are_those_of_sampling() -> None:
 def test_the_condition_is_drawn_by_its_frequencies() -> None:
     """A network that copies the condition shows it: every category as often as it is asked for."""
     own = [Head(name="ward", categories=len(CONDITION))]
-    outputs = [Output(name="ward", kind="category", values=[f"w{i}" for i in range(len(CONDITION))])]
+    outputs = [
+        Output(name="ward", kind="category", values=[f"w{i}" for i in range(len(CONDITION))])
+    ]
     made = describe("CTGAN", own_heads=own, outputs=outputs)
     last = made.layers[-1]
     weight = np.zeros_like(last.weight)
@@ -175,9 +173,7 @@ def test_tables_of_one_kind_of_column(model: str, kind: str) -> None:
     wanted = {"discrete": {"ward", "member"}, "continuous": {"age", "constant"}}[kind]
     made = describe(
         model,
-        own_heads=[
-            head for head in heads(sigma=0.1 * (model == "TVAE")) if head.name in wanted
-        ],
+        own_heads=[head for head in heads(sigma=0.1 * (model == "TVAE")) if head.name in wanted],
         outputs=[output for output in OUTPUTS if output.name in wanted],
         condition=[0.7, 0.3] if kind == "discrete" else [],
     )
@@ -204,7 +200,7 @@ def changed(**words: object) -> Description:
     ("wrong", "message"),
     [
         (changed(embedding=13), r"layer 0 has weights \[24, 24\] where \[25, 24\] are due"),
-        (changed(heads=heads()[:-1]), "does not have the 30 outputs"),
+        (changed(heads=heads()[:-1]), "does not have the 29 outputs"),
         (changed(outputs=[Output(name="size", kind="number")]), "'size' has no head"),
         (changed(outputs=[Output(name="age", kind="number", gone="x")]), "no head .'x'."),
         (

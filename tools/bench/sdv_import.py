@@ -155,8 +155,8 @@ def main() -> None:
     options = parser.parse_args()
     options.into = "arrow"
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as name:
-        folder = options.folder or Path(name)
+    with tempfile.TemporaryDirectory() as own:
+        folder = options.folder or Path(own)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "TVAE").exists():
             train(folder, table(options), options)

@@ -77,8 +77,10 @@ def code_output(output: Output, head: Head, values: F64 | None) -> Coding:
         return _listed(output, head)
     if values is None or head.categories:
         raise ModelImportError(f"column {output.name!r} lists no values for its categories")
-    return _moments(output, head, values) if output.kind == "timestamp" else _numbers(
-        output, head, values
+    return (
+        _moments(output, head, values)
+        if output.kind == "timestamp"
+        else _numbers(output, head, values)
     )
 
 

@@ -62,8 +62,7 @@ def convert(
     values = _own_values(network, plan, seed)
     heads = {head.name: head for head in words.heads}
     codings = [
-        code_output(output, heads[output.name], values.get(output.name))
-        for output in words.outputs
+        code_output(output, heads[output.name], values.get(output.name)) for output in words.outputs
     ]
     schema = Schema(name=words.table, columns=tuple(coding.column for coding in codings))
     codec = Codec(
@@ -111,7 +110,7 @@ def _own_values(network: Network, plan: Plan, seed: int) -> dict[str, F64]:
 def _int8_error(
     network: Network, integers: Network, plan: Plan, codings: list[Coding], seed: int
 ) -> dict[str, float]:
-    """What int8 weights change: outputs of the network, and codes drawn from the same noise."""
+    """Measure what int8 weights change: outputs, and codes drawn from the same noise."""
     inputs = draw_inputs(plan.words, _COMPARED, np.random.default_rng(seed))
     worst = np.abs(network.outputs(*inputs) - integers.outputs(*inputs)).max()
     noise = draw_noise(plan, _COMPARED, seed=seed)

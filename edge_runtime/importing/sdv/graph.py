@@ -24,7 +24,6 @@ from edge_runtime.importing.sdv.plan import Plan, choices
 __all__ = ["build_graph"]
 
 
-
 #: as the project's own sampler
 _OPSET = 17
 _IR_VERSION = 8
@@ -61,9 +60,7 @@ def build_graph(network: Network, plan: Plan, codings: Sequence[Coding]) -> byte
 
 
 class _Builder:
-    def __init__(
-        self, network: Network, plan: Plan, codings: Sequence[Coding], onnx: Any
-    ) -> None:
+    def __init__(self, network: Network, plan: Plan, codings: Sequence[Coding], onnx: Any) -> None:
         self._network = network
         self._plan = plan
         self._codings = codings
@@ -114,9 +111,7 @@ class _Builder:
     def _split(self, x: str, sizes: Sequence[int]) -> list[str]:
         if len(sizes) == 1:
             return [x]
-        parts: list[str] = self._op(
-            "Split", x, self._constant(sizes), outputs=len(sizes), axis=1
-        )
+        parts: list[str] = self._op("Split", x, self._constant(sizes), outputs=len(sizes), axis=1)
         return parts
 
     def _join(self, *parts: str) -> str:
@@ -148,7 +143,7 @@ class _Builder:
         return self._model()
 
     def _outputs(self, noise: dict[str, str]) -> list[str]:
-        """Outputs of the network: places of the continuous heads, then each group of choices."""
+        """Name the network's outputs: places of the continuous heads, then groups of choices."""
         *hidden, last = self._network.layers
         condition = self._condition(noise["condition"]) if "condition" in noise else ""
         x = noise["embedding"]
@@ -212,8 +207,7 @@ class _Builder:
         for (width, heads), logits, level in zip(plan.groups, groups, levels, strict=True):
             shaped = self._op("Reshape", logits, self._constant([0, len(heads), width]))
             if plan.tvae:
-                largest = self._op("ArgMax", self._op("Tanh", shaped), axis=2, keepdims=0)
-                picks.append(largest)
+                picks.append(self._op("ArgMin", self._below_one(shaped), axis=2, keepdims=0))
                 continue
             top = self._op("ReduceMax", shaped, axes=[2], keepdims=1)
             total = self._op(
@@ -225,6 +219,20 @@ class _Builder:
             most = [choices(plan.words.heads[head]) - 1 for head in heads]
             picks.append(self._op("Min", self._count(below), self._constant(most)))
         return self._join(*picks)
+
+    def _below_one(self, x: str) -> str:
+        """Count the steps of float32 from tanh(x) up to 1.
+
+        ctgan compares values of tanh, where outputs above 9.01 are equal and the first one wins.
+        onnxruntime's Tanh is an approximation that is 1 from 8.09 on, hence by its definition:
+        1 - tanh(x) = 2 e / (1 + e) with e = exp(-2 x), in steps of 2^-24.
+        """
+        bounded = self._op("Clip", x, self._float(-20.0), self._float(20.0))
+        power = self._op("Exp", self._op("Mul", bounded, self._float(-2.0)))
+        steps = self._op("Mul", power, self._float(2.0**25))
+        share = self._op("Div", steps, self._op("Add", power, self._float(1.0)))
+        name: str = self._op("Round", share)
+        return name
 
     def _values(self, places: str, picks: str, shake: str) -> str:
         """Values of the continuous heads, [B, heads], each in -1 .. 1 over its own reach."""

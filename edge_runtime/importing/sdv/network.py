@@ -45,7 +45,7 @@ class Network(NamedTuple):
     categories: int
 
     def outputs(self, noise: F32, condition: NDArray[np.intp] | None) -> F32:
-        """Outputs of the last layer.
+        """Return the outputs of the last layer.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class Network(NamedTuple):
         return np.concatenate([noise, np.eye(self.categories, dtype=np.float32)[condition]], axis=1)
 
     def step(self, activated: F32, x: F32) -> F32:
-        """What the next layer sees."""
+        """Return what the next layer sees."""
         return np.concatenate([activated, x], axis=1) if self.residual else activated
 
 

@@ -36,14 +36,14 @@ class Names(NamedTuple):
     ----------
     first : str
         ``module.name`` of the first class: what the file is a pickle of.
-    count : int
+    different : int
         Different names.
     unexpected : tuple of str
         Those that a synthesizer's file has no need of, sorted.
     """
 
     first: str
-    count: int
+    different: int
     unexpected: tuple[str, ...]
 
 
@@ -77,9 +77,9 @@ def list_names(data: bytes, *, file: object) -> Names:
             elif name == "MEMOIZE":
                 memo[len(memo)] = texts[-1] if texts else None
             elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[int(argument)] = texts[-1] if texts else None
+                memo[int(argument or 0)] = texts[-1] if texts else None
             elif name in ("GET", "BINGET", "LONG_BINGET"):
-                texts.append(memo.get(int(argument)))
+                texts.append(memo.get(int(argument or 0)))
             else:
                 texts.append(argument if isinstance(argument, str) else None)
     # Not only ValueError: what it raises for damaged bytes depends on the instruction.
@@ -96,7 +96,7 @@ def list_names(data: bytes, *, file: object) -> Names:
         )
     return Names(
         first=next(iter(found)),
-        count=len(found),
+        different=len(found),
         unexpected=tuple(sorted(name for name in found if not _expected(name))),
     )
 

@@ -50,7 +50,8 @@ def describe(synthesizer: Any) -> Description:
     Raises
     ------
     ModelImportError
-        It is something else, is not fitted, has constraints, or has a column whose transformer is not supported.
+        It is something else, is not fitted, has constraints, or has a column whose transformer
+        is not supported.
     """
     kind = f"{type(synthesizer).__module__}.{type(synthesizer).__name__}"
     if kind not in SUPPORTED:
@@ -148,9 +149,7 @@ def _layers(modules: Any) -> Iterator[Layer]:
                 variance=_numbers(module.bn.running_var),
                 eps=float(module.bn.eps),
             )
-        yield Layer(
-            weight=_numbers(linear.weight).T, bias=_numbers(linear.bias), normalisation=own
-        )
+        yield Layer(weight=_numbers(linear.weight).T, bias=_numbers(linear.bias), normalisation=own)
 
 
 def _numbers(tensor: Any) -> Any:

@@ -30,8 +30,6 @@ _DIRECTIVES: tuple[tuple[str, Unit], ...] = (
 )
 #: float64 holds every whole number up to here
 _EXACT_INTEGER = 2**53
-_BOUNDS = {"Int": lambda bits: (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1)}
-_BOUNDS["UInt"] = lambda bits: (0.0, 2.0**bits - 1)
 
 
 def describe_output(
@@ -62,7 +60,7 @@ def describe_output(
         The transformer is not one of those that are supported.
     """
     kind = "none" if transformer is None else type(transformer).__name__
-    if kind == "FloatFormatter":
+    if kind == "FloatFormatter" or (transformer is None and name not in categories):
         return _number(name, transformer, formatter, dtype, categories)
     if kind == "UnixTimestampEncoder":
         return _moment(name, transformer, formatter, categories)
@@ -77,10 +75,8 @@ def describe_output(
         return _labelled(name, [transformer.values_to_categories[code] for code in codes], ends)
     if kind == "BinaryEncoder":
         return _labelled(name, [False, True], ends=[0.5], **_missing(name, transformer, categories))
-    if transformer is None and name in categories:
-        return _labelled(name, categories[name])
     if transformer is None:
-        return _number(name, None, formatter, dtype, categories)
+        return _labelled(name, categories[name])
     raise ModelImportError(
         f"column {name!r} goes through {kind}, which cannot be imported; supported are "
         "FloatFormatter, UnixTimestampEncoder, UniformEncoder, LabelEncoder, BinaryEncoder and "
@@ -157,7 +153,10 @@ def _limits(part: Any) -> tuple[float, float]:
     if part.enforce_min_max_values:
         return float(part._min_value), float(part._max_value)
     stored = re.fullmatch(r"(U?Int)(\d+)", getattr(part, "computer_representation", ""))
-    return (-np.inf, np.inf) if stored is None else _BOUNDS[stored[1]](int(stored[2]))
+    if stored is None:
+        return -np.inf, np.inf
+    signed, bits = stored[1] == "Int", int(stored[2])
+    return -(2.0 ** (bits - 1)) * signed, 2.0 ** (bits - signed) - 1
 
 
 def _is_integer(dtype: Any) -> bool:
@@ -191,7 +190,7 @@ def _finest(form: str | None) -> Unit:
 def _missing(name: str, transformer: Any, categories: dict[str, list[Any]]) -> dict[str, Any]:
     """How missing values come back, by RDT's NullTransformer.
 
-    The column of zeros and ones that it makes is not in the metadata, and SDV takes it for discrete.
+    The column of zeros and ones that it makes is not in the metadata: SDV takes it for discrete.
     """
     nulls = getattr(transformer, "null_transformer", None)
     if nulls is None or not nulls.nulls:

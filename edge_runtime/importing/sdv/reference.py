@@ -16,7 +16,6 @@ from edge_runtime.importing.sdv.plan import Plan, choices
 __all__ = ["Drawn", "codes_of", "draw", "draw_noise"]
 
 
-
 class Drawn(NamedTuple):
     """What the network decided.
 
@@ -69,9 +68,10 @@ def draw(network: Network, plan: Plan, noise: F32) -> Drawn:
         own = out[:, start : start + head.outputs]
         logits = own[:, -choices(head) :]
         if plan.tvae:
-            # ctgan takes tanh of all outputs first; where it saturates, the first of the largest
-            # wins, and so it does here.
-            pick = np.tanh(logits).argmax(axis=1)
+            # ctgan takes tanh of all outputs first; where it saturates (torch's: above 9.01), the
+            # first of the largest wins, and so it does here. numpy's tanh of float32 saturates
+            # above 10, hence by float64.
+            pick = np.tanh(logits.astype(np.float64)).astype(np.float32).argmax(axis=1)
         else:
             pick = _categorical(logits, part["pick"][:, plan.picked.index(number)])
         picks.append(pick)
@@ -103,9 +103,7 @@ def _value(head: Head, place: F32, mode: NDArray[np.intp]) -> F64:
     return value
 
 
-def codes_of(
-    drawn: Drawn, plan: Plan, codings: Sequence[Coding], noise: F32
-) -> NDArray[np.int32]:
+def codes_of(drawn: Drawn, plan: Plan, codings: Sequence[Coding], noise: F32) -> NDArray[np.int32]:
     """Codes of what was drawn, int32 [n, D].
 
     Parameters

@@ -45,15 +45,11 @@ def continuous(name: str, mean: float, std: float) -> Part:
         covariances_=np.full((3, 1, 1), std**2),
     )
     kept = Part(_bgm_transformer=mixture, valid_component_indicator=np.array([True, False, True]))
-    return Part(
-        column_name=name, column_type="continuous", transform=kept, output_dimensions=3
-    )
+    return Part(column_name=name, column_type="continuous", transform=kept, output_dimensions=3)
 
 
 def nulls(how: str | None = None, share: float | None = None) -> parts.Nulls:
-    return parts.Nulls(
-        nulls=how is not None, _missing_value_generation=how, _null_percentage=share
-    )
+    return parts.Nulls(nulls=how is not None, _missing_value_generation=how, _null_percentage=share)
 
 
 def number(low: float, high: float, digits: int, dtype: str, missing: Part) -> Part:
