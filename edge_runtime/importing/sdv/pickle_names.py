@@ -8,6 +8,7 @@ storages) may be given bytes that hold another pickle.
 from __future__ import annotations
 
 import pickletools
+from collections import deque
 from typing import NamedTuple
 
 from edge_runtime.errors import ModelImportError
@@ -63,16 +64,18 @@ def list_names(data: bytes, *, file: object) -> Names:
         The bytes are not a pickle, or one that names nothing.
     """
     found: dict[str, None] = {}
-    texts: list[str | None] = []  # what was pushed last; None for anything but a text
+    texts: deque[str | None] = deque(maxlen=2)  # pushed last; None for anything but a text
     memo: dict[int, str | None] = {}
     try:
         for operation, argument, _ in pickletools.genops(data):
             name = operation.name
-            if name == "GLOBAL":
+            if name in ("FRAME", "PROTO"):
+                continue
+            if name in ("GLOBAL", "INST"):
                 found[str(argument).replace(" ", ".", 1)] = None
                 texts.append(None)
             elif name == "STACK_GLOBAL":
-                found[".".join(text or "?" for text in texts[-2:])] = None
+                found[".".join(text or "?" for text in texts)] = None
                 texts.append(None)
             elif name == "MEMOIZE":
                 memo[len(memo)] = texts[-1] if texts else None
