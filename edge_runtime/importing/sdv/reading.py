@@ -107,8 +107,8 @@ def _heads(transformer: Any, sigma: Any) -> Iterator[Head]:
         if info.column_type == "discrete":
             yield Head(name=name, categories=len(info.transform.dummies))
         else:
-            mixture, valid = info.transform._bgm_transformer, info.transform
-            kept = np.asarray(valid.valid_component_indicator)
+            mixture = info.transform._bgm_transformer
+            kept = np.asarray(info.transform.valid_component_indicator)
             yield Head(
                 name=name,
                 means=mixture.means_.reshape(-1)[kept].tolist(),
