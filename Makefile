@@ -7,12 +7,13 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-tflite-legacy check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
+.PHONY: demo test test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
 	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
 	@echo "make test-tflite-legacy  the engines' contract under tflite-runtime 2.14 (Python 3.11, numpy 1)"
+	@echo "make test-sdv  the import of SDV's models, with SDV itself (installs torch and SDV)"
 	@echo "make check  ruff, mypy --strict, layer contract"
 	@echo "make bench  sampling speed beside SDV            (installs torch and SDV)"
 	@echo "make bench-kernel  the C kernel beside numpy, randomgen, mkl_random   (ARGS='--only decode')"
@@ -71,6 +72,13 @@ test-tflite-legacy:
 	else \
 		echo "skipped: tflite-runtime has no wheels for this Python (3.11 is the last)"; \
 	fi
+
+$(VENV)/.sdv: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,sdv]'
+	@touch $@
+
+test-sdv: $(VENV)/.sdv
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/importing $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

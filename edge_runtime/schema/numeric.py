@@ -15,7 +15,7 @@ from edge_runtime.schema.census import NOMINAL_VALUES
 from edge_runtime.schema.columns import Column, format_timestamp
 from edge_runtime.schema.grid import grid_of
 
-__all__ = ["NumericBins", "bins_from_cells", "bins_from_rows"]
+__all__ = ["NumericBins", "bins_from_cells", "bins_from_rows", "bins_from_values"]
 
 F64 = NDArray[np.float64]
 
@@ -312,7 +312,7 @@ def bins_from_cells(
         values = grid.low + np.arange(grid.cells, dtype=np.float64) * grid.resolution
         if column.kind == "number":
             values = np.round(values, column.decimals or 0)
-        return _from_values(column, values, mass, rows=rows, max_bins=max_bins)
+        return bins_from_values(column, values, mass, rows=rows, max_bins=max_bins)
     edges = grid.edges()
     limit = _bin_limit(rows, max_bins)
     borders = partition(bin_weights(mass, (edges[:-1] + edges[1:]) / 2), limit)
@@ -356,7 +356,7 @@ def bins_from_rows(column: Column, values: F64, *, max_bins: int, knots: int) ->
     distinct, counts = np.unique(values, return_counts=True)
     mass = counts.astype(np.float64)
     if len(distinct) <= _SNAP_VALUES:
-        return _from_values(column, distinct, mass, rows=len(values), max_bins=max_bins)
+        return bins_from_values(column, distinct, mass, rows=len(values), max_bins=max_bins)
     limit = _bin_limit(len(values), max_bins)
     borders = partition(bin_weights(mass, distinct), limit)
     ordered = np.sort(values)
@@ -382,10 +382,26 @@ def _one_bin_per_value(column: Column, values: F64) -> NumericBins:
     return NumericBins(column, cuts=(values[:-1] + values[1:]) / 2, points=values[:, None])
 
 
-def _from_values(
+def bins_from_values(
     column: Column, values: F64, mass: F64, *, rows: float, max_bins: int
 ) -> NumericBins:
-    """Bins of exact values: one per value when they are few, else runs of them."""
+    """Bins of exact values: one per value when they are few, else runs of them.
+
+    Parameters
+    ----------
+    column : Column
+        Of a numeric kind.
+    values : float64 ndarray
+        [values], increasing, inside the bounds.
+    mass : float64 ndarray
+        [values], rows with each, not all zero.
+    rows, max_bins
+        As in `bins_from_cells`.
+
+    Returns
+    -------
+    NumericBins
+    """
     present = mass > 0
     values, mass = values[present], mass[present]
     limit = _bin_limit(rows, max_bins)
