@@ -205,7 +205,7 @@ class BundleError(EdgeRuntimeError):
 class ModelImportError(EdgeRuntimeError):
     """A model of another project cannot become a bundle."""
 
-    exit_code = 9
+    exit_code = 10
 
 
 class SamplingError(EdgeRuntimeError):
