@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from edge_runtime.generator import find_runtime
 from edge_runtime.generator.tflite_engine import load_interpreter
+
 sys.path.insert(0, str(Path(__file__).parents[2]))  # tools/ is not installed
 
 from tools.models.build import Steps, Trained, integer_network
@@ -32,7 +34,7 @@ def layers(*widths: int, seed: int = 0) -> list[FloatLayer]:
             weight=rng.normal(0, 1.5 / np.sqrt(a), (a, b)).astype(np.float32),
             bias=rng.normal(0, 0.3, b).astype(np.float32),
         )
-        for a, b in zip(widths, widths[1:], strict=False)
+        for a, b in pairwise(widths)
     ]
 
 
@@ -51,7 +53,6 @@ def flow_of(seed: int = 0) -> Trained:
     return Trained(
         kind="flow",
         about="a test",
-        method="",
         decoder=layers(INPUTS, HIDDEN, OUTPUTS, seed=seed),
         steps=Steps(layers=moved, first_biases=list(biases)),
         settings={},
@@ -62,7 +63,6 @@ def decoder_of() -> Trained:
     return Trained(
         kind="vae",
         about="a test",
-        method="",
         decoder=layers(INPUTS, HIDDEN, HIDDEN, OUTPUTS),
         settings={},
     )
@@ -108,7 +108,6 @@ def test_weights_of_steps_stand_once() -> None:
             Trained(
                 kind="flow",
                 about="",
-                method="",
                 decoder=flow_of().decoder,
                 steps=Steps(
                     layers=flow_of().steps.layers,  # type: ignore[union-attr]

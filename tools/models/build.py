@@ -63,8 +63,6 @@ class Trained:
     kind : {"vae", "gan", "flow"}
     about : str
         One line: what it is.
-    method : str
-        Markdown for the card: how it was trained, and after whom.
     decoder : sequence of FloatLayer
     steps : Steps, optional
     settings : mapping
@@ -75,7 +73,6 @@ class Trained:
 
     kind: str
     about: str
-    method: str
     decoder: Sequence[FloatLayer]
     steps: Steps | None = None
     settings: Mapping[str, Any]
@@ -138,7 +135,7 @@ def build(data: Data, trained: Trained, out: Path) -> None:
     }
     text = json.dumps(metrics, indent=1, sort_keys=True)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    card = write_card(data, metrics, method=trained.method)
+    card = write_card(data, metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"{folder}: {json.dumps(quality)} {metrics['bytes']} in {trained.seconds:.0f} s")
 

@@ -1,6 +1,6 @@
 """A few-step diffusion: a rectified flow of latents, unrolled in the graph, then a decoder.
 
-    python -m tools.models.flow --data flights --out models
+Run it by ``python -m tools.models.flow --data flights --out models``.
 """
 
 from __future__ import annotations
@@ -19,13 +19,6 @@ from tools.models.network import FloatLayer
 from tools.models.training import Blocks, Descent, command, export, perceptron
 
 __all__ = ["train"]
-
-_METHOD = """In the latents of a variational autoencoder with a weak prior. A teacher learns the velocity from
-noise to latents by flow matching ([Lipman et al. 2023](https://arxiv.org/abs/2210.02747)) and is integrated by Heun's method; the
-small network here learns the straight line between each noise and where the teacher took it (the
-reflow of [Liu, Gong and Liu 2023](https://arxiv.org/abs/2209.03003)), at the times of its own Euler steps only. These steps stand in
-the graph one after the other, over one set of weights; the autoencoder's decoder follows them, and
-the kernel draws every column from its logits."""
 
 _BATCH = 512
 _PAIRS = 40_000
@@ -126,7 +119,6 @@ def train(data: Data) -> Trained:
     return Trained(
         kind="flow",
         about=f"Rectified flow of the {data.name} in {settings.euler_steps} steps.",
-        method=_METHOD,
         decoder=_decoder(fitted, centre, spread),
         steps=_steps(flow, settings.euler_steps),
         settings=asdict(settings),

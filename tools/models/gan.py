@@ -1,6 +1,6 @@
 """An adversarial generator of discrete rows, with what keeps it from collapsing.
 
-    python -m tools.models.gan --data flights --out models
+Run it by ``python -m tools.models.gan --data flights --out models``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,6 @@ from tools.models.data import Data
 from tools.models.training import Blocks, Descent, batches, command, export, perceptron
 
 __all__ = ["train"]
-
-_METHOD = """A Wasserstein GAN with gradient penalty ([Gulrajani et al. 2017](https://arxiv.org/abs/1704.00028)) on one-hot rows.
-The generator's columns are drawn by Gumbel-softmax ([Jang, Gu and Poole 2017](https://arxiv.org/abs/1611.01144)), so that gradients
-pass; the kernel draws them from the same logits. Against collapse the critic judges several rows at
-once ([PacGAN](https://arxiv.org/abs/1712.04086), Lin et al. 2018). A classifier that learnt the target from real rows keeps
-a row's target and its other columns together (as in [CTAB-GAN](https://arxiv.org/abs/2102.08369), Zhao et al. 2021). Kept are
-the generator's weights averaged over the last steps."""
 
 _RATE = 5e-4
 _PENALTY = 10.0
@@ -69,7 +62,6 @@ def train(data: Data) -> Trained:
     return Trained(
         kind="gan",
         about=f"Adversarial generator of the {data.name}.",
-        method=_METHOD,
         decoder=export(game.average),
         settings=asdict(settings),
     )

@@ -1,6 +1,6 @@
 """What the examples stand beside: real rows, and the project's own generator of the same table.
 
-    python -m tools.models.reference --data digits --out models
+Run it by ``python -m tools.models.reference --data digits --out models``.
 """
 
 from __future__ import annotations

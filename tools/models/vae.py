@@ -1,6 +1,6 @@
 """A variational decoder: latent noise to logits of independent columns.
 
-    python -m tools.models.vae --data flights --out models
+Run it by ``python -m tools.models.vae --data flights --out models``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ from tools.models.data import Data
 from tools.models.training import Blocks, command, export
 
 __all__ = ["train"]
-
-_METHOD = """A variational autoencoder ([Kingma and Welling 2014](https://arxiv.org/abs/1312.6114)) of one-hot
-rows; its loss is the cross-entropy of every column plus beta times the divergence from a standard
-normal prior ([Higgins et al. 2017](https://openreview.net/forum?id=Sy2fzU9gl)). The decoder alone is here: standard normal latents, two
-rectified layers, logits; the kernel draws every column from them on its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +39,6 @@ def train(data: Data) -> Trained:
     return Trained(
         kind="vae",
         about=f"Variational decoder of the {data.name}.",
-        method=_METHOD,
         decoder=export(fitted.decoder),
         settings=settings,
     )
