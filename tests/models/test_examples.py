@@ -48,9 +48,11 @@ def example(folder: Path, runtime: str) -> GraphBundle:
     return bundle
 
 
-@cache
+table_of = cache(load_data)
+
+
 def data(folder: Path) -> Data:
-    return load_data(folder.name.split("-")[0])
+    return table_of(folder.name.split("-")[0])
 
 
 @cache

@@ -47,8 +47,8 @@ METHODS = {
         "(https://arxiv.org/abs/2210.02747)) and is integrated by Heun's method; the small network "
         "here learns the straight line between each noise and where the teacher took it (the "
         "reflow of [Liu, Gong and Liu 2023](https://arxiv.org/abs/2209.03003)), at the times of "
-        "its own Euler steps only. These steps stand in the graph one after the other, over one set "
-        "of weights; the autoencoder's decoder follows them, and the kernel draws each column "
+        "its own Euler steps only. These steps stand in the graph one after the other, over one "
+        "set of weights; the autoencoder's decoder follows them, and the kernel draws each column "
         "from its logits."
     ),
 }

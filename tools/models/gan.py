@@ -81,6 +81,8 @@ def _target_classifier(rows: torch.Tensor, target: slice, batch: int) -> nn.Sequ
 def _mismatch(classifier: nn.Sequential, rows: torch.Tensor, target: slice) -> torch.Tensor:
     """Cross-entropy between a row's target and what the classifier makes of the rest, in nats."""
     rest = torch.cat([rows[:, : target.start], rows[:, target.stop :]], dim=1)
+    # The target follows the rest and not the reverse: else the rest learns to fool the classifier.
+    rest = rest.detach()
     return -(classifier(rest).log_softmax(dim=1) * rows[:, target]).sum(dim=1).mean()
 
 
@@ -126,9 +128,9 @@ class _Game:
             self._move_critic()
         drawn = self._draw()
         loss = -self._critic(self._packed(drawn)).mean()
-        loss = loss + self._settings.classifier_weight * _mismatch(
-            self._classifier, drawn, self._target
-        )
+        # Little at first: of rows that are still noise the classifier knows nothing.
+        weight = self._settings.classifier_weight * step / self._settings.steps
+        loss = loss + weight * _mismatch(self._classifier, drawn, self._target)
         self._moves[0].zero_grad()
         loss.backward()
         self._moves[0].step()
