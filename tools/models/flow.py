@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -47,20 +48,20 @@ _SETTINGS = {
     "digits": _Settings(
         latent=16,
         beta=0.3,
-        steps=1500,
+        steps=1200,
         batch=128,
         decay=1e-2,
-        teacher_steps=2500,
-        flow_steps=2500,
+        teacher_steps=2000,
+        flow_steps=1500,
     ),
     "flights": _Settings(
         latent=16,
         beta=0.5,
-        steps=3500,
+        steps=2200,
         batch=512,
         decay=1e-4,
-        teacher_steps=5000,
-        flow_steps=3000,
+        teacher_steps=3000,
+        flow_steps=2000,
     ),
 }
 
@@ -150,12 +151,13 @@ def _steps(flow: Velocity, count: int) -> Steps:
     """Fold each step's time into a bias, and the step's length into the last layer."""
     first, *inner, last = export(flow.network)
     waves = _waves(torch.arange(count)[:, None] / count).numpy()
+    length = np.float32(count)  # a step takes that part of the way
     biases = first.bias + waves @ first.weight[flow.latent :]
     return Steps(
         layers=[
             FloatLayer(weight=first.weight[: flow.latent], bias=first.bias),
             *inner,
-            FloatLayer(weight=last.weight / count, bias=last.bias / count),
+            FloatLayer(weight=last.weight / length, bias=last.bias / length),
         ],
         first_biases=list(biases),
     )

@@ -18,7 +18,6 @@ from tools.models.training import Blocks, Descent, batches, command, export, per
 
 __all__ = ["train"]
 
-_RATE = 5e-4
 _PENALTY = 10.0
 #: Of the average over the generator's weights, by step.
 _KEEP = 0.998
@@ -30,7 +29,8 @@ class _Settings:
     latent: int = 32
     hidden: int = 128
     critic_hidden: int
-    critic_steps: int = 2
+    critic_steps: int
+    rate: float
     temperature: float = 0.3
     pack: int
     steps: int
@@ -39,8 +39,24 @@ class _Settings:
 
 
 _SETTINGS = {
-    "digits": _Settings(critic_hidden=192, pack=2, steps=3000, batch=128, classifier_weight=1.0),
-    "flights": _Settings(critic_hidden=192, pack=8, steps=3000, batch=512, classifier_weight=0.3),
+    "digits": _Settings(
+        critic_hidden=192,
+        critic_steps=2,
+        rate=5e-4,
+        pack=2,
+        steps=2200,
+        batch=128,
+        classifier_weight=1.0,
+    ),
+    "flights": _Settings(
+        critic_hidden=128,
+        critic_steps=1,
+        rate=1e-3,
+        pack=2,
+        steps=5000,
+        batch=256,
+        classifier_weight=0.5,
+    ),
 }
 
 
@@ -114,14 +130,14 @@ class _Game:
         )
         self._real: Iterator[torch.Tensor] = batches(rows, settings.batch)
         self._moves = [
-            torch.optim.Adam(part.parameters(), _RATE, betas=(0.5, 0.9))
+            torch.optim.Adam(part.parameters(), settings.rate, betas=(0.5, 0.9))
             for part in (self._generator, self._critic)
         ]
 
     def play(self, step: int) -> None:
         """Move the critic a few times and the generator once."""
         # The rate falls to nothing over the second half.
-        rate = _RATE * min(1.0, 2 * (1 - step / self._settings.steps))
+        rate = self._settings.rate * min(1.0, 2 * (1 - step / self._settings.steps))
         for optimiser in self._moves:
             optimiser.param_groups[0]["lr"] = rate
         for _ in range(self._settings.critic_steps):

@@ -57,7 +57,7 @@ class _Builder:
         **fields: float | Sequence[int],
     ) -> int:
         out = self._file.tensor([-1, width])
-        self._file.operator(kind, inputs, [out], options=options, **fields)
+        self._file.operator(kind, inputs, [out], version=1, options=options, **fields)
         return out
 
     def _pair(self, kind: str, a: int, b: int, width: int) -> int:
