@@ -48,11 +48,11 @@ _SETTINGS = {
     "digits": _Settings(
         latent=16,
         beta=0.3,
-        steps=1200,
+        steps=1500,
         batch=128,
         decay=1e-2,
-        teacher_steps=2000,
-        flow_steps=1500,
+        teacher_steps=2500,
+        flow_steps=2500,
     ),
     "flights": _Settings(
         latent=16,
