@@ -154,7 +154,7 @@ def test_flights_keep_what_columns_have_to_do_with_each_other(folder: Path) -> N
     assert ((frame["arr_delay"] > 15) == frame["late"].astype(bool)).mean() > 0.9
     numbers = frame[["distance", "air_time", "dep_delay", "arr_delay"]].astype(float)
     assert numbers["distance"].corr(numbers["air_time"]) > 0.5
-    assert numbers["dep_delay"].corr(numbers["arr_delay"]) > 0.5
+    assert numbers["dep_delay"].corr(numbers["arr_delay"]) > 0.4
 
 
 @every_example

@@ -53,7 +53,7 @@ _SETTINGS = {
         critic_steps=1,
         rate=1e-3,
         pack=2,
-        steps=5000,
+        steps=2200,
         batch=256,
         classifier_weight=0.5,
     ),
