@@ -142,7 +142,7 @@ def test_a_classifier_learns_the_digits_from_synthetic_rows(folder: Path) -> Non
         Frame.of(data(folder).test, schema),
         TargetTask.of(schema, "label"),
     )
-    assert score.value > 0.75
+    assert score.value > 0.55
 
 
 @pytest.mark.parametrize(
