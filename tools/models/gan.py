@@ -49,13 +49,13 @@ _SETTINGS = {
         classifier_weight=1.0,
     ),
     "flights": _Settings(
-        critic_hidden=128,
-        critic_steps=1,
-        rate=1e-3,
-        pack=2,
-        steps=2200,
-        batch=256,
-        classifier_weight=0.5,
+        critic_hidden=192,
+        critic_steps=2,
+        rate=5e-4,
+        pack=8,
+        steps=3000,
+        batch=512,
+        classifier_weight=0.3,
     ),
 }
 
