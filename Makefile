@@ -7,7 +7,7 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
+.PHONY: demo test test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-federation  peers and this project on five federated tasks (ARGS='--task digits-by-class --epsilon 8')"
 	@echo "make audit-privacy  attacks on what devices release, beside their claims  (ARGS='--runs 2000')"
 	@echo "make bench-collapse  ten generations in six regimes, alarms over 20 seeds  (ARGS='--skip-alarms')"
+	@echo "make models  train the examples in models/ again, about 20 minutes  (installs torch; MODELS='vae-digits')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
 
@@ -114,6 +115,18 @@ $(VENV)/.bench-collapse: $(VENV)/.created $(SOURCES)
 
 bench-collapse: $(VENV)/.bench-collapse
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.bench.collapse $(ARGS)
+
+$(VENV)/.models: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[models]'
+	@touch $@
+
+# Each is KIND-TABLE; reference-TABLE measures what stands beside them and comes first.
+MODELS ?= reference-digits reference-flights vae-digits gan-digits flow-digits vae-flights gan-flights flow-flights
+models: $(VENV)/.models
+	@for model in $(MODELS); do \
+		OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.models.$${model%-*} \
+			--data $${model#*-} --out models || exit 1; \
+	done
 
 # Address and undefined-behaviour sanitizers on. New inputs stay in native/build/corpus; those that
 # reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).
