@@ -39,7 +39,7 @@ from edge_runtime.messages import (
     encode_plan,
     new_id,
 )
-from edge_runtime.schema import Schema, census_cells
+from edge_runtime.schema import Schema, census_sensitivity_squared
 
 __all__ = ["Planner", "Step"]
 
@@ -96,7 +96,7 @@ class Planner:
             delta=config.privacy.delta,
             rounds=config.rounds.count,
             census_share=config.rounds.census_share,
-            census_sensitivity_squared=len(census_cells(schema)),
+            census_sensitivity_squared=census_sensitivity_squared(schema),
         )
 
     @property
