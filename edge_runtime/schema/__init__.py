@@ -29,6 +29,7 @@ from edge_runtime.schema.steps import (
     census_schema,
     census_sensitivity_squared,
     check_fleet,
+    following,
     long_schema,
     steps_of_windows,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "check_fleet",
     "clean_census",
     "count_cells",
+    "following",
     "format_timestamp",
     "grid_slots",
     "infer_schema",

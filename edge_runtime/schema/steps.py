@@ -31,6 +31,7 @@ __all__ = [
     "census_schema",
     "census_sensitivity_squared",
     "check_fleet",
+    "following",
     "long_schema",
     "steps_of_windows",
 ]
@@ -124,6 +125,20 @@ def census_of(schema: Schema, counts: Sequence[NDArray[Any]], *, sigma: float) -
             for to, source in zip(own, histograms_of(steps, place), strict=True):
                 spread[to] = census.counts[source]
     return Census(spread, census.sigma, census.rows)
+
+
+def following(schema: Schema) -> dict[int, int]:
+    """Return for each column of a later step where the same column is a step before.
+
+    Parameters
+    ----------
+    schema : Schema
+        What is learnt; empty where rows are no windows.
+    """
+    if schema.sequence is None:
+        return {}
+    static, width = len(schema.sequence.static), len(schema.sequence.columns)
+    return {column: column - width for column in range(static + width, len(schema.columns))}
 
 
 def long_schema(schema: Schema, *, windows: int) -> Schema:
