@@ -35,7 +35,7 @@ from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.errors import AggregatorError
 from edge_runtime.evaluation.release_page import render_release
 from edge_runtime.generator import Bundle
-from edge_runtime.schema import steps_of_windows, write_table
+from edge_runtime.schema import following, steps_of_windows, write_table
 
 __all__ = ["FACTS", "SUMS", "Release", "Seen", "sha256_of", "write_files"]
 
@@ -118,6 +118,7 @@ class Seen(NamedTuple):
             cardinalities=bundle.codec.cardinalities,
             conditions=bundle.schema.conditions,
             moments=then.moments(bundle),
+            before=following(bundle.schema),
         )
         if ANCHOR_ROWS in pool.devices:
             batches.append(_anchor_batch(pool))
