@@ -86,11 +86,12 @@ def prior_rows(
             continue
         earlier = (before or {}).get(column)
         if earlier is not None and anchor.marginal((earlier, column)) is not None:
-            shares, at = _shares(anchor, column, earlier, cardinality), codes[:, earlier]
+            shares = _shares(anchor, column, earlier, cardinality)
+            at = codes[:, earlier].astype(np.intp)
         else:
             shares, at = _shares(anchor, column, outcome, cardinality), given
         at = at if len(shares) > 1 else np.zeros(rows, np.intp)
-        codes[:, column] = _draw(shares, at.astype(np.intp), stream=column)
+        codes[:, column] = _draw(shares, at, stream=column)
     return codes
 
 

@@ -36,6 +36,9 @@ class Intake:
         What they must satisfy.
     """
 
+    #: rows that are read again have the places in the store that they had
+    keeps_places = True
+
     def __init__(self, *, store: Store, source: Source, schema: Schema) -> None:
         self._store = store
         self._source = source
@@ -105,7 +108,7 @@ class Intake:
         with self._store.transaction():
             if not known or piece.restarted:
                 self._store.drop_codes()
-            if piece.restarted:
+            if piece.restarted or not (known or self.keeps_places):
                 forget_holdout(self._store)
             keep(piece)
             self._store.put(

@@ -89,6 +89,9 @@ class SeriesIntake(Intake):
         Of the rows; its sequence has a grid.
     """
 
+    #: windows that are read again may get other numbers, so who is held out is drawn anew
+    keeps_places = False
+
     def __init__(self, *, store: Store, source: Source, schema: Schema) -> None:
         super().__init__(store=store, source=source, schema=schema)
         assert schema.sequence is not None, "Intake is for rows without order"
@@ -232,13 +235,19 @@ class SeriesIntake(Intake):
         mark = self._mark()
         if mark is None or mark.codec_digest != coder.digest:
             return CodeSet(np.zeros((0, width), np.int32), 0)
-        found = self._store.connection.execute(
-            "SELECT counted, packed FROM windows WHERE counted <= ? ORDER BY counted",
-            (up_to_part if up_to_part is not None else 1 << 62,),
-        ).fetchall()
-        packed = np.frombuffer(b"".join(row[1] for row in found), coder.dtype)
-        codes = packed.reshape(len(found), width).astype(np.int32)
-        return CodeSet(codes, found[-1][0] if found else 0)
+        last = (up_to_part if up_to_part is not None else 1 << 62,)
+        connection = self._store.connection
+        # Numbered from 1 without a gap. All at once: joined later they would need the memory twice.
+        (count,) = connection.execute(
+            "SELECT COALESCE(MAX(counted), 0) FROM windows WHERE counted <= ?", last
+        ).fetchone()
+        codes = np.empty((count, width), np.int32)
+        found = connection.execute(
+            "SELECT packed FROM windows WHERE counted <= ? ORDER BY counted", last
+        )
+        for place, (packed,) in enumerate(found):
+            codes[place] = np.frombuffer(packed, coder.dtype)
+        return CodeSet(codes, count)
 
 
 def _keys(table: Table, names: tuple[str, ...]) -> list[bytes]:

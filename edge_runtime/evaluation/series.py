@@ -101,11 +101,11 @@ def _pieces(side: Ordered, rows: int, *, seed: int) -> npt.NDArray[np.intp]:
     number = number.reshape(-1)
     place = np.full((int(number.max()) + 1, rows), -1, np.intp)
     place[number, along % rows] = np.arange(len(number))
-    place = place[2 * (place >= 0).sum(axis=1) >= rows]
-    if len(place) > _PIECES:
-        drawn = np.random.default_rng(seed).choice(len(place), _PIECES, replace=False)
-        place = place[np.sort(drawn)]
-    return place
+    place = np.asarray(place[2 * (place >= 0).sum(axis=1) >= rows], np.intp)
+    if len(place) <= _PIECES:
+        return place
+    drawn = np.random.default_rng(seed).choice(len(place), _PIECES, replace=False)
+    return np.asarray(place[np.sort(drawn)], np.intp)
 
 
 def _cut(values: F64, place: npt.NDArray[np.intp]) -> F64:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_runtime.device.holdout import held_out
 from edge_runtime.device.intake import Intake
 from edge_runtime.device.schemas import offer_schema
 from edge_runtime.device.series import SeriesIntake, open_intake
@@ -242,6 +243,15 @@ def test_the_census_counts_the_steps_of_the_windows_that_count(
     # Cells are no codes: those that follow are made from the source anew.
     assert taker.codes(codec).codes.shape == (0, 7)
     assert len(taken(taker, codec)) == windows.rows
+
+
+def test_windows_read_again_are_held_out_anew(store: Store, tmp_path: Path, codec: Codec) -> None:
+    path = write(tmp_path / "rows.csv", [reading(1, slot) for slot in range(300)])
+    taker = intake(store, path)
+    before = held_out(store, len(taken(taker, codec)), 0.5)
+    assert (held_out(store, len(taken(taker, codec)), 0.5) == before).all()
+    assert taker.census(should_stop=lambda: False) is not None
+    assert (held_out(store, len(taken(taker, codec)), 0.5) != before).any()
 
 
 def test_the_census_goes_on_where_it_was_stopped(store: Store, tmp_path: Path) -> None:
