@@ -120,7 +120,10 @@ def _names(source: Any) -> tuple[str, ...]:
         import pyarrow.parquet as pq  # noqa: PLC0415 - part of the aggregator extra
 
         return tuple(pq.read_schema(source).names)
-    return tuple(next(iter(raw_chunks(source, names=None, file=source_name(source)))).columns)
+    names = tuple(next(iter(raw_chunks(source, names=None, file=source_name(source)))).columns)
+    if hasattr(source, "seek"):
+        source.seek(0)  # an open file is read again, for its rows
+    return names
 
 
 def _apart(

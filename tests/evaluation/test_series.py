@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,6 +141,12 @@ def test_windows_of_a_release_are_compared_in_pieces_of_their_length() -> None:
     figures = report.figures["series"]
     assert (figures["rows"], figures["pieces"]["synthetic"]) == (4, 600)
     assert figures["autocorrelation"] < 0.1
+
+
+def test_an_open_file_is_read_from_its_start() -> None:
+    text = io.StringIO(buoys(2).to_csv(index=False))
+    report = evaluate(buoys(1), text, schema=SCHEMA, holdout=buoys(3))
+    assert report.figures["rows"]["synthetic"] == 2400
 
 
 def test_series_too_short_for_a_piece_have_no_figures() -> None:
