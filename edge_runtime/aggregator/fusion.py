@@ -32,7 +32,7 @@ from edge_runtime.generator import (
     open_engine,
     sample_codes,
 )
-from edge_runtime.schema import Census, Codec, Rules, Schema, merge_census
+from edge_runtime.schema import Census, Codec, Rules, Schema, following, merge_census
 from edge_runtime.training import make_step
 
 __all__ = ["Outcome", "first_generator", "next_generator"]
@@ -149,6 +149,7 @@ def next_generator(
         cardinalities=layout.cardinalities,
         conditions=conditions,
         moments=moments,
+        before=following(current.schema),
     )
     rules = Rules(current.codec)
     if rules.active:

@@ -218,7 +218,7 @@ class Service:
     def _restore(self) -> None:
         """Publish what is in force, as it was before a restart."""
         workspace = self._workspace
-        self._link.publish(self._topics.schema, workspace.schema.to_json(), retain=True)
+        self._link.publish(self._topics.schema, workspace.declared.to_json(), retain=True)
         self._rounds.restore()
         self._publish_bundles()
         self._link.publish(self._topics.alarms, encode_alarms(workspace.alarms()), retain=True)

@@ -39,7 +39,7 @@ from edge_runtime.messages import (
     decode_plan,
     encode_alarms,
 )
-from edge_runtime.schema import Census, Codec, Schema
+from edge_runtime.schema import Census, Codec, Schema, check_fleet
 
 __all__ = ["ANCHOR_SETTINGS", "Workspace", "create_workspace", "open_workspace"]
 
@@ -68,14 +68,16 @@ class Workspace:
     config : AggregatorConfig
         The configuration that the directory was last used with.
     schema : Schema
-        The fleet's schema.
+        The fleet's schema, as it is published; `Workspace.schema` is what is learnt of it, which
+        for ordered rows is the schema of their windows.
     catalogue : Catalogue
         Open.
     """
 
     def __init__(self, *, config: AggregatorConfig, schema: Schema, catalogue: Catalogue) -> None:
         self.config = config
-        self.schema = schema
+        self.declared = schema
+        self.schema = schema.learnt
         self.catalogue = catalogue
         self.data_dir = config.data_dir
         self.pool = Pool(self.data_dir)
@@ -86,7 +88,7 @@ class Workspace:
 
     def as_of(self, catalogue: Catalogue) -> Workspace:
         """Return the same data seen through another catalogue, such as one of an earlier time."""
-        return Workspace(config=self.config, schema=self.schema, catalogue=catalogue)
+        return Workspace(config=self.config, schema=self.declared, catalogue=catalogue)
 
     @property
     def release_key(self) -> bytes:
@@ -196,7 +198,7 @@ class Workspace:
     def censuses(self, device: str | None = None) -> dict[str, Census]:
         """Return accepted censuses by device, late ones included; one device's if asked."""
         records = self.catalogue.messages(kind="census", device=device)
-        return read_censuses(self.data_dir, records)
+        return read_censuses(self.data_dir, records, self.schema)
 
     def anchor(self, bundle: Bundle) -> Anchor | None:
         """Return the fleet's merged counts of codes; None before the first.
@@ -353,14 +355,10 @@ def create_workspace(config: AggregatorConfig) -> Workspace:
         If the directory belongs to another fleet or schema, or to a fleet with privacy where
         this one has none (or the other way round).
     SchemaError
-        If the schema file is malformed, or of rows in sequence, which a fleet does not learn.
+        If the schema file is malformed, or one that a fleet cannot learn by.
     """
     schema = Schema.load(Path(config.schema.path))
-    if schema.sequence is not None:
-        raise SchemaError(
-            f"schema {schema.name!r} declares a sequence: a fleet learns rows that do not depend "
-            "on each other; take sequence out of it, or describe whole windows as rows"
-        )
+    check_fleet(schema)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     if config.data.catalogue:
         # The verbs `status` and `release` get only the directory. The URL may hold a password.

@@ -140,7 +140,7 @@ def test_a_pool_that_cannot_keep_them_is_refused(bound: Callable[..., Kit], tmp_
         make_release(kit.config.data_dir, tmp_path / "r", mode="pool")
 
 
-def test_a_fleet_refuses_rows_in_sequence(bound: Callable[..., Kit]) -> None:
+def test_a_fleet_refuses_a_sequence_without_a_grid(bound: Callable[..., Kit]) -> None:
     schema = msgspec.structs.replace(make_schema(), sequence=Sequence(lags=1))
-    with pytest.raises(SchemaError, match="declares a sequence"):
+    with pytest.raises(SchemaError, match="has no every"):
         bound(schema=schema)
