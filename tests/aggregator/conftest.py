@@ -16,10 +16,11 @@ from edge_runtime.aggregator.config import AggregatorConfig, load_config
 from edge_runtime.aggregator.fusion import first_generator
 from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.inbox import Inbox, Incoming
+from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.planner import Planner
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import RoundRecord
-from edge_runtime.aggregator.workspace import Workspace, create_workspace
+from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.generator import Bundle, Weights
 from edge_runtime.messages import (
     SCORE_UNITS,
