@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edge_runtime.errors import ModelImportError
 from edge_runtime.importing.sdv.description import F64, Head, Output, Unit
 from edge_runtime.schema import Column
-from edge_runtime.schema.numeric import NumericBins, bins_from_rows, bins_from_values
+from edge_runtime.schema.binning import bins_from_rows, bins_from_values
+from edge_runtime.schema.numeric import NumericBins
 
 __all__ = ["Coding", "code_output"]
 
