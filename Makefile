@@ -10,12 +10,13 @@ PYTEST_ARGS ?=
 # Of Debian's release, for `make deb`: 12 (Raspberry Pi OS bookworm) or 13 (trixie).
 RELEASE ?= 12
 
-.PHONY: demo deb image test test-arm test-tflite-legacy check bench bench-kernel bench-federation bench-collapse audit-privacy fuzz clean help
+.PHONY: demo deb image test test-arm test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
 	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
 	@echo "make test-tflite-legacy  the engines' contract under tflite-runtime 2.14 (Python 3.11, numpy 1)"
+	@echo "make test-sdv  the import of SDV's models, with SDV itself (installs torch and SDV)"
 	@echo "make test-arm  emulated boards: packages, unit tests on cortex-a53 and a72, a boot  (as root)"
 	@echo "make deb    Debian packages for arm64 and amd64 into dist/          (RELEASE=13 ARGS='--arch arm64')"
 	@echo "make image  an SD image for Raspberry Pi 3, 4 and Zero 2 W into dist/   (as root)"
@@ -25,6 +26,7 @@ help:
 	@echo "make bench-federation  peers and this project on five federated tasks (ARGS='--task digits-by-class --epsilon 8')"
 	@echo "make audit-privacy  attacks on what devices release, beside their claims  (ARGS='--runs 2000')"
 	@echo "make bench-collapse  ten generations in six regimes, alarms over 20 seeds  (ARGS='--skip-alarms')"
+	@echo "make models  train the examples in models/ again, about 20 minutes  (installs torch; MODELS='vae-digits')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make clean  remove .venv and everything built"
 
@@ -94,6 +96,13 @@ deb: $(VENV)/.deb
 image: $(VENV)/.deb
 	@$(BIN)/python tools/image/build.py $(ARGS)
 
+$(VENV)/.sdv: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,sdv]'
+	@touch $@
+
+test-sdv: $(VENV)/.sdv
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/importing $(PYTEST_ARGS)
+
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -128,6 +137,18 @@ $(VENV)/.bench-collapse: $(VENV)/.created $(SOURCES)
 
 bench-collapse: $(VENV)/.bench-collapse
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.bench.collapse $(ARGS)
+
+$(VENV)/.models: $(VENV)/.created $(SOURCES)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[models]'
+	@touch $@
+
+# Each is KIND-TABLE; reference-TABLE measures what stands beside them and comes first.
+MODELS ?= reference-digits reference-flights vae-digits gan-digits flow-digits vae-flights gan-flights flow-flights
+models: $(VENV)/.models
+	@for model in $(MODELS); do \
+		OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.models.$${model%-*} \
+			--data $${model#*-} --out models || exit 1; \
+	done
 
 # Address and undefined-behaviour sanitizers on. New inputs stay in native/build/corpus; those that
 # reach something are worth adding to native/fuzz/corpus (libFuzzer's -merge=1).

@@ -28,6 +28,7 @@ __all__ = [
     "LinkError",
     "MessageError",
     "MissingExtraError",
+    "ModelImportError",
     "PlanError",
     "RangeError",
     "SamplingError",
@@ -199,6 +200,12 @@ class BundleError(EdgeRuntimeError):
     """A bundle is damaged, incomplete or of another format."""
 
     exit_code = 7
+
+
+class ModelImportError(EdgeRuntimeError):
+    """A model of another project cannot become a bundle."""
+
+    exit_code = 10
 
 
 class SamplingError(EdgeRuntimeError):

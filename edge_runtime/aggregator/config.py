@@ -11,7 +11,7 @@ import msgspec
 from edge_runtime.aggregator.config_checks import first_problem
 from edge_runtime.aggregator.guard_config import GuardSettings, MetricsSettings
 from edge_runtime.errors import ConfigError
-from edge_runtime.messages.tls import TlsFiles
+from edge_runtime.process.tls import TlsFiles
 
 __all__ = [
     "AggregatorConfig",

@@ -32,7 +32,7 @@ from edge_runtime.generator import (
     open_engine,
     sample_codes,
 )
-from edge_runtime.schema import Census, Codec, Schema, merge_census
+from edge_runtime.schema import Census, Codec, Rules, Schema, following, merge_census
 from edge_runtime.training import make_step
 
 __all__ = ["Outcome", "first_generator", "next_generator"]
@@ -149,12 +149,19 @@ def next_generator(
         cardinalities=layout.cardinalities,
         conditions=conditions,
         moments=moments,
+        before=following(current.schema),
     )
+    rules = Rules(current.codec)
+    if rules.active:
+        # Rows that no one will ever get need no place in the network; before the matching, which
+        # then makes up for what is missing.
+        pool = pool.take(np.flatnonzero(rules.possible(pool.codes)))
     rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, seed=seed)
     if not len(rows.codes) or not len(rows.held_out):
         raise AggregatorError(
-            f"{pooled} pooled rows are too few to train on and hold some out; ask devices "
-            "for more with [rows] minimum"
+            f"{pooled} pooled rows are too few to train on and hold some out"
+            + (", less those that cannot keep the schema's constraints" if rules.active else "")
+            + "; ask devices for more with [rows] minimum"
         )
     candidate = find_strategy(settings.strategy).fuse(
         Material(

@@ -27,7 +27,7 @@ from edge_runtime.messages import (
     decode_summary,
     decode_update,
 )
-from edge_runtime.schema import Codec, Schema, census_cells
+from edge_runtime.schema import Codec, Schema, census_cells, census_schema
 
 __all__ = ["Answer", "Incoming", "Judge"]
 
@@ -214,7 +214,7 @@ class Judge:
             return {name: tensor.shape for name, tensor in delta._asdict().items()}
         codec = self._codec
         sizes = (
-            census_cells(self._schema)
+            census_cells(census_schema(self._schema))
             if header.kind == "census" or codec is None
             else codec.cardinalities
         )

@@ -39,7 +39,7 @@ from edge_runtime.messages import (
     encode_plan,
     new_id,
 )
-from edge_runtime.schema import Schema, census_cells
+from edge_runtime.schema import Schema, census_sensitivity_squared, following
 
 __all__ = ["Planner", "Step"]
 
@@ -96,7 +96,7 @@ class Planner:
             delta=config.privacy.delta,
             rounds=config.rounds.count,
             census_share=config.rounds.census_share,
-            census_sensitivity_squared=len(census_cells(schema)),
+            census_sensitivity_squared=census_sensitivity_squared(schema),
         )
 
     @property
@@ -248,18 +248,19 @@ class Planner:
     def _tables(self, advice: Advice, number: int) -> tuple[tuple[int, ...], ...]:
         """Return what the anchor counts: every column is in at least one table.
 
-        Interactions, once there is a pool that tells which; pairs for what they leave out.
+        Interactions, once there is a pool that tells which; pairs for what they leave out. Of
+        windows, a column is paired with the conditions at the first step, and with itself from
+        step to step: how a series goes on is what single steps do not tell.
         """
         total = len(self._schema.columns)
-        conditions = self._schema.conditions if self._config.rounds.pairs == "conditions" else ()
+        pairs = self._config.rounds.pairs == "conditions"
+        conditions = self._schema.conditions if pairs else ()
+        later = following(self._schema) if pairs else {}
         tables = list(advice.interactions) if number > 1 else []
         together = [set(table) for table in tables]
-        tables += [
-            (a, b)
-            for a in conditions
-            for b in range(a + 1, total)
-            if not any({a, b} <= columns for columns in together)
-        ]
+        wanted = [(a, b) for a in conditions for b in range(a + 1, total) if b not in later]
+        wanted += [(before, column) for column, before in later.items()]
+        tables += [pair for pair in wanted if not any(set(pair) <= each for each in together)]
         covered = {column for table in tables for column in table}
         return (*((d,) for d in range(total) if d not in covered), *tables)
 

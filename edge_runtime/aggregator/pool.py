@@ -49,6 +49,16 @@ class PoolRows(NamedTuple):
     round: npt.NDArray[np.int32]
     lot: npt.NDArray[np.float32]
 
+    def take(self, rows: npt.NDArray[np.intp]) -> PoolRows:
+        """Return the rows at these places, intp [n]."""
+        return PoolRows(
+            codes=np.ascontiguousarray(self.codes[rows]),
+            device=self.device[rows],
+            devices=self.devices,
+            round=self.round[rows],
+            lot=self.lot[rows],
+        )
+
 
 class Pool:
     """Accepted batches on disk.

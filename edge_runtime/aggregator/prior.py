@@ -1,7 +1,8 @@
 """Rows drawn from the anchor alone: the outcome, and every column given the outcome.
 
 Columns with moments vary together, as a normal distribution of their scores does; the others are
-independent given the outcome.
+independent given the outcome. Of windows, a column of a later step is drawn given the same column a
+step before, where the two were counted together.
 
 What the fleet knows before any device's generator: with few rows a device, or little budget, it
 is most of what can be known. Each column's distribution given the outcome is shrunk towards its
@@ -45,6 +46,7 @@ def prior_rows(
     rows: int,
     *,
     moments: Moments | None = None,
+    before: Mapping[int, int] | None = None,
 ) -> npt.NDArray[np.int32]:
     """Draw rows from the fleet's summaries.
 
@@ -60,6 +62,8 @@ def prior_rows(
         How many.
     moments : Moments, optional
         Given the first condition column; columns that it leaves out are independent given it.
+    before : mapping of int to int, optional
+        Of windows, see `edge_runtime.schema.following`.
 
     Returns
     -------
@@ -80,8 +84,13 @@ def prior_rows(
     for column, cardinality in enumerate(cardinalities):
         if column == outcome or column in together:
             continue
-        shares = _shares(anchor, column, outcome, cardinality)
-        at = given if len(shares) > 1 else np.zeros(rows, np.intp)
+        earlier = (before or {}).get(column)
+        if earlier is not None and anchor.marginal((earlier, column)) is not None:
+            shares = _shares(anchor, column, earlier, cardinality)
+            at = codes[:, earlier].astype(np.intp)
+        else:
+            shares, at = _shares(anchor, column, outcome, cardinality), given
+        at = at if len(shares) > 1 else np.zeros(rows, np.intp)
         codes[:, column] = _draw(shares, at, stream=column)
     return codes
 
@@ -95,6 +104,7 @@ def with_prior(
     cardinalities: Sequence[int],
     conditions: Sequence[int],
     moments: Moments | None = None,
+    before: Mapping[int, int] | None = None,
 ) -> tuple[PoolRows, dict[str, float]]:
     """Add rows from the anchor to the pool, as if one more device had sent them.
 
@@ -108,7 +118,7 @@ def with_prior(
         Without one, or with a share of 0, nothing changes.
     share : float
         Of all weight that the added rows have, 0 to below 1.
-    cardinalities, conditions, moments
+    cardinalities, conditions, moments, before
         As for `prior_rows`.
 
     Returns
@@ -119,7 +129,7 @@ def with_prior(
     if anchor is None or share <= 0:
         return pool, dict(rows_of)
     count = min(_MOST_ROWS, max(_LEAST_ROWS, len(pool.codes)))
-    codes = prior_rows(anchor, cardinalities, conditions, count, moments=moments)
+    codes = prior_rows(anchor, cardinalities, conditions, count, moments=moments, before=before)
     held = sum(max(0.0, rows_of.get(device, 0.0)) for device in pool.devices)
     lot = np.empty(count, np.float32)
     fill_uniform(lot, key=_LOT, stream=0)

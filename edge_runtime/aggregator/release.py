@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from edge_runtime.aggregator.catalogue import utc_now
 from edge_runtime.aggregator.composition import composition
+from edge_runtime.aggregator.opening import open_workspace
 from edge_runtime.aggregator.prior import ANCHOR_ROWS
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.release_book import ReleaseBook, ReleaseRecord
@@ -25,7 +26,7 @@ from edge_runtime.aggregator.release_files import (
     sha256_of,
     write_files,
 )
-from edge_runtime.aggregator.workspace import ANCHOR_SETTINGS, Workspace, open_workspace
+from edge_runtime.aggregator.workspace import ANCHOR_SETTINGS, Workspace
 from edge_runtime.errors import AggregatorError
 
 __all__ = [

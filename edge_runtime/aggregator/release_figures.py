@@ -239,7 +239,7 @@ def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         )
     kept = rows.get("constraints")
     if kept is not None:
-        left_out = kept["pooled_rows_left_out"] / (rows["pooled"] + rows["from_counts"])
+        left_out = kept["pooled_rows_left_out"] / max(rows["pooled"], 1)
         said.append(
             (
                 "note"
@@ -247,7 +247,13 @@ def findings(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
                 else "",
                 f"Every row keeps the constraints of the schema: {left_out:.1%} of the pool cannot "
                 f"and is left out, {kept['rows_rejected']:,} of {kept['rows_drawn']:,} rows drawn "
-                "were rejected.",
+                "were rejected."
+                + (
+                    f" Of the rows drawn from counts, which know of no constraint, {counted:,} are "
+                    "left out as well."
+                    if (counted := kept["rows_from_counts_left_out"])
+                    else ""
+                ),
             )
         )
     said += [

@@ -35,7 +35,7 @@ from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.errors import AggregatorError
 from edge_runtime.evaluation.release_page import render_release
 from edge_runtime.generator import Bundle
-from edge_runtime.schema import write_table
+from edge_runtime.schema import following, steps_of_windows, write_table
 
 __all__ = ["FACTS", "SUMS", "Release", "Seen", "sha256_of", "write_files"]
 
@@ -118,6 +118,7 @@ class Seen(NamedTuple):
             cardinalities=bundle.codec.cardinalities,
             conditions=bundle.schema.conditions,
             moments=then.moments(bundle),
+            before=following(bundle.schema),
         )
         if ANCHOR_ROWS in pool.devices:
             batches.append(_anchor_batch(pool))
@@ -180,6 +181,8 @@ def write_files(
     if constraints is not None:
         facts["constraints"] = constraints
     depth = max(row["depth"] for row in lineage["rows"] if row["released"])
+    if seen.bundle.schema.sequence is not None:
+        table = steps_of_windows(table)
     table = table.marked({"fleet": facts["fleet"], "release": record.id, "depth": depth})
     figures = {
         "title": f"Release {record.id} of fleet {facts['fleet']}",
@@ -198,6 +201,7 @@ def write_files(
             "distinct": facts["distinct_pooled_rows"],
             "devices": len(seen.heard),
             "constraints": constraints,
+            **_series(seen.bundle),
         },
         "privacy": facts["privacy"],
         "rounds": record.facts["rounds"],
@@ -225,7 +229,10 @@ def write_files(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_table(table, partial / "data.parquet")
-    workspace.schema.save(partial / "schema.json")
+    # Of series the schema of the laid out windows: that of data.parquet.
+    (workspace.schema if table.schema.sequence is None else table.schema).save(
+        partial / "schema.json"
+    )
     seen.bundle.save(partial / "generator.bundle")
     pages = {
         "MODEL_CARD.md": _model_card(seen.bundle, record, facts),
@@ -277,6 +284,7 @@ def _release_facts(
         "bundle_digest": seen.bundle.digest,
         "messages_digest": seen.digest,
         "rows": record.rows,
+        **_series(seen.bundle),
         "pooled_rows": int((~seen.from_counts).sum()),
         # A release of the pool takes none of them.
         "rows_from_counts": 0 if record.mode == "pool" else int(seen.from_counts.sum()),
@@ -290,6 +298,12 @@ def _release_facts(
         "metrics": dict(seen.bundle.metrics),
         "made_with": record.facts["made_with"],
     }
+
+
+def _series(bundle: Bundle) -> dict[str, Any]:
+    """Say what a "row" is where rows are windows of ordered rows; nothing where they are not."""
+    sequence = bundle.schema.sequence
+    return {} if sequence is None else {"unit": bundle.schema.privacy_unit, "steps": sequence.steps}
 
 
 def _origin(facts: Mapping[str, Any]) -> str:
@@ -318,8 +332,20 @@ def _model_card(bundle: Bundle, record: ReleaseRecord, facts: Mapping[str, Any])
         + f"{record.rows:,} rows, drawn from {_origin(facts)}{rounds} (mode: {record.mode}, seed: "
         f"{record.seed}, id: {record.id}). The rows of data.parquet are from "
         f"{' and '.join(makers)}; generator.bundle is the network that the fleet made of them and "
-        f"draws further rows.{_kept(facts)} report.html holds the rows against the fleet's counts, "
-        "PRIVACY.md says what is protected, lineage.json where every row is from.\n"
+        f"draws further rows.{_laid_out(facts)}{_kept(facts)} report.html holds the rows against "
+        "the fleet's counts, PRIVACY.md says what is protected, lineage.json where every row is "
+        "from.\n"
+    )
+
+
+def _laid_out(facts: Mapping[str, Any]) -> str:
+    """Say how windows lie in the file, where rows are windows."""
+    if "steps" not in facts:
+        return ""
+    return (
+        f" A row is a {facts['unit']}, which data.parquet has below each other: column window says "
+        "which, step which row of it; a row that is absent has missing values. Windows are whole, "
+        "and none goes on in another; generator.bundle draws series of any length."
     )
 
 
@@ -330,8 +356,8 @@ def _kept(facts: Mapping[str, Any]) -> str:
         return ""
     return (
         f" Every row keeps the constraints of the schema: {found['pooled_rows_left_out']:,} rows "
-        f"of the pool that cannot were left out, and {found['rows_rejected']:,} of "
-        f"{found['rows_drawn']:,} rows drawn were rejected."
+        f"of the pool and {found['rows_from_counts_left_out']:,} drawn from counts were "
+        f"left out, {found['rows_rejected']:,} of {found['rows_drawn']:,} rows drawn rejected."
     )
 
 

@@ -67,7 +67,7 @@ def draw_rows(seen: Seen, record: ReleaseRecord, *, key: bytes) -> DrawnRows:
     usable, pool = np.arange(len(seen.pool.codes)), seen.pool
     if rules.active:
         usable = np.flatnonzero(rules.possible(pool.codes))
-        pool = _only(pool, usable)
+        pool = pool.take(usable)
     matched = match_pool(
         pool, seen.rows_of, seen.anchor, raked=record.mode == "matched", conditions=conditions
     )
@@ -90,8 +90,10 @@ def draw_rows(seen: Seen, record: ReleaseRecord, *, key: bytes) -> DrawnRows:
     if rules.computed:
         computed = list(rules.computed)
         codes[:, computed] = codec.encode(table).codes[:, computed]
+    left_out = np.delete(seen.from_counts, usable)
     constraints = {
-        "pooled_rows_left_out": len(seen.pool.codes) - len(usable),
+        "pooled_rows_left_out": int((~left_out).sum()),
+        "rows_from_counts_left_out": int(left_out.sum()) if record.mode != "pool" else 0,
         "rows_drawn": settling.drawn,
         "rows_rejected": settling.drawn - record.rows,
     }
@@ -100,16 +102,6 @@ def draw_rows(seen: Seen, record: ReleaseRecord, *, key: bytes) -> DrawnRows:
 
 def _key(key: bytes, what: str) -> bytes:
     return hashlib.sha256(key + what.encode()).digest()
-
-
-def _only(pool: PoolRows, rows: Index) -> PoolRows:
-    return PoolRows(
-        codes=np.ascontiguousarray(pool.codes[rows]),
-        device=pool.device[rows],
-        devices=pool.devices,
-        round=pool.round[rows],
-        lot=pool.lot[rows],
-    )
 
 
 class _Settling:

@@ -18,10 +18,10 @@ from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.guard.review import assess, review
 from edge_runtime.aggregator.guard.rollback import rollback
 from edge_runtime.aggregator.inbox import Inbox
+from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.packed import serve_packed
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine
-from edge_runtime.aggregator.workspace import create_workspace
 from edge_runtime.errors import CatalogueError, EdgeRuntimeError
 from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import Alarm, Alarms, DeviceState

@@ -69,8 +69,9 @@ class Service:
     """
 
     def __init__(self, config: AggregatorConfig) -> None:
-        if config.broker.tls is not None:
-            config.broker.tls.context()  # a missing file is a mistake to report now, not to log
+        tls = config.broker.tls
+        if tls is not None:
+            tls.context()  # a missing file is a mistake to report now, not to log
         self._config = config
         self._lock_file = hold_directory(config.data_dir)
         self._rounds = Rounds(config)
@@ -101,7 +102,9 @@ class Service:
         self._link = Link(
             host=config.broker.host,
             port=config.broker.port,
-            client_id=f"aggregator-{config.fleet.name}",
+            client_id=f"aggregator-{config.fleet.name}"
+            if tls is None
+            else tls.client_id("aggregator"),
             topics=[
                 self._topics.all_states,
                 self._topics.all_batches,
@@ -111,7 +114,7 @@ class Service:
             on_message=self._on_message,
             username=config.broker.username,
             password=config.broker.password,
-            tls=config.broker.tls,
+            tls=tls,
             keepalive_s=config.broker.keepalive_s,
         )
 
@@ -215,7 +218,7 @@ class Service:
     def _restore(self) -> None:
         """Publish what is in force, as it was before a restart."""
         workspace = self._workspace
-        self._link.publish(self._topics.schema, workspace.schema.to_json(), retain=True)
+        self._link.publish(self._topics.schema, workspace.declared.to_json(), retain=True)
         self._rounds.restore()
         self._publish_bundles()
         self._link.publish(self._topics.alarms, encode_alarms(workspace.alarms()), retain=True)

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from edge_runtime.aggregator.guard.rollback import curve
-from edge_runtime.aggregator.workspace import Workspace, open_workspace
+from edge_runtime.aggregator.opening import open_workspace
+from edge_runtime.aggregator.workspace import Workspace
 
 __all__ = ["status"]
 

@@ -21,7 +21,7 @@ from edge_runtime.messages import (
     columns_of_table,
     decode_summary,
 )
-from edge_runtime.schema import Census
+from edge_runtime.schema import Census, Schema, census_of
 
 __all__ = [
     "DeviceScore",
@@ -49,8 +49,15 @@ class DeviceScore(NamedTuple):
     clip_nats: float
 
 
-def read_censuses(data_dir: Path, records: Iterable[MessageRecord]) -> dict[str, Census]:
+def read_censuses(
+    data_dir: Path, records: Iterable[MessageRecord], schema: Schema
+) -> dict[str, Census]:
     """Return the latest accepted census of every device.
+
+    Parameters
+    ----------
+    schema : Schema
+        What is learnt.
 
     Raises
     ------
@@ -61,7 +68,7 @@ def read_censuses(data_dir: Path, records: Iterable[MessageRecord]) -> dict[str,
     for record in records:
         header, tensors = _read(data_dir, record, None)
         counts = [tensors[f"census.{d}"] for d in range(len(tensors))]
-        found[record.device] = Census.of(counts, sigma=float(header.extra["sigma"]))
+        found[record.device] = census_of(schema, counts, sigma=float(header.extra["sigma"]))
     return found
 
 

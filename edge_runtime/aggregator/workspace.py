@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +12,8 @@ import numpy as np
 
 from edge_runtime.aggregator.anchor import Anchor, DeviceCounts, census_anchor, merge_anchors
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
-from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
+from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import write_durably
-from edge_runtime.aggregator.migration import bring_up_to_date
 from edge_runtime.aggregator.moments import (
     DeviceMoments,
     Means,
@@ -30,7 +28,7 @@ from edge_runtime.aggregator.statement import privacy_facts
 from edge_runtime.aggregator.strategies import State
 from edge_runtime.aggregator.summaries import read_anchors, read_censuses, read_moments
 from edge_runtime.aggregator.updates import StoredUpdates, read_state, write_state
-from edge_runtime.errors import AggregatorError, MessageError, SchemaError
+from edge_runtime.errors import AggregatorError, MessageError
 from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import (
     Alarms,
@@ -41,17 +39,12 @@ from edge_runtime.messages import (
 )
 from edge_runtime.schema import Census, Codec, Schema
 
-__all__ = ["ANCHOR_SETTINGS", "Workspace", "create_workspace", "open_workspace"]
+__all__ = ["ANCHOR_SETTINGS", "Workspace"]
 
 _Release = TypeVar("_Release", DeviceCounts, DeviceMoments)
 
-_URL_FILE = "catalogue.url"
-
 #: settings of the catalogue in which the guard keeps what it found
 _ALARMS, _DRIFT, _OUTLYING = "guard.alarms", "guard.drift_rounds", "guard.outlying"
-
-#: what mends everything that an aggregator stores anew at its start
-_START_AGAIN = "start the aggregator once with this release, which stores its aggregator.toml anew"
 
 #: share of rows from the anchor in what is fused and released
 _PRIOR = "fusion.prior"
@@ -61,21 +54,23 @@ ANCHOR_SETTINGS = (_DRIFT, _PRIOR)
 
 
 class Workspace:
-    """One fleet's data: use `create_workspace` or `open_workspace`.
+    """One fleet's data; `edge_runtime.aggregator.opening` makes one.
 
     Parameters
     ----------
     config : AggregatorConfig
         The configuration that the directory was last used with.
     schema : Schema
-        The fleet's schema.
+        The fleet's schema, as it is published; `Workspace.schema` is what is learnt of it, which
+        for ordered rows is the schema of their windows.
     catalogue : Catalogue
         Open.
     """
 
     def __init__(self, *, config: AggregatorConfig, schema: Schema, catalogue: Catalogue) -> None:
         self.config = config
-        self.schema = schema
+        self.declared = schema
+        self.schema = schema.learnt
         self.catalogue = catalogue
         self.data_dir = config.data_dir
         self.pool = Pool(self.data_dir)
@@ -86,7 +81,7 @@ class Workspace:
 
     def as_of(self, catalogue: Catalogue) -> Workspace:
         """Return the same data seen through another catalogue, such as one of an earlier time."""
-        return Workspace(config=self.config, schema=self.schema, catalogue=catalogue)
+        return Workspace(config=self.config, schema=self.declared, catalogue=catalogue)
 
     @property
     def release_key(self) -> bytes:
@@ -196,7 +191,7 @@ class Workspace:
     def censuses(self, device: str | None = None) -> dict[str, Census]:
         """Return accepted censuses by device, late ones included; one device's if asked."""
         records = self.catalogue.messages(kind="census", device=device)
-        return read_censuses(self.data_dir, records)
+        return read_censuses(self.data_dir, records, self.schema)
 
     def anchor(self, bundle: Bundle) -> Anchor | None:
         """Return the fleet's merged counts of codes; None before the first.
@@ -342,111 +337,3 @@ class Workspace:
     def forget_file(self, path: str) -> None:
         """Remove a file that the catalogue no longer names."""
         (self.data_dir / path).unlink(missing_ok=True)
-
-
-def create_workspace(config: AggregatorConfig) -> Workspace:
-    """Open the configured data directory, creating what is missing and upgrading what is old.
-
-    Raises
-    ------
-    AggregatorError
-        If the directory belongs to another fleet or schema, or to a fleet with privacy where
-        this one has none (or the other way round).
-    SchemaError
-        If the schema file is malformed, or of rows in sequence, which a fleet does not learn.
-    """
-    schema = Schema.load(Path(config.schema.path))
-    if schema.sequence is not None:
-        raise SchemaError(
-            f"schema {schema.name!r} declares a sequence: a fleet learns rows that do not depend "
-            "on each other; take sequence out of it, or describe whole windows as rows"
-        )
-    config.data_dir.mkdir(parents=True, exist_ok=True)
-    if config.data.catalogue:
-        # The verbs `status` and `release` get only the directory. The URL may hold a password.
-        pointer = config.data_dir / _URL_FILE
-        pointer.touch(mode=0o600)
-        pointer.write_text(config.data.catalogue, encoding="utf-8")
-    bring_up_to_date(config.catalogue_url, config.data_dir)
-    catalogue = Catalogue(config.catalogue_url)
-    private = "no" if config.privacy.limit is None else "yes"
-    for key, value, what in (
-        ("fleet", config.fleet.name, "fleet"),
-        ("schema_digest", schema.digest, "schema"),
-        ("private", private, "setting of privacy"),
-    ):
-        kept = catalogue.remember(key, value)
-        if kept != value:
-            catalogue.close()
-            raise AggregatorError(
-                f"{config.data_dir} belongs to another {what} ({kept[:16]}, not {value[:16]}); "
-                "use a new data directory"
-            )
-    catalogue.remember("schema", schema.to_json().decode())
-    catalogue.remember("release_key", secrets.token_hex(32))
-    kept_config = msgspec.structs.replace(
-        config,
-        broker=msgspec.structs.replace(config.broker, username=None, password=None, tls=None),
-    )
-    catalogue.put("config", msgspec.json.encode(kept_config).decode())
-    return Workspace(config=config, schema=schema, catalogue=catalogue)
-
-
-def open_workspace(data_dir: str | Path) -> Workspace:
-    """Open an existing data directory, for the verbs that need no broker.
-
-    Raises
-    ------
-    AggregatorError
-        If there is no aggregator's catalogue, or one that this release cannot use.
-    """
-    data_dir = Path(data_dir)
-    url = _catalogue_url(data_dir)
-    if not url and not (data_dir / "catalogue.sqlite").exists():
-        raise AggregatorError(
-            f"{data_dir} has no catalogue: it is not an aggregator's data directory, or no "
-            "aggregator ran there yet"
-        )
-    catalogue = Catalogue(url or default_catalogue_url(data_dir), create=False)
-    try:
-        config, schema = _stored_config(catalogue), _stored_schema(catalogue)
-    except AggregatorError:
-        catalogue.close()
-        raise
-    # The directory may have been moved since.
-    config = msgspec.structs.replace(
-        config, data=msgspec.structs.replace(config.data, dir=str(data_dir))
-    )
-    return Workspace(config=config, schema=schema, catalogue=catalogue)
-
-
-def _catalogue_url(data_dir: Path) -> str:
-    """Return the URL that `create_workspace` has left; empty for the database in the directory."""
-    pointer = data_dir / _URL_FILE
-    try:
-        return pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise AggregatorError(f"{pointer} cannot be read: {error}; {_START_AGAIN}") from error
-
-
-def _stored_config(catalogue: Catalogue) -> AggregatorConfig:
-    try:
-        return msgspec.json.decode(_left_at_start(catalogue, "config"), type=AggregatorConfig)
-    except msgspec.DecodeError as error:
-        # Another release knows other settings; aggregator.toml is what counts.
-        hint = f"another release has written it; {_START_AGAIN}"
-        raise catalogue.unusable("config", error, hint) from error
-
-
-def _stored_schema(catalogue: Catalogue) -> Schema:
-    try:
-        return Schema.from_json(_left_at_start(catalogue, "schema"))
-    except SchemaError as error:
-        raise catalogue.unusable("schema", error) from error
-
-
-def _left_at_start(catalogue: Catalogue, key: str) -> str:
-    value = catalogue.setting(key)
-    if value is None:
-        raise AggregatorError(f"{catalogue.name}: no aggregator has finished starting there yet")
-    return value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from edge_runtime.errors import MissingExtraError
+
 __all__ = ["main"]
 
 
@@ -21,6 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         The exit code: 0, 130 after Ctrl-C, or that of the error (``error.exit_code``).
     """
-    from edge_runtime.cli.main import run  # noqa: PLC0415 - importing this package stays light
+    try:
+        from edge_runtime.cli.main import run  # noqa: PLC0415 - the base install may be damaged
 
-    return run(list(sys.argv[1:] if arguments is None else arguments))
+        return run(list(sys.argv[1:] if arguments is None else arguments))
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        missing = MissingExtraError(error.name, "aggregator")
+        sys.stderr.write(
+            f"error: {missing}\na device needs neither: python -m edge_runtime.device --help\n"
+        )
+        return missing.exit_code

@@ -1,6 +1,6 @@
 """What people see: tables on standard output, progress and warnings on standard error."""
 
-# ruff: noqa: PLC0415 - rich is not in the base install, whose verbs do without it
+# ruff: noqa: PLC0415 - a device has the command line and not rich, which its verbs do not need
 
 from __future__ import annotations
 

@@ -19,22 +19,6 @@ def device() -> None:
 
 
 @device.command(
-    name="run",
-    short_help="Learn from local rows, publish private synthetic ones.",
-    epilog="\b\nExample:\n  edge-runtime device run --config device.toml",
-)
-@click.option("--config", type=existing(), required=True, help="The device's device.toml.")
-def run_device(*, config: Path) -> int:
-    """Learn from local rows and publish private synthetic ones until stopped (Ctrl-C, SIGTERM).
-
-    The same as `python -m edge_runtime.device`, which a board without this command line runs.
-    """
-    from edge_runtime.device.__main__ import main
-
-    return main(["--config", str(config)])
-
-
-@device.command(
     short_help="Print the memory and CPU limits for systemd.",
     epilog="\b\nExample:\n  edge-runtime device limits --config device.toml",
 )
@@ -55,6 +39,22 @@ def limits(*, config: Path, properties: bool) -> None:
             click.echo(line)
     else:
         click.echo(unit_limits.drop_in(found), nl=False)
+
+
+@device.command(
+    name="run",
+    short_help="Learn from local rows, publish private synthetic ones.",
+    epilog="\b\nExample:\n  edge-runtime device run --config device.toml",
+)
+@click.option("--config", type=existing(), required=True, help="The device's device.toml.")
+def run_device(*, config: Path) -> int:
+    """Learn from local rows and publish private synthetic ones until stopped (Ctrl-C, SIGTERM).
+
+    The same as `python -m edge_runtime.device`, which a board without this command line runs.
+    """
+    from edge_runtime.device.__main__ import main
+
+    return main(["--config", str(config)])
 
 
 @device.command(

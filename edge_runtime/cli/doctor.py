@@ -29,10 +29,15 @@ def doctor(config: Path | None, as_json: bool) -> None:
     Exit codes: 0 no problem, 1 a problem (each comes with its fix), 2 a mistake in the arguments
     or the configuration.
     """
-    from edge_runtime.device import load_config  # noqa: PLC0415 - --help stays fast
-    from edge_runtime.device.doctor import examine  # noqa: PLC0415
+    from edge_runtime.device.doctor import examine  # noqa: PLC0415 - --help stays fast
 
-    found = examine(None if config is None else load_config(config))
+    if config is None:
+        found = examine()
+    else:
+        # Brings the kernel; without a device one that fails is a finding like any other.
+        from edge_runtime.device import load_config  # noqa: PLC0415
+
+        found = examine(load_config(config))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
     else:

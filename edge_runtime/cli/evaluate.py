@@ -66,6 +66,7 @@ def evaluate(
     synthetic rows is for real ones, and whether rows lie closer to those they were learnt from
     than to held-out ones.
     """
+    from edge_runtime.errors import EvaluationError
     from edge_runtime.evaluation import evaluate as compare
     from edge_runtime.generator import Bundle
     from edge_runtime.schema import Schema
@@ -74,6 +75,11 @@ def evaluate(
     schema = None if schema_path is None else Schema.load(schema_path)
     if schema is None and bundle is not None:
         schema = bundle.schema
+        if schema.sequence is not None:
+            raise EvaluationError(
+                f"{bundle_path} is of windows, and does not say what orders the rows of a series: "
+                "name the schema of the rows with --schema"
+            )
     with working("comparing ...", quiet=as_json):
         report = compare(
             real,
@@ -106,6 +112,15 @@ def _summary(report: Report) -> dict[str, str]:
     }
     for name, what in (("shapes", "column shapes"), ("pairs", "column pairs")):
         shown[what] = f"{fidelity[name]:.3f} (real against real {fidelity['ceiling'][name]:.3f})"
+    series: dict[str, Any] = figures.get("series") or {}
+    for name, what, digits, unit in (
+        ("autocorrelation", "autocorrelations, mean difference", 3, ""),
+        ("spectrum", "power spectra, mean difference", 1, " dB"),
+    ):
+        if series.get(name) is not None:
+            beside = series[f"{name}_ceiling"]
+            real = "" if beside is None else f" (real against real {beside:.{digits}f}{unit})"
+            shown[what] = f"{series[name]:.{digits}f}{unit}{real}"
     utility: dict[str, Any] = figures.get("utility") or {}
     scores = utility.get("scores", ())
     for score in scores:

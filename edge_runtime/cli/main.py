@@ -17,6 +17,7 @@ from edge_runtime.cli.doctor import doctor
 from edge_runtime.cli.evaluate import evaluate
 from edge_runtime.cli.fit import fit
 from edge_runtime.cli.fleet import fleet
+from edge_runtime.cli.import_ import import_
 from edge_runtime.cli.impute import impute
 from edge_runtime.cli.release import release
 from edge_runtime.cli.sample import sample
@@ -58,8 +59,8 @@ def edge_runtime() -> None:
 
 
 for _verb in (
-    demo, fit, sample, impute, evaluate, schema, bundle, device, aggregator, fleet, release,
-    doctor, diag,
+    demo, fit, sample, impute, evaluate, schema, bundle, import_, device, aggregator, fleet,
+    release, doctor, diag,
 ):  # fmt: skip
     edge_runtime.add_command(_verb)
 

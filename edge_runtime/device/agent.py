@@ -157,8 +157,9 @@ class Agent:
         config = self._config
         if config.privacy.epsilon_limit is None:
             _LOG.warning('privacy.epsilon is "none": this device may release WITHOUT PRIVACY')
-        if config.broker.tls is not None:
-            config.broker.tls.context()  # a missing file is a mistake to report now, not to log
+        tls = config.broker.tls
+        if tls is not None:
+            tls.context()  # a missing file is a mistake to report now, not to log
         store = Store(config.state_dir / STORE_FILE, max_code_bytes=config.limits.store_bytes)
         self._store = store
         self._outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)
@@ -180,14 +181,14 @@ class Agent:
         self._link = Link(
             host=config.broker.host,
             port=config.broker.port,
-            client_id=f"{config.fleet}-{config.id}",
+            client_id=f"{config.fleet}-{config.id}" if tls is None else tls.client_id(config.id),
             topics=(self._topics.schema, self._topics.plan, self._topics.ack(config.id)),
             will=(state_topic, encode_state(offline)),
             on_message=lambda topic, payload, _: self._events.put(_Message(topic, payload)),
             on_connect=lambda: self._events.put(_Connected()),
             username=config.broker.username or None,
             password=config.broker.password(),
-            tls=config.broker.tls,
+            tls=tls,
             keepalive_s=config.broker.keepalive_s,
         )
         self._link.start()

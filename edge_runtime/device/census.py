@@ -9,12 +9,12 @@ import numpy as np
 
 from edge_runtime.device.bench import Bench, Outcome
 from edge_runtime.device.budget import counts_cost
-from edge_runtime.device.intake import Intake
 from edge_runtime.device.noisy_counts import release_noisy, share_of_room
+from edge_runtime.device.series import open_intake
 from edge_runtime.errors import PlanError
 from edge_runtime.messages import Plan
 from edge_runtime.privacy import round_sigma, to_epsilon
-from edge_runtime.schema import Schema
+from edge_runtime.schema import Schema, census_sensitivity_squared
 
 __all__ = ["CENSUS_KEY", "run_census"]
 
@@ -27,6 +27,11 @@ CENSUS_KEY = "release.census"
 def run_census(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     """Release noisy counts of every column's cells.
 
+    Parameters
+    ----------
+    schema : Schema
+        Of the rows in the source.
+
     Raises
     ------
     PlanError, BudgetError
@@ -35,13 +40,13 @@ def run_census(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
         When the source cannot be read.
     """
     bench.reporter.set(status="measuring", progress=0.0, reason="")
-    counts = Intake(store=bench.store, source=bench.source, schema=schema).census(
+    counts = open_intake(store=bench.store, source=bench.source, schema=schema).census(
         should_stop=bench.should_stop
     )
     if counts is None:
         return Outcome("stopped")
-    # One row adds 1 to one cell of every histogram.
-    sensitivity_squared = len(counts)
+    # One row adds 1 to one cell of every histogram; one window adds all its steps.
+    sensitivity_squared = census_sensitivity_squared(schema.learnt)
 
     def settle(payload: bytes) -> None:
         bench.store.put(CENSUS_KEY, payload)
@@ -54,7 +59,7 @@ def run_census(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
         counts={f"census.{column}": cells for column, cells in enumerate(counts)},
         sensitivity_squared=sensitivity_squared,
         sigma=lambda: _sigma(bench, plan, sensitivity_squared),
-        schema=schema,
+        schema=schema.learnt,
         settle=settle,
     )
     _LOG.info("census released with noise of standard deviation %.4g per count", float(sigma))

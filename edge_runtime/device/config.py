@@ -66,7 +66,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.messages.tls import TlsFiles
+from edge_runtime.process.tls import TlsFiles
 
 __all__ = [
     "ENGINE_NAMES",

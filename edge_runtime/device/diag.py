@@ -44,7 +44,21 @@ from edge_runtime.privacy import ORDERS, to_epsilon
 __all__ = ["write_diag"]
 
 _JOURNAL_LINES = 2000
-_JOURNAL_TIMEOUT_S = 30.0
+_COMMAND_TIMEOUT_S = 30.0
+#: how it runs and within which limits; StatusText is the agent's own word. Not how much memory it
+#: uses: that grows with the number of real rows.
+_UNIT_PROPERTIES = (
+    "ActiveState",
+    "SubState",
+    "Result",
+    "NRestarts",
+    "ExecMainStatus",
+    "StatusText",
+    "WatchdogUSec",
+    "MemoryHigh",
+    "MemoryMax",
+    "CPUQuotaPerSecUSec",
+)
 _STORE_FILE = "device.sqlite"
 #: values under such names are left out, whatever they are; paths say where, not what
 _SECRET = re.compile(r"passw|secret|token", re.IGNORECASE)
@@ -75,6 +89,7 @@ def write_diag(config: DeviceConfig, out: Path, *, unit: str = "edge-runtime-dev
         "packages.txt": _packages,
         "state.json": lambda: retained_state(config),
         "store.json": lambda: _json(_store(config)),
+        "unit.txt": lambda: _unit(unit),
     }
     now_s = int(MinimumTime(config.state_dir / MINIMUM_TIME_FILE).now())
     folder = f"edge-runtime-{config.id}"
@@ -219,11 +234,18 @@ def _query(config: DeviceConfig, statement: str) -> list[tuple[Any, ...]] | str:
 
 
 def _journal(unit: str) -> str:
-    command = ["journalctl", "--unit", unit, "--lines", str(_JOURNAL_LINES), "--no-pager"]
-    command += ["--output", "short-iso"]
+    lines = ["--lines", str(_JOURNAL_LINES), "--output", "short-iso", "--no-pager"]
+    return _output(["journalctl", "--unit", unit, *lines])
+
+
+def _unit(unit: str) -> str:
+    return _output(["systemctl", "show", unit, "--property", ",".join(_UNIT_PROPERTIES)])
+
+
+def _output(command: list[str]) -> str:
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed program; `unit` is one argument
-            command, capture_output=True, text=True, check=False, timeout=_JOURNAL_TIMEOUT_S
+        done = subprocess.run(  # noqa: S603 - fixed programs; the unit is one argument
+            command, capture_output=True, text=True, check=False, timeout=_COMMAND_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"not read: {error}\n"

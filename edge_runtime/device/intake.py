@@ -24,7 +24,7 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class Intake:
-    """Takes rows from a source into the store.
+    """Takes rows from a source into the store; `open_intake` makes the one that a schema needs.
 
     Parameters
     ----------
@@ -35,6 +35,9 @@ class Intake:
     schema : Schema
         What they must satisfy.
     """
+
+    #: rows that are read again have the places in the store that they had
+    keeps_places = True
 
     def __init__(self, *, store: Store, source: Source, schema: Schema) -> None:
         self._store = store
@@ -81,29 +84,41 @@ class Intake:
         StoreError
             When the store is full; what was taken stays.
         """
+        return self._take(
+            codec.digest,
+            lambda piece: self._store.append_codes(codec.digest, codec.encode(piece.table).codes),
+        )
+
+    def _take(self, digest: str, keep: Callable[[Piece], None]) -> bool:
+        """Read one piece and keep it in one transaction with the position after it.
+
+        Parameters
+        ----------
+        digest : str
+            Of what makes the codes; those that something else made are dropped.
+        keep : callable (Piece)
+            Puts the rows of the piece into the store.
+        """
         mark = self._mark()
-        known = mark is not None and mark.codec_digest == codec.digest
+        known = mark is not None and mark.codec_digest == digest
         piece = self._source.read(self._schema, mark.position if mark and known else None)
-        if known and not piece.restarted and mark and piece.position == mark.position:
+        still = known and not piece.restarted and mark and piece.position == mark.position
+        if still and not piece.ended:
             return piece.more
-        codes = codec.encode(piece.table).codes
         with self._store.transaction():
             if not known or piece.restarted:
                 self._store.drop_codes()
-            if piece.restarted:
+            if piece.restarted or not (known or self.keeps_places):
                 forget_holdout(self._store)
-            self._store.append_codes(codec.digest, codes)
-            self._put(codec, piece)
+            keep(piece)
+            self._store.put(
+                _KEY, msgspec.json.encode(_Mark(codec_digest=digest, position=piece.position))
+            )
         return piece.more
 
     def _mark(self) -> _Mark | None:
         data = self._store.get(_KEY)
         return None if data is None else msgspec.json.decode(data, type=_Mark)
-
-    def _put(self, codec: Codec, piece: Piece) -> None:
-        self._store.put(
-            _KEY, msgspec.json.encode(_Mark(codec_digest=codec.digest, position=piece.position))
-        )
 
     def codes(self, codec: Codec, *, up_to_part: int | None = None) -> CodeSet:
         """Local codes of a codec: int32 [rows, columns], also when there are no rows."""

@@ -11,6 +11,7 @@ from edge_runtime.device.intake import Intake
 from edge_runtime.device.memory import give_back
 from edge_runtime.device.moments import check_moments, release_moments
 from edge_runtime.device.score import release_score
+from edge_runtime.device.series import open_intake
 from edge_runtime.device.update import check_update
 from edge_runtime.errors import PlanError
 from edge_runtime.generator import Bundle, GraphBundle
@@ -42,13 +43,18 @@ def run_measure(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     prepared = prepare(bench, plan, schema)
     if isinstance(prepared, Outcome):
         return prepared
-    measure(bench, plan, prepared, schema)
+    measure(bench, plan, prepared)
     bench.plans.mark(plan.id, "done")
     return Outcome("done")
 
 
 def prepare(bench: Bench, plan: Plan, schema: Schema) -> Prepared | Outcome:
     """Get the plan's bundle and take in all rows; before anything is spent, see whether it fits.
+
+    Parameters
+    ----------
+    schema : Schema
+        Of the rows in the source; the bundle is about `schema.learnt`.
 
     Raises
     ------
@@ -67,19 +73,19 @@ def prepare(bench: Bench, plan: Plan, schema: Schema) -> Prepared | Outcome:
             "the plan's bundle is a packed graph: rows can be drawn from it (kind 'sample'), but "
             "it can neither be trained nor scored"
         )
-    if bundle.schema.digest != schema.digest:
+    if bundle.schema.digest != schema.learnt.digest:
         raise PlanError("the plan's bundle was made for another schema")
     check_fit(plan, bundle)
-    intake = Intake(store=bench.store, source=bench.source, schema=schema)
+    intake = open_intake(store=bench.store, source=bench.source, schema=schema)
     while intake.advance(bundle.codec):
         if bench.should_stop():
             return Outcome("stopped")
     return Prepared(bundle, intake)
 
 
-def measure(bench: Bench, plan: Plan, prepared: Prepared, schema: Schema) -> int:
+def measure(bench: Bench, plan: Plan, prepared: Prepared) -> int:
     """Score, count and sum as the plan asks; return the last part of the store that was read."""
-    bundle = prepared.bundle
+    bundle, schema = prepared.bundle, prepared.bundle.schema
     codes, last_part = prepared.intake.codes(bundle.codec)
     held = held_out(bench.store, len(codes), plan.holdout)
     if plan.score is not None:

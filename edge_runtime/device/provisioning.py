@@ -157,7 +157,8 @@ def load_provision(path: Path) -> Provision:
         It is missing, not TOML, or has a missing, unknown or impossible value.
     """
     try:
-        return parse_provision(path.read_text(encoding="utf-8"), path)
+        # With a byte order mark where it was edited under Windows, as boot partitions are.
+        return parse_provision(path.read_text(encoding="utf-8-sig"), path)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); a provisioning file is written by "

@@ -86,8 +86,10 @@ class Released:
         header, tensors = decode_summary(data)
         if header.schema_digest != self._schema.digest:
             return None
-        tables = {columns_of_table(n): t.astype(np.float64) for n, t in tensors.items()}
-        return _Release(tables, float(header.extra["sigma"]))
+        # Of windows it counts the steps; the columns of conditions have the same places in both.
+        weight = 1 if self._schema.sequence is None else self._schema.sequence.steps
+        tables = {columns_of_table(n): t / weight for n, t in tensors.items()}
+        return _Release(tables, float(header.extra["sigma"]) / weight)
 
     def rows(self) -> float | None:
         """Estimate of the device's rows, held-out ones included, or None before any release."""

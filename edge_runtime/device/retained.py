@@ -14,6 +14,7 @@ __all__ = ["retained_state"]
 
 #: for the connection, and again for the message
 _TIMEOUT_S = 5.0
+_NOTHING = "not known: nothing is retained, or this device may not read it\n"
 
 
 def retained_state(config: DeviceConfig) -> str:
@@ -47,4 +48,4 @@ def retained_state(config: DeviceConfig) -> str:
             there.wait(_TIMEOUT_S)
     except (ConfigError, LinkError) as error:
         return f"not known: {error}\n"
-    return found[0].decode(errors="replace") + "\n" if found else "not known: nothing is retained\n"
+    return found[0].decode(errors="replace") + "\n" if found else _NOTHING

@@ -8,7 +8,7 @@ from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.store import Store
 from edge_runtime.errors import SchemaError
 from edge_runtime.privacy import Ledger
-from edge_runtime.schema import Schema
+from edge_runtime.schema import Schema, check_fleet
 
 __all__ = ["SchemaKeeper", "offer_schema"]
 
@@ -28,9 +28,12 @@ def offer_schema(store: Store, data: bytes) -> bool:
     Raises
     ------
     SchemaError
-        When the bytes are not a schema; nothing is noted.
+        When the bytes are not a schema, or one that no fleet can learn by; nothing is noted.
     """
-    canonical = Schema.from_json(data).to_json()
+    schema = Schema.from_json(data)
+    # The device's own promise depends on it: the aggregator is not trusted with it.
+    check_fleet(schema)
+    canonical = schema.to_json()
     if store.get(_OFFERED) == canonical:
         return False
     store.put(_OFFERED, canonical)
@@ -75,7 +78,7 @@ class SchemaKeeper:
                 self._adopt(offered, first=kept is None)
                 kept = offered
             else:
-                self.refused = Schema.from_json(offered).digest
+                self.refused = Schema.from_json(offered).learnt.digest
         return None if kept is None else Schema.from_json(kept)
 
     def _adopt(self, data: bytes, *, first: bool) -> None:
@@ -85,7 +88,7 @@ class SchemaKeeper:
             self._store.delete("intake")
         schema = Schema.from_json(data)
         if not first:
-            self._plans.abandon("the schema was replaced", except_schema=schema.digest)
+            self._plans.abandon("the schema was replaced", except_schema=schema.learnt.digest)
         _LOG.info("schema %r adopted (%s)", schema.name, schema.digest[:12])
 
     def refusal(self) -> SchemaError:

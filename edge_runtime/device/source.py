@@ -70,6 +70,8 @@ class Piece(NamedTuple):
     more: bool
     #: the source was replaced: these rows are its first, and those taken before are gone
     restarted: bool
+    #: nothing comes after these rows
+    ended: bool = False
 
 
 class Source(Protocol):
@@ -157,7 +159,13 @@ class CsvSource:
             ) from error
         table = self._parse(header, body, schema, first_row=position.rows + 1)
         after = Position(offset=end, rows=position.rows + table.rows, identity=identity)
-        return Piece(table, after, more=bool(body) and end < size, restarted=restarted)
+        return Piece(
+            table,
+            after,
+            more=bool(body) and end < size,
+            restarted=restarted,
+            ended=not self._follow and end >= size,
+        )
 
     def _refuse_other_kinds(self, file: io.BufferedReader, size: int) -> None:
         """Refuse Parquet and Arrow by name, and synthetic rows among them as what they are.

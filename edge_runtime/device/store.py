@@ -51,6 +51,23 @@ CREATE TABLE outbox (
 );
 """
 
+#: since version 1, which reads files without it
+_WINDOWS = """
+CREATE TABLE IF NOT EXISTS windows (
+    number INTEGER PRIMARY KEY,
+    series BLOB NOT NULL,
+    place INTEGER NOT NULL,
+    static BLOB NOT NULL,
+    filled BLOB NOT NULL,
+    enough INTEGER NOT NULL,
+    counted INTEGER,
+    packed BLOB NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS windows_key ON windows (series, place, static);
+CREATE UNIQUE INDEX IF NOT EXISTS windows_counted ON windows (counted);
+CREATE INDEX IF NOT EXISTS windows_waiting ON windows (number) WHERE counted IS NULL AND enough;
+"""
+
 
 class CodeSet(NamedTuple):
     """Local codes of one codec, read back from the store."""
@@ -107,6 +124,9 @@ class Store:
                     f"{self.path} is of format {version}, this release reads {_VERSION}; run the "
                     "release that wrote it"
                 )
+            for statement in _WINDOWS.split(";\n"):
+                if statement.strip():
+                    self.connection.execute(statement)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -185,22 +205,36 @@ class Store:
         top = int(codes.max(initial=0))
         width = np.uint8 if top < 1 << 8 else np.uint16 if top < 1 << 16 else np.uint32
         packed = codes.astype(width).tobytes()
-        if self.code_bytes() + len(packed) > self.max_code_bytes:
-            raise StoreError(
-                f"the local store has reached limits.store_bytes = {self.max_code_bytes}; intake "
-                "stops, everything accepted is kept; raise the limit to go on"
-            )
+        self.check_room(len(packed))
         self._write(
             "INSERT INTO codes (codec_digest, rows, itemsize, packed) VALUES (?, ?, ?, ?)",
             (codec_digest, codes.shape[0], np.dtype(width).itemsize, packed),
         )
 
     def code_bytes(self) -> int:
-        """Bytes of all packed codes."""
-        (total,) = self.connection.execute(
+        """Bytes of all packed codes, windows included."""
+        (rows,) = self.connection.execute(
             "SELECT COALESCE(SUM(LENGTH(packed)), 0) FROM codes"
         ).fetchone()
-        return int(total)
+        # Windows are of one length and none is deleted but all.
+        (windows,) = self.connection.execute(
+            "SELECT COALESCE(MAX(number) * LENGTH(packed), 0) FROM windows"
+        ).fetchone()
+        return int(rows) + int(windows)
+
+    def check_room(self, size: int) -> None:
+        """Refuse codes of so many bytes that the store must not grow by.
+
+        Raises
+        ------
+        StoreError
+            When the store would exceed its bound.
+        """
+        if self.code_bytes() + size > self.max_code_bytes:
+            raise StoreError(
+                f"the local store has reached limits.store_bytes = {self.max_code_bytes}; intake "
+                "stops, everything accepted is kept; raise the limit to go on"
+            )
 
     def code_rows(self, codec_digest: str) -> int:
         """Exact number of local rows of a codec: private, never to be sent or logged."""
@@ -241,6 +275,7 @@ class Store:
     def drop_codes(self, *, keep_digest: str | None = None) -> None:
         """Delete the codes of all codecs, or of all but one; the source can be read again."""
         self._write("DELETE FROM codes WHERE codec_digest IS NOT ?", (keep_digest,))
+        self._write("DELETE FROM windows", ())
 
     # -- checkpoints ------------------------------------------------------------------------
 

@@ -68,14 +68,14 @@ def run_train(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     if isinstance(prepared, Outcome):
         return prepared
     bundle, intake = prepared
-    codec = bundle.codec
+    schema, codec = bundle.schema, bundle.codec
     paid = bench.ledger.find(_key(plan))
     last_part = 0
     if paid is None:
         check_engine(bench, bundle)
     if paid is None or plan.anchor is not None or plan.score is not None:
         # The rows are read again for training: what is not needed now is not held.
-        last_part = measure(bench, plan, prepared, schema)
+        last_part = measure(bench, plan, prepared)
     released = Released(store=bench.store, schema=schema, codec=codec)
     if paid is None:
         all_rows = released.rows()

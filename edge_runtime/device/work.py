@@ -277,10 +277,10 @@ class PlanRunner:
     ) -> Outcome:
         if plan.schema_digest == keeper.refused:
             raise PlanError(keeper.refusal().public)
-        if schema is None or schema.digest != plan.schema_digest:
+        if schema is None or schema.learnt.digest != plan.schema_digest:
             return Outcome("waiting", "for the schema of the plan")
         if plan.kind == "sample":
-            return run_sample(bench, plan, schema)
+            return run_sample(bench, plan, schema.learnt)
         paid = any(bench.ledger.find(f"{plan.id}/{part}") for part in _PARTS)
         if not paid:
             check_limits(

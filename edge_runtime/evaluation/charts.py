@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-__all__ = ["bars", "heat_map", "lines", "scale_points", "score_colour"]
+__all__ = ["bars", "curves", "heat_map", "lines", "scale_points", "score_colour"]
 
 
 def _number(value: float) -> str:
@@ -263,6 +263,58 @@ def lines(
             f"{escape(name)}</text></g>"
         )
     return _svg(width, height + foot, title, parts)
+
+
+def curves(
+    sides: Sequence[tuple[str, Sequence[float | None]]],
+    *,
+    ends: tuple[str, str],
+    title: str,
+) -> str:
+    """Draw curves over each other on one scale.
+
+    Parameters
+    ----------
+    sides : sequence of (CSS class, values)
+        None where a value does not exist; a curve without any is left out.
+    ends : (str, str)
+        What stands below the first and the last value.
+    title : str
+        For screen readers.
+    """
+    width, height, left = 300.0, 84.0, 38.0
+    known = [v for _, values in sides for v in values if v is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    room = max(high - low, 1e-9)
+
+    def level(value: float) -> float:
+        return 4 + (high - value) / room * (height - 8)
+
+    parts = [f'<line class="axis" x1="{left}" x2="{width}" y1="{height}" y2="{height}"/>']
+    for value in (low, high):
+        parts.append(
+            f'<text class="tick" x="{left - 4}" y="{level(value) + 4:.1f}" text-anchor="end">'
+            f"{_nice(round(value, 2 if room < 10 else 0))}</text>"
+        )
+    if low < 0 < high:
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{width}" y1="{level(0):.1f}" y2="{level(0):.1f}"/>'
+        )
+    for name, values in sides:
+        step = (width - left) / max(1, len(values) - 1)
+        spots = [
+            f"{left + i * step:.1f} {level(value):.1f}"
+            for i, value in enumerate(values)
+            if value is not None
+        ]
+        if spots:
+            parts.append(f'<path class="curve {escape(name)}" d="M{"L".join(spots)}"/>')
+    for x, text, anchor in ((left, ends[0], "start"), (width, ends[1], "end")):
+        parts.append(
+            f'<text class="tick" x="{x}" y="{height + 13}" text-anchor="{anchor}">'
+            f"{escape(text)}</text>"
+        )
+    return _svg(width, height + 18, title, parts)
 
 
 def _svg(width: float, height: float, title: str, parts: Sequence[str]) -> str:

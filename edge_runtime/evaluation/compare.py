@@ -13,8 +13,10 @@ from edge_runtime.evaluation.features import Features
 from edge_runtime.evaluation.fidelity import Fidelity, measure_fidelity
 from edge_runtime.evaluation.frames import Frame
 from edge_runtime.evaluation.histograms import column_figures
+from edge_runtime.evaluation.ordered import Ordered, is_ordered
 from edge_runtime.evaluation.privacy_figures import closest_records
 from edge_runtime.evaluation.report import Report
+from edge_runtime.evaluation.series import series_figures
 from edge_runtime.evaluation.utility import TargetTask, TrainingChoice, train_and_score
 from edge_runtime.schema import Schema, Table
 
@@ -48,7 +50,8 @@ def evaluate(
         Anything `read_table` reads. `real` are the rows the generator may have learnt from; rows
         that are marked as synthetic are refused there and in `holdout`.
     schema : Schema, optional
-        Inferred from `real` when None (the real table's own schema when it is a `Table`).
+        Inferred from `real` when None (the real table's own schema when it is a `Table`). With a
+        sequence, series are compared as well: autocorrelations and spectra.
     holdout : path, frame or Table, optional
         Real rows the generator never saw: test rows and the real-vs-real ceiling. A fifth of
         `real` when None, which the report then says.
@@ -87,17 +90,7 @@ def evaluate(
     """
     if schema is None:
         schema = real.schema if isinstance(real, (Table, Frame)) else Schema.infer(real)
-    rows = Frame.of(real, schema)
-    made = Frame.of(synthetic, schema, synthetic=True)
-    if not rows.rows or not made.rows:
-        raise EvaluationError(f"{rows.rows} real and {made.rows} synthetic rows; both need some")
-    if holdout is None:
-        held = np.random.default_rng(seed).random(rows.rows) < _HOLDOUT_SHARE
-        # A table of a handful of rows may draw none: keep one on either side.
-        held[0], held[-1] = False, True
-        train, test = rows.take(~held), rows.take(held)
-    else:
-        train, test = rows, Frame.of(holdout, schema)
+    train, test, made, series = _sides(real, synthetic, holdout, schema, seed=seed)
 
     # The ceiling is limited by the smaller side, so both are measured on equally many rows.
     compared = min(max_rows, train.rows, test.rows, made.rows)
@@ -114,16 +107,61 @@ def evaluate(
         "closest": asdict(closest_records(train, test, made, seed=seed)),
         "privacy": dict(privacy) if privacy is not None else None,
     }
+    if series is not None:
+        figures["series"] = series
     if target is not None:
         figures["utility"] = _utility_figures(
             train, test, made,
-            task=TargetTask.of(schema, target, inputs),
+            task=TargetTask.of(train.schema, target, inputs),
             public_scaling=public_scaling,
             baselines=baselines,
             choice=choice,
             seed=seed,
         )  # fmt: skip
     return Report(figures)
+
+
+def _sides(
+    real: Any, synthetic: Any, holdout: Any, schema: Schema, *, seed: int
+) -> tuple[Frame, Frame, Frame, dict[str, Any] | None]:
+    """Return rows learnt from, held-out and synthetic ones, and figures of series where they are.
+
+    Without held-out rows a fifth of the real ones is set aside; of series the last fifth of each.
+    """
+    if is_ordered(schema):
+        assert schema.sequence is not None, "it is ordered"
+        whole, drawn = Ordered.of(real, schema), Ordered.of(synthetic, schema, synthetic=True)
+        _check_rows(whole.frame, drawn.frame)
+        if holdout is None:
+            held = whole.last_part(_HOLDOUT_SHARE)
+            held[0], held[-1] = False, True
+            learnt, later = whole.take(~held), whole.take(held)
+        else:
+            learnt, later = whole, Ordered.of(holdout, schema)
+        series = series_figures(learnt, later, drawn, every=_every(schema), seed=seed)
+        return learnt.frame, later.frame, drawn.frame, series
+    rows, made = Frame.of(real, schema), Frame.of(synthetic, schema, synthetic=True)
+    _check_rows(rows, made)
+    if holdout is not None:
+        return rows, Frame.of(holdout, schema), made, None
+    held = np.random.default_rng(seed).random(rows.rows) < _HOLDOUT_SHARE
+    # A table of a handful of rows may draw none: keep one on either side.
+    held[0], held[-1] = False, True
+    return rows.take(~held), rows.take(held), made, None
+
+
+def _every(schema: Schema) -> str:
+    sequence = schema.sequence
+    if sequence is None or sequence.every is None:
+        return ""
+    column = schema.columns[schema.index(sequence.order)]
+    unit = "s" if column.kind == "timestamp" else column.unit
+    return f"{sequence.every:g} {unit}".strip()
+
+
+def _check_rows(rows: Frame, made: Frame) -> None:
+    if not rows.rows or not made.rows:
+        raise EvaluationError(f"{rows.rows} real and {made.rows} synthetic rows; both need some")
 
 
 def _fidelity_figures(fidelity: Fidelity, ceiling: Fidelity) -> dict[str, Any]:

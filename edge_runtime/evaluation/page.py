@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_runtime.evaluation import charts
 from edge_runtime.evaluation.fleet_section import fleet_sections
+from edge_runtime.evaluation.series_section import series_section
 from edge_runtime.evaluation.shell import card, loud, standalone
 from edge_runtime.evaluation.words import METRIC_NAMES, count, findings, limits, number
 
@@ -23,6 +24,7 @@ def render(figures: dict[str, Any]) -> str:
         _utility(figures),
         _columns(figures),
         _pairs(figures),
+        series_section(figures),
         *fleet_sections(figures),
         _privacy(figures),
         _limits(figures),
@@ -65,6 +67,15 @@ def _cards(figures: dict[str, Any]) -> str:
             f"real against real: {number(fidelity['ceiling']['pairs'])}",
         ),
     ]
+    series = figures.get("series")
+    if series is not None:
+        cards.append(
+            card(
+                "Autocorrelation, mean distance",
+                number(series["autocorrelation"]),
+                f"real against real: {number(series['autocorrelation_ceiling'])}",
+            )
+        )
     utility = figures.get("utility")
     if utility is not None:
         by_kind = {score["kind"]: score["value"] for score in utility["scores"]}

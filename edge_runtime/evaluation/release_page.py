@@ -58,10 +58,18 @@ def render_release(figures: dict[str, Any]) -> str:
 def _header(figures: dict[str, Any]) -> str:
     rows, release = figures["rows"], figures["release"]
     return (
-        f"<header><h1>{escape(figures['title'])}</h1><p>{count(rows['released'])} synthetic rows "
+        f"<header><h1>{escape(figures['title'])}</h1><p>{count(rows['released'])} synthetic rows"
+        f"{escape(_windows(rows))} "
         f"of <b>{escape(figures['table'])}</b>, drawn from {escape(rows['origin'])}; "
         f"{escape(_MODES[release['mode']])}</p></header>"
     )
+
+
+def _windows(rows: dict[str, Any]) -> str:
+    """Say what a row is where it is a window of ordered rows."""
+    if "unit" not in rows:
+        return ""
+    return f" (each a {rows['unit']}, which lie below each other in the data)"
 
 
 def _loud(figures: dict[str, Any]) -> str:

@@ -12,6 +12,9 @@ METRIC_NAMES = {"auc": "AUC", "accuracy": "Accuracy", "r2": "R2"}
 _GOOD_SHAPES, _GOOD_PAIRS = 0.98, 0.95
 #: a smaller loss of one column is not worth a sentence
 _VISIBLE = 0.01
+#: series that differ from real ones so many times as much as held-out ones do are worth a note,
+#: and a difference up to this none
+_FAR, _NEAR = 2.0, {"autocorrelation": 0.02, "spectrum": 0.5}
 #: utility of at least this share of real rows' is called close
 _GOOD_UTILITY = 0.985
 #: epsilons as commonly read: up to 1 strong, up to 10 a formal yet weaker bound
@@ -30,7 +33,13 @@ def count(value: int | float | None) -> str:
 
 def findings(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """Return ``(kind, sentence)`` pairs; kind is empty, "note" or "warn"."""
-    return [*_fidelity(figures), *_utility(figures), *_privacy(figures), *_closest(figures)]
+    return [
+        *_fidelity(figures),
+        *_series(figures),
+        *_utility(figures),
+        *_privacy(figures),
+        *_closest(figures),
+    ]
 
 
 def _fidelity(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -66,6 +75,26 @@ def _fidelity(figures: dict[str, Any]) -> list[tuple[str, str]]:
     elif worst is not None:
         said.append(("", f"Every column is within {_VISIBLE} of what real rows score."))
     return said
+
+
+def _series(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    series = figures.get("series")
+    if series is None or series["autocorrelation"] is None or series["spectrum"] is None:
+        return []
+    far = any(
+        series[name] > _FAR * max(series[f"{name}_ceiling"] or 0.0, near)
+        for name, near in _NEAR.items()
+    )
+    said = (
+        f"Autocorrelations of synthetic series differ from real ones by "
+        f"{series['autocorrelation']:.3f} on average, their spectra by {series['spectrum']:.1f} dB"
+    )
+    if series["autocorrelation_ceiling"] is not None and series["spectrum_ceiling"] is not None:
+        said += (
+            f"; those of held-out real series by {series['autocorrelation_ceiling']:.3f} and "
+            f"{series['spectrum_ceiling']:.1f} dB"
+        )
+    return [("note" if far else "", f"{said}.")]
 
 
 def _utility(figures: dict[str, Any]) -> list[tuple[str, str]]:
@@ -149,8 +178,9 @@ def limits(figures: dict[str, Any]) -> list[str]:
         "drawn with a fixed seed; fewer rows give lower scores, for real rows too.",
     ]
     if not figures["holdout_given"]:
+        which = "the last fifth of each series" if "series" in figures else "a fifth of the rows"
         said.append(
-            "No held-out rows were given: a fifth of the real rows was set aside here, and the "
+            f"No held-out rows were given: {which} was set aside here, and the "
             "generator may have learnt from them. Figures for closeness and utility are then too "
             "kind."
         )

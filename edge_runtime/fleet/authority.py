@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Authority",
+    "certificate_identifier",
     "fingerprint",
     "new_key",
     "pem",
     "public_key_of_request",
+    "serial_of",
     "valid_between",
 ]
 
@@ -70,6 +72,7 @@ class Authority:
         name = _common_name(f"edge-runtime fleet {fleet}")
         certificate = (
             _builder(name, key.public_key(), issuer=name, lifetime=_AUTHORITY_LIFETIME)
+            .serial_number(x509.random_serial_number())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
             .sign(key, hashes.SHA256())
@@ -116,6 +119,7 @@ class Authority:
             Host names and addresses that clients reach it by; the first is its common name.
         """
         builder = self._leaf(names[0], key, ExtendedKeyUsageOID.SERVER_AUTH, _LIFETIME)
+        builder = builder.serial_number(x509.random_serial_number())
         return builder.add_extension(
             x509.SubjectAlternativeName([_host(name) for name in names]), critical=False
         ).sign(self._key, hashes.SHA256())
@@ -127,8 +131,15 @@ class Authority:
 
         A negative lifetime gives a certificate that has expired: for tests of who checks that.
         """
+        serial = x509.random_serial_number()
         builder = self._leaf(name, key, ExtendedKeyUsageOID.CLIENT_AUTH, lifetime)
-        return builder.sign(self._key, hashes.SHA256())
+        # For brokers without lists of revoked certificates, which admit identifiers instead.
+        identifier = x509.UniformResourceIdentifier(certificate_identifier(name, serial))
+        return (
+            builder.serial_number(serial)
+            .add_extension(x509.SubjectAlternativeName([identifier]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
 
     def revocation_list(
         self, revoked: Iterable[tuple[int, datetime]], *, after: datetime | None = None
@@ -177,6 +188,11 @@ class Authority:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
 
 
+def certificate_identifier(name: str, serial: int) -> str:
+    """Return the identifier (URN) in a client's certificate, which no other certificate has."""
+    return f"urn:edge-runtime:{name}:{serial:x}"
+
+
 def new_key(path: Path) -> EllipticCurvePrivateKey:
     """Make an EC P-256 key and write it to a file of mode 0600."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -192,6 +208,11 @@ def new_key(path: Path) -> EllipticCurvePrivateKey:
 def pem(certificate: x509.Certificate) -> bytes:
     """Return a certificate in PEM form."""
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def serial_of(certificate: str) -> int:
+    """Return the serial number of a certificate in PEM form."""
+    return x509.load_pem_x509_certificate(certificate.encode()).serial_number
 
 
 def valid_between(certificate: x509.Certificate) -> tuple[int, int]:
@@ -243,7 +264,6 @@ def _builder(
         .subject_name(name)
         .issuer_name(issuer)
         .public_key(key)
-        .serial_number(x509.random_serial_number())
         .not_valid_before(min(start, now + lifetime - _BACKDATED))
         .not_valid_after(now + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)

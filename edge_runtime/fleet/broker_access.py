@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from cryptography import x509
 
 from edge_runtime.device.files import write_durably
 from edge_runtime.errors import ConfigError
-from edge_runtime.fleet.authority import Authority, new_key, pem
+from edge_runtime.fleet.authority import Authority, certificate_identifier, new_key, pem
 from edge_runtime.fleet.broker import broker_config_dir
 from edge_runtime.fleet.register import CertificateEntry
 from edge_runtime.messages.enrolment import broker_password
@@ -27,7 +28,9 @@ __all__ = ["BrokerAccess"]
 # random bits, so that the number of rounds does not matter.
 _ROUNDS = 101
 _SALT_BYTES = 12
-# From its process id file to its signal handlers it takes Mosquitto milliseconds.
+# Files with process ids, without their ending, and what the process is called.
+_BROKERS = {"mosquitto": "mosquitto", "nats": "nats-server"}
+# From its process id file to its signal handlers a broker takes milliseconds.
 _START_S = 5.0
 
 
@@ -90,6 +93,7 @@ class BrokerAccess:
             "@USER@": user,
         }  # fmt: skip
         write_durably(self.configuration, _filled("mosquitto-fleet.conf", words))
+        write_durably(self.directory / "nats.conf", _filled("nats-fleet.conf", words))
         write_durably(self.directory / "enrol.acl", _filled("enrol.acl", {"@FLEET@": self._fleet}))
 
     def renew(self, authority: Authority) -> None:
@@ -98,26 +102,37 @@ class BrokerAccess:
         names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         self._certify(authority, [str(name.value) for name in names])
 
-    def write_rules(self, *, shut_out: Sequence[str]) -> None:
-        """Write who may use which topics; names in `shut_out` may use none."""
+    def write_rules(self, *, shut_out: Sequence[str], valid: Sequence[CertificateEntry]) -> bool:
+        """Write who may use which topics; return whether that is new.
+
+        Parameters
+        ----------
+        shut_out : sequence of str
+            Names that may use none (Mosquitto).
+        valid : sequence of CertificateEntry
+            Certificates whose owners are let in (nats-server).
+        """
         denied = "\n".join(
             f"user {name}\ntopic deny er/v1/{self._fleet}/#" for name in sorted(shut_out)
         )
         text = _filled("fleet.acl", {"@FLEET@": self._fleet, "@REVOKED@": denied})
-        self._update("fleet.acl", text)
+        users = "\n".join(self._nats_user(entry) for entry in valid)
+        new = self._update("fleet.acl", text)
+        return self._update("nats-users.conf", f"users: [\n{users}\n]\n") or new
 
-    def write_tokens(self, secrets: Mapping[str, bytes]) -> None:
-        """Write which tokens, by id, the broker lets in; known ones keep their line."""
+    def write_tokens(self, secrets: Mapping[str, bytes]) -> bool:
+        """Write which tokens, by id, the broker lets in; return whether that is new."""
         path = self.directory / "enrol.passwd"
         known = {}
         if path.exists():
             lines = path.read_text(encoding="ascii").splitlines()
+            # Their salt stays: nothing is new as long as the tokens are the same.
             known = {line.partition(":")[0]: line for line in lines}
         lines = [
             known.get(token) or f"{token}:{_password_hash(broker_password(secret))}"
             for token, secret in sorted(secrets.items())
         ]
-        self._update("enrol.passwd", "".join(f"{line}\n" for line in lines), mode=0o600)
+        return self._update("enrol.passwd", "".join(f"{line}\n" for line in lines), mode=0o600)
 
     def write_revocations(
         self, authority: Authority, certificates: Iterable[CertificateEntry]
@@ -142,34 +157,63 @@ class BrokerAccess:
         bool
             False: none does.
         """
-        try:
-            number = int((self.directory / "mosquitto.pid").read_text())
-            process = Path("/proc", str(number))
-            # After a crash the number may be another process's.
-            if (process / "comm").read_text().strip() != "mosquitto":
-                return False
-            deadline = time.monotonic() + _START_S
-            while not _catches_hangup(process):
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.01)
-            os.kill(number, signal.SIGHUP)
-        except (OSError, ValueError):
-            return False
-        return True
+        found = [_hang_up(self.directory / f"{file}.pid", name) for file, name in _BROKERS.items()]
+        return any(found)
 
     def _certify(self, authority: Authority, names: Sequence[str]) -> None:
         server = authority.issue_server(new_key(self.directory / "server.key").public_key(), names)
         write_durably(self.directory / "server.pem", pem(server))
 
-    def _update(self, name: str, text: str, *, mode: int = 0o644) -> None:
+    def _nats_user(self, entry: CertificateEntry) -> str:
+        """Write the rules of fleet.acl for one certificate; NATS writes / as a dot."""
+        root = f"er.v1.{self._fleet}"
+        writes, reads = {
+            "aggregator": ([f"{root}.down.>"], [f"{root}.up.>"]),
+            "enrolment": ([f"{root}.enrol.*.reply"], [f"{root}.enrol.*.request"]),
+        }.get(
+            entry.name,
+            (
+                [f"{root}.up.{entry.name}.>"],
+                [f"{root}.down.{entry.name}.>", f"{root}.down.all.>"],
+            ),
+        )
+        # Through the last one nats-server delivers QoS 1; MQTT clients cannot name it.
+        reads = [*reads, "$MQTT.sub.>"]
+        user = certificate_identifier(entry.name, int(entry.serial, 16))
+        return (
+            f'  {{ user: "{user}", permissions: '
+            f"{{ publish: {json.dumps(writes)}, subscribe: {json.dumps(reads)} }} }}"
+        )
+
+    def _update(self, name: str, text: str, *, mode: int = 0o644) -> bool:
         path = self.directory / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_durably(path, text, mode=mode)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return False
+        write_durably(path, text, mode=mode)
+        return True
+
+
+def _hang_up(pid_file: Path, name: str) -> bool:
+    """Send SIGHUP to the process in a file, if it is there and of this name."""
+    try:
+        number = int(pid_file.read_text())
+        process = Path("/proc", str(number))
+        # After a crash the number may be another process's.
+        if (process / "comm").read_text().strip() != name:
+            return False
+        deadline = time.monotonic() + _START_S
+        while not _catches_hangup(process):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        os.kill(number, signal.SIGHUP)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _catches_hangup(process: Path) -> bool:
-    """Return whether SIGHUP is handled: a Mosquitto that is starting would be ended by it."""
+    """Return whether SIGHUP is handled: a broker that is starting would be ended by it."""
     for line in (process / "status").read_text().splitlines():
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (signal.SIGHUP - 1) & 1)

@@ -185,18 +185,20 @@ class FleetDir:
             raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
         return hmac.digest(key, f"edge-runtime token\0{token}\0{device}".encode(), hashlib.sha256)
 
-    def write_access(self, register: Register) -> None:
-        """Bring the broker's access rules and tokens up to date with the register."""
+    def write_access(self, register: Register) -> bool:
+        """Bring the broker's rules and tokens up to date; return whether that changed any."""
         with self._lock():
             now = time.time()
-            self.access.write_rules(shut_out=register.shut_out())
-            self.access.write_tokens(
+            valid = [entry for entry in register.certificates() if entry.state == "valid"]
+            rules = self.access.write_rules(shut_out=register.shut_out(), valid=valid)
+            tokens = self.access.write_tokens(
                 {
                     token.id: self.token_secret(token.id, token.device)
                     for token in register.tokens()
                     if token.revoked_s is None and token.expires_s > now
                 }
             )
+        return rules or tokens
 
     def write_revocations(self, register: Register, authority: Authority) -> None:
         """Bring the broker's list of revoked certificates up to date with the register."""
@@ -266,10 +268,11 @@ def init_fleet(
         raise FleetError(f"{path} holds a fleet already; choose another directory")
     if port == enrol_port:
         raise ConfigError(f"both listeners would have port {port}; choose two")
+    # Whatever the umask: the broker's own user must get to its part and to nothing that is secret.
+    modes = {"": 0o755, "broker": 0o755, "broker/data": 0o700}
     for folder in ("", "private", "broker", "broker/data", *SERVICES):
         (path / folder).mkdir(parents=True, exist_ok=True)
-    for folder in ("private", *SERVICES):
-        (path / folder).chmod(0o700)
+        (path / folder).chmod(modes.get(folder, 0o700))
     key_path = path / "private" / "ca.key" if authority_key is None else authority_key.absolute()
     write_durably(path / "private" / "enrolment.key", secrets.token_bytes(32), mode=0o600)
     authority = Authority.create(fleet=name, certificate_path=path / "ca.pem", key_path=key_path)
@@ -287,7 +290,7 @@ def init_fleet(
             user=broker_user or own_user(),
         )
         access.write_revocations(authority, [])
-        access.write_rules(shut_out=[])
+        access.write_rules(shut_out=[], valid=register.certificates())
         access.write_tokens({})
     text = {"name": toml_value(name), "host": toml_value(host), "port": port}
     write_durably(path / "aggregator.toml", _AGGREGATOR.format(**text))

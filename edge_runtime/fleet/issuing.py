@@ -18,6 +18,7 @@ from edge_runtime.fleet.authority import (
     fingerprint,
     pem,
     public_key_of_request,
+    serial_of,
     valid_between,
 )
 from edge_runtime.fleet.fleet_dir import SERVICES, FleetDir
@@ -119,15 +120,17 @@ class Issuer:
             token = self._register.token(request.token)
             assert token is not None
             if token.certificate and token.public_key == fingerprint(key):
+                if self._register.is_revoked(serial_of(token.certificate)):
+                    raise EnrolmentError("the certificate was revoked; make a new token")
                 _LOG.info("device %s asked again and is answered again", request.device)
                 return token.certificate
             self._check_token(token, request.device)
             certificate = self._sign(request.device, key)
             self._register.use_token(token.id, public_key=fingerprint(key), certificate=certificate)
         _LOG.info("issued a certificate to device %s, token %s", request.device, token.id)
-        # A name that was revoked has a certificate again.
-        self._fleet.write_access(self._register)
-        self._fleet.access.reload()
+        # A name that was revoked has a certificate again; the broker need not hear of any other.
+        if self._fleet.write_access(self._register):
+            self._fleet.access.reload()
         return certificate
 
     def _check_token(self, token: TokenEntry, device: str) -> None:
@@ -190,7 +193,7 @@ def serve(
     with fleet.register() as register:
         issuer = Issuer(fleet=fleet, authority=fleet.authority(), register=register)
         link = Link(
-            host=host or fleet.host, port=fleet.port, client_id="enrolment", tls=tls,
+            host=host or fleet.host, port=fleet.port, client_id=tls.client_id("enrolment"), tls=tls,
             topics=[f"er/v1/{fleet.name}/{ALL_REQUESTS}"], on_message=on_message,
             on_connect=ready.set if ready is not None else None,
         )  # fmt: skip

@@ -179,6 +179,14 @@ class Register:
         ).rowcount
         return changed
 
+    def is_revoked(self, serial: int) -> bool:
+        """Return whether the certificate of a serial number was revoked."""
+        found = self._db.execute(
+            "select 1 from certificates where serial = ? and revoked_s is not null",
+            (f"{serial:x}",),
+        )
+        return found.fetchone() is not None
+
     def shut_out(self) -> list[str]:
         """Return the names that had a certificate and have none that was not revoked."""
         return [

@@ -257,7 +257,7 @@ class SimulatedDevice:
         bundle = self._bundles.load(header.bundle_digest)
         if self.poison is None or bundle is None:
             return payload
-        cardinalities, names = bundle.codec.cardinalities, self._schema.names
+        cardinalities, names = bundle.codec.cardinalities, bundle.schema.names
         _, codes = decode_batch(payload, cardinalities=cardinalities, names=names)
         return encode_batch(header, self.poison(codes), cardinalities=cardinalities, names=names)
 

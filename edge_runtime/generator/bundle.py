@@ -6,7 +6,6 @@ are those announced, not who announced them.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ import safetensors.numpy
 
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 from edge_runtime.generator.archive import pack, unpack
-from edge_runtime.generator.bundle_file import read_file, write_file
+from edge_runtime.generator.bundle_file import BundleFile, read_file
 from edge_runtime.generator.card import model_card
 from edge_runtime.generator.graph import build_sampler
 from edge_runtime.generator.layout import Layout, Weights
@@ -75,7 +74,7 @@ class _Manifest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
+class Bundle(BundleFile):
     """A generator with everything needed to run it, judge it and train it further.
 
     Attributes
@@ -115,15 +114,6 @@ class Bundle:
         if self.codec.schema.digest != self.schema.digest:
             raise BundleError("the codec belongs to another schema")
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file's bytes, hexadecimal."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
-        return hashlib.sha256(self.to_bytes()).hexdigest()
-
     @cached_property
     def _bytes(self) -> bytes:
         quantised = {n: np.ascontiguousarray(t) for n, t in self.quantised.tensors.items()}
@@ -156,20 +146,9 @@ class Bundle:
         except (TypeError, ValueError, UnicodeError) as error:
             raise BundleError(f"the bundle cannot be written: {error}") from error
 
-    def members(self) -> dict[str, bytes]:
-        """Contents of the file's members, by name, the manifest first."""
-        names = (*_MEMBERS, *(_TFLITE_MEMBERS if self.tflite is not None else ()))
-        return unpack(self._bytes, names=names, max_bytes=len(self._bytes))
-
-    def to_bytes(self) -> bytes:
-        """Bytes of the file; a bundle that was read gives back exactly what was read.
-
-        Raises
-        ------
-        BundleError
-            If the lineage, the metrics or the card cannot be written as JSON or UTF-8.
-        """
-        return self._bytes
+    @property
+    def _member_names(self) -> tuple[str, ...]:
+        return (*_MEMBERS, *(_TFLITE_MEMBERS if self.tflite is not None else ()))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
@@ -227,16 +206,6 @@ class Bundle:
         # Another release may encode the same objects differently; the digest names these bytes.
         vars(bundle)["_bytes"] = data
         return bundle
-
-    def save(self, path: Path | str) -> None:
-        """Write the file; a reader sees the old one or the new one, never a part.
-
-        Raises
-        ------
-        BundleError
-            If the file cannot be written.
-        """
-        write_file(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path | str, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:

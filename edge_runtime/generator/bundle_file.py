@@ -1,16 +1,64 @@
-"""Bundles on disk: whole files only."""
+"""Bundles as files: whole ones only, named by their bytes."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from edge_runtime.errors import BundleError
+from edge_runtime.generator.archive import unpack
 
-__all__ = ["read_file", "write_file"]
+__all__ = ["BundleFile", "read_file", "write_file"]
 
 T = TypeVar("T")
+
+
+class BundleFile:
+    """What every kind of bundle is: bytes, and a digest that names them."""
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        raise NotImplementedError
+
+    @property
+    def _member_names(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes, hexadecimal."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self._bytes).hexdigest()
+
+    def members(self) -> dict[str, bytes]:
+        """Contents of the file's members, by name, the manifest first."""
+        return unpack(self._bytes, names=self._member_names, max_bytes=len(self._bytes))
+
+    def to_bytes(self) -> bytes:
+        """Bytes of the file; a bundle that was read gives back exactly what was read.
+
+        Raises
+        ------
+        BundleError
+            If the lineage, the metrics or the card cannot be written as JSON or UTF-8.
+        """
+        return self._bytes
+
+    def save(self, path: Path | str) -> None:
+        """Write the file; a reader sees the old one or the new one, never a part.
+
+        Raises
+        ------
+        BundleError
+            If the file cannot be written.
+        """
+        write_file(path, self.to_bytes())
 
 
 def write_file(path: Path | str, data: bytes) -> None:

@@ -88,7 +88,7 @@ def _card(
 ) -> str:
     parts = [
         f"# Generator of {_text(schema.name)}",
-        "Draws synthetic rows of the table below. No row of it is a real row.",
+        "Draws synthetic rows of the table below. No row of it is a real row." + _series(schema),
         "## Privacy",
         _privacy(lineage.privacy, schema.privacy_unit),
         "## Lineage",
@@ -132,6 +132,15 @@ def _card(
         "- Values outside the declared range were clamped to it while learning.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _series(schema: Schema) -> str:
+    if schema.sequence is None:
+        return ""
+    return (
+        f" A row is a {schema.privacy_unit} that follow each other, `@0` the first of them; series "
+        "of any length are drawn from it step by step."
+    )
 
 
 def _constraints(schema: Schema) -> list[str]:

@@ -7,7 +7,6 @@ from it and the likelihood under it are errors.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,7 @@ import msgspec
 from edge_runtime.errors import BundleError, EdgeRuntimeError
 from edge_runtime.generator.archive import pack, unpack
 from edge_runtime.generator.bundle import GRAPH_FORMAT, MAX_BUNDLE_BYTES, Bundle
-from edge_runtime.generator.bundle_file import read_file, write_file
+from edge_runtime.generator.bundle_file import BundleFile, read_file
 from edge_runtime.generator.lineage import Lineage
 from edge_runtime.generator.manifest import (
     MANIFEST,
@@ -76,7 +75,7 @@ def check_noise_segments(noise: Sequence[Noise]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphBundle:
+class GraphBundle(BundleFile):
     """A packed graph with everything needed to run it.
 
     Attributes
@@ -128,15 +127,6 @@ class GraphBundle:
         """Not there: a `BundleError`."""
         self._none("weights")
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file's bytes, hexadecimal."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
-        return hashlib.sha256(self._bytes).hexdigest()
-
     @cached_property
     def _bytes(self) -> bytes:
         try:
@@ -162,20 +152,9 @@ class GraphBundle:
         except (TypeError, ValueError, UnicodeError) as error:
             raise BundleError(f"the bundle cannot be written: {error}") from error
 
-    def members(self) -> dict[str, bytes]:
-        """Contents of the file's members, by name, the manifest first."""
-        names = (*_MEMBERS, _GRAPHS[self.runtime])
-        return unpack(self._bytes, names=names, max_bytes=len(self._bytes))
-
-    def to_bytes(self) -> bytes:
-        """Bytes of the file; a bundle that was read gives back exactly what was read.
-
-        Raises
-        ------
-        BundleError
-            If the lineage, the metrics or the card cannot be written as JSON or UTF-8.
-        """
-        return self._bytes
+    @property
+    def _member_names(self) -> tuple[str, ...]:
+        return (*_MEMBERS, _GRAPHS[self.runtime])
 
     @classmethod
     def from_bytes(cls, data: bytes, *, max_bytes: int = MAX_BUNDLE_BYTES) -> GraphBundle:
@@ -214,16 +193,6 @@ class GraphBundle:
         # Another release may encode the same objects differently; the digest names these bytes.
         vars(bundle)["_bytes"] = data
         return bundle
-
-    def save(self, path: Path | str) -> None:
-        """Write the file; a reader sees the old one or the new one, never a part.
-
-        Raises
-        ------
-        BundleError
-            If the file cannot be written.
-        """
-        write_file(path, self.to_bytes())
 
 
 def read_bundle(data: bytes, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle | GraphBundle:

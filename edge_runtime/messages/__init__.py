@@ -43,9 +43,9 @@ from edge_runtime.messages.summary import (
     name_of_table,
     peek_summary,
 )
-from edge_runtime.messages.tls import TlsFiles
 from edge_runtime.messages.topics import Address, Topics
 from edge_runtime.messages.update import clip_update, decode_update, encode_update, update_norm
+from edge_runtime.process.tls import TlsFiles
 
 __all__ = [
     "DEFAULT_LIMITS",

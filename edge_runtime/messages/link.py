@@ -25,7 +25,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_runtime.errors import ConfigError, LinkError
 from edge_runtime.messages.connection import Connection, PublishHandle, guarded
 from edge_runtime.messages.subscriptions import Subscriptions
-from edge_runtime.messages.tls import TlsFiles, handshake_problem, refusal_problem, refusal_reason
+from edge_runtime.process.tls import TlsFiles, handshake_problem, refusal_problem, refusal_reason
 
 __all__ = ["Link"]
 

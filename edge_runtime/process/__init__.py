@@ -1,6 +1,7 @@
-"""What a service says to the system that runs it: that it is ready, alive, and what it logs.
+"""What a process of ours has to do with the system around it: readiness, life signs, logs.
 
-Standard library only: the device agent imports this before anything else.
+`tls`, not imported from here, has the files that its connections are encrypted with. All of it is
+light: the device agent imports this before anything else, and before numpy.
 """
 
 from __future__ import annotations

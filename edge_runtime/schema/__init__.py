@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from edge_runtime.schema.census import (
     Census,
+    cell_codes,
     cells_behind,
     census_cells,
     census_counts,
     clean_census,
+    count_cells,
+    label_codes,
     merge_census,
 )
 from edge_runtime.schema.codec import Codec, Encoded
@@ -21,11 +24,21 @@ from edge_runtime.schema.reading import iter_tables, read_open, read_table
 from edge_runtime.schema.rules import Kept, Rules
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.sequence import Sequence
+from edge_runtime.schema.steps import (
+    census_of,
+    census_schema,
+    census_sensitivity_squared,
+    check_fleet,
+    following,
+    long_schema,
+    steps_of_windows,
+)
 from edge_runtime.schema.table import Table
 from edge_runtime.schema.values import MISSING_TOKENS
 from edge_runtime.schema.watermark import WATERMARK, marked_metadata, marked_of, refuse_synthetic
 from edge_runtime.schema.windows import (
     Windows,
+    grid_slots,
     long_codec,
     merge_steps,
     series_table,
@@ -55,14 +68,24 @@ __all__ = [
     "TableWriter",
     "Windows",
     "broken_rows",
+    "cell_codes",
     "cells_behind",
     "census_cells",
     "census_counts",
+    "census_of",
+    "census_schema",
+    "census_sensitivity_squared",
+    "check_fleet",
     "clean_census",
+    "count_cells",
+    "following",
     "format_timestamp",
+    "grid_slots",
     "infer_schema",
     "iter_tables",
+    "label_codes",
     "long_codec",
+    "long_schema",
     "marked_metadata",
     "marked_of",
     "merge_census",
@@ -73,6 +96,7 @@ __all__ = [
     "refuse_synthetic",
     "series_table",
     "shared_codec",
+    "steps_of_windows",
     "to_windows",
     "write_table",
 ]

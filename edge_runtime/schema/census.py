@@ -24,10 +24,12 @@ from edge_runtime.schema.table import Table
 __all__ = [
     "NOMINAL_VALUES",
     "Census",
+    "cell_codes",
     "cells_behind",
     "census_cells",
     "census_counts",
     "clean_census",
+    "count_cells",
     "histograms_of",
     "merge_census",
 ]
@@ -169,6 +171,57 @@ def label_codes(column: Column, table: Table) -> tuple[NDArray[np.int32], int]:
     return codes, unknown
 
 
+def cell_codes(table: Table, schema: Schema) -> NDArray[np.int32]:
+    """Cell of every value in its column's census. PRIVATE.
+
+    Parameters
+    ----------
+    table : Table
+        Typed by `schema`.
+    schema : Schema
+        The public declaration.
+
+    Returns
+    -------
+    int32 ndarray
+        [rows, columns]
+
+    Raises
+    ------
+    DataError
+        An unlisted category in a column without `other`.
+    """
+    codes = np.empty((table.rows, len(schema.columns)), np.int32)
+    for d, (column, cells) in enumerate(zip(schema.columns, census_cells(schema), strict=False)):
+        if column.numeric:
+            missing = table.missing[column.name]
+            values = table.columns[column.name].astype(np.float64)
+            codes[:, d] = grid_of(column).cell(np.where(missing, 0.0, values))
+            codes[missing, d] = cells - 1
+        else:
+            codes[:, d] = label_codes(column, table)[0]
+    return codes
+
+
+def count_cells(codes: NDArray[np.int32], schema: Schema) -> list[NDArray[np.int64]]:
+    """Exact histograms of what `cell_codes` returned. They are PRIVATE.
+
+    Returns
+    -------
+    list of int64 ndarray
+        One per histogram, [cells]; see `census_cells`.
+    """
+    counts = [
+        np.bincount(codes[:, d], minlength=cells).astype(np.int64)
+        for d, cells in enumerate(census_cells(schema)[: len(schema.columns)])
+    ]
+    for d, step in _joined(schema).items():
+        line = grid_of(schema.columns[d]).cells
+        added = np.add.reduceat(counts[d][:line], np.arange(0, line, step))
+        counts.append(np.append(added, counts[d][line:]))
+    return counts
+
+
 def census_counts(table: Table, schema: Schema) -> list[NDArray[np.int64]]:
     """Exact histograms of a table. They are private: release them through a mechanism only.
 
@@ -189,21 +242,7 @@ def census_counts(table: Table, schema: Schema) -> list[NDArray[np.int64]]:
     DataError
         An unlisted category in a column without `other`.
     """
-    counts = []
-    for column, cells in zip(schema.columns, census_cells(schema), strict=False):
-        if column.numeric:
-            missing = table.missing[column.name]
-            values = table.columns[column.name].astype(np.float64)
-            index = grid_of(column).cell(np.where(missing, 0.0, values))
-            index[missing] = cells - 1
-        else:
-            index = label_codes(column, table)[0].astype(np.int64)
-        counts.append(np.bincount(index, minlength=cells).astype(np.int64))
-    for d, step in _joined(schema).items():
-        line = grid_of(schema.columns[d]).cells
-        added = np.add.reduceat(counts[d][:line], np.arange(0, line, step))
-        counts.append(np.append(added, counts[d][line:]))
-    return counts
+    return count_cells(cell_codes(table, schema), schema)
 
 
 def merge_census(parts: Sequence[Census]) -> Census:

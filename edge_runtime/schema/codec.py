@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import CodecError, RangeError, ShapeError
 from edge_runtime.schema import codec_file
+from edge_runtime.schema.binning import bins_from_cells, bins_from_rows
 from edge_runtime.schema.census import Census, clean_census, label_codes
 from edge_runtime.schema.coded import Coded
 from edge_runtime.schema.condition import code_of_value
 from edge_runtime.schema.grid import grid_of
-from edge_runtime.schema.numeric import NumericBins, bins_from_cells, bins_from_rows
+from edge_runtime.schema.numeric import NumericBins
 from edge_runtime.schema.schema import Schema
 from edge_runtime.schema.table import Table
 

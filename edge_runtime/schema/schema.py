@@ -157,6 +157,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def learnt(self) -> Schema:
+        """The schema of what is learnt: of the windows of ordered rows, else this one."""
+        return self if self.sequence is None or self.sequence.columns else self.windowed()
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Column names in order."""
         return tuple(column.name for column in self.columns)

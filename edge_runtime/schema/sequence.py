@@ -22,6 +22,7 @@ __all__ = [
     "Sequence",
     "check_sequence",
     "repeated",
+    "step_columns",
     "step_name",
     "stepwise_constraints",
     "windowed_columns",
@@ -128,6 +129,18 @@ def windowed_columns(columns: Iterable[Column], sequence: Sequence) -> tuple[Col
             for column in changing
         ]
     return tuple(made)
+
+
+def step_columns(columns: Iterable[Column], sequence: Sequence) -> tuple[Column, ...]:
+    """Return the columns of a step, from those of windows: static ones, then the changing ones."""
+    columns = tuple(columns)
+    static = columns[: len(sequence.static)]
+    first = columns[len(static) : len(static) + len(sequence.columns)]
+    named = zip(first, sequence.columns, strict=True)
+    return (
+        *(msgspec.structs.replace(column, condition=False) for column in static),
+        *(msgspec.structs.replace(c, name=name, condition=False) for c, name in named),
+    )
 
 
 def windowed_constraints(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,14 +13,30 @@ from edge_runtime.schema.codec import Codec
 from edge_runtime.schema.columns import Column
 from edge_runtime.schema.numeric import NumericBins
 from edge_runtime.schema.schema import Schema
-from edge_runtime.schema.sequence import Sequence, step_name, stepwise_constraints
+from edge_runtime.schema.sequence import (
+    Sequence,
+    step_columns,
+    step_name,
+    stepwise_constraints,
+)
 from edge_runtime.schema.table import Table
 
-__all__ = ["Windows", "long_codec", "merge_steps", "series_table", "shared_codec", "to_windows"]
+__all__ = [
+    "Windows",
+    "grid_slots",
+    "long_codec",
+    "merge_steps",
+    "series_table",
+    "shared_codec",
+    "to_windows",
+    "windows_of",
+]
 
 Index = NDArray[np.intp]
 
 _SECOND = 1e6
+#: places beyond are one: what a broken clock says must still fit an integer
+_FARTHEST = 2.0**62
 
 
 class Windows(NamedTuple):
@@ -124,10 +139,7 @@ def _slots(table: Table, rows: Index, sequence: Sequence) -> NDArray[np.int64]:
     """Place of each row of a stretch on the grid of `every`, or its number without one."""
     if not sequence.order or sequence.every is None:
         return np.arange(len(rows))
-    column = table.schema.columns[table.schema.index(sequence.order)]
-    unit = _SECOND if column.kind == "timestamp" else 1.0
-    order = table.columns[sequence.order][rows].astype(np.float64)
-    slots = np.rint(order / (sequence.every * unit)).astype(np.int64)
+    slots = grid_slots(table, sequence)[rows]
     twice = np.flatnonzero(np.diff(slots) == 0)
     if len(twice):
         raise DataError(
@@ -138,6 +150,16 @@ def _slots(table: Table, rows: Index, sequence: Sequence) -> NDArray[np.int64]:
             hint="declare the entity, or a smaller every, in the schema's sequence",
         )
     return slots
+
+
+def grid_slots(table: Table, sequence: Sequence) -> NDArray[np.int64]:
+    """Return the place of each row on the grid of `every`, int64 [rows]."""
+    assert sequence.every is not None, "the caller has seen to it"
+    column = table.schema.columns[table.schema.index(sequence.order)]
+    unit = _SECOND if column.kind == "timestamp" else 1.0
+    order = table.columns[sequence.order].astype(np.float64)
+    slots = np.rint(order / (sequence.every * unit))
+    return np.clip(slots, -_FARTHEST, _FARTHEST).astype(np.int64)
 
 
 def _windows_of(rows: Index, slots: NDArray[np.int64], steps: int, *, overlapping: bool) -> Index:
@@ -174,8 +196,8 @@ def shared_codec(table: Table, *, max_bins: int = 32) -> Codec:
     max_bins : int
         As for `Codec.fit`.
     """
-    schema, sequence = _windowed(table.schema)
-    changing = _long_columns(schema, sequence)[len(sequence.static) :]
+    schema, sequence = windows_of(table.schema)
+    changing = step_columns(schema.columns, sequence)[len(sequence.static) :]
     rows = Schema(name=schema.name, columns=changing)
     columns: dict[str, Any] = {}
     missing: dict[str, NDArray[np.bool_]] = {}
@@ -205,7 +227,7 @@ def merge_steps(schema: Schema, census: Census) -> Census:
     census : Census
         Of the windows; what its sigma says of averages is too much, never too little.
     """
-    schema, sequence = _windowed(schema)
+    schema, sequence = windows_of(schema)
     counts = list(census.counts)
     for name in sequence.columns:
         steps = [schema.index(step_name(name, step)) for step in range(sequence.steps)]
@@ -225,12 +247,12 @@ def long_codec(codec: Codec) -> Codec:
     CodecError
         A column has other bins at another step: its codes cannot move from step to step.
     """
-    schema, sequence = _windowed(codec.schema)
+    schema, sequence = windows_of(codec.schema)
     for name in sequence.columns:
         steps = [codec.bins.get(step_name(name, step)) for step in range(sequence.steps)]
         if len({None if bins is None else _body(bins) for bins in steps}) > 1:
             raise CodecError(f"column {name!r} has other bins at another step of a window")
-    rows = Schema(name=schema.name, columns=_long_columns(schema, sequence))
+    rows = Schema(name=schema.name, columns=step_columns(schema.columns, sequence))
     constraints = stepwise_constraints(schema.constraints, sequence)
     rows = Schema(name=schema.name, columns=rows.columns, constraints=constraints)
     bins = {}
@@ -258,21 +280,11 @@ def series_table(rows: Table, sequence: Sequence, *, series: int, length: int) -
     return Table(schema=schema, columns=columns, missing=rows.missing, file=rows.file)
 
 
-def _windowed(schema: Schema) -> tuple[Schema, Sequence]:
+def windows_of(schema: Schema) -> tuple[Schema, Sequence]:
+    """Return a schema of windows and its sequence; refuse any other schema."""
     if schema.sequence is None or not schema.sequence.columns:
         raise SchemaError(f"schema {schema.name!r} is not one of windows")
     return schema, schema.sequence
-
-
-def _long_columns(schema: Schema, sequence: Sequence) -> tuple[Column, ...]:
-    """Columns of a row: static ones, then those of a step under their own names."""
-    static = schema.columns[: len(sequence.static)]
-    first = schema.columns[len(static) : len(static) + len(sequence.columns)]
-    named = zip(first, sequence.columns, strict=True)
-    changing = (
-        msgspec.structs.replace(column, name=name, condition=False) for column, name in named
-    )
-    return (*(msgspec.structs.replace(c, condition=False) for c in static), *changing)
 
 
 def _spread(

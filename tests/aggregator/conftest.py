@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from edge_runtime.aggregator.config import AggregatorConfig, load_config
 from edge_runtime.aggregator.fusion import first_generator
 from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.inbox import Inbox, Incoming
+from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.planner import Planner
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import RoundRecord
-from edge_runtime.aggregator.workspace import Workspace, create_workspace
+from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.generator import Bundle, Weights
 from edge_runtime.messages import (
     SCORE_UNITS,
@@ -33,7 +34,7 @@ from edge_runtime.messages import (
     name_of_table,
     new_id,
 )
-from edge_runtime.schema import Column, Schema, Table, census_counts
+from edge_runtime.schema import Column, Constraint, Schema, Table, census_counts
 
 FLEET = "testing"
 
@@ -272,8 +273,8 @@ def make_inbox(workspace: Workspace) -> Inbox:
     )
 
 
-def make_kit(directory: Path, **changes: dict[str, Any]) -> Kit:
-    schema = make_schema()
+def make_kit(directory: Path, schema: Schema | None = None, **changes: dict[str, Any]) -> Kit:
+    schema = schema or make_schema()
     config = load_config(write_config(directory, schema, **changes))
     workspace = create_workspace(config)
     devices = {
@@ -305,3 +306,18 @@ def kit(tmp_path: Path) -> Iterator[Kit]:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> Iterator[Callable[..., Kit]]:
+    """Makes a fleet whose schema has constraints."""
+    made: list[Kit] = []
+
+    def make(*constraints: Constraint, schema: Schema | None = None, **changes: Any) -> Kit:
+        whole = msgspec.structs.replace(schema or make_schema(), constraints=constraints)
+        made.append(make_kit(tmp_path, whole, **changes))
+        return made[-1]
+
+    yield make
+    for kit in made:
+        kit.workspace.close()

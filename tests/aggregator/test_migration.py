@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from edge_runtime.aggregator.config import AggregatorConfig, load_config
+from edge_runtime.aggregator.opening import create_workspace, open_workspace
 from edge_runtime.aggregator.release import make_release
 from edge_runtime.aggregator.rounds import Rounds
-from edge_runtime.aggregator.workspace import create_workspace, open_workspace
 from edge_runtime.errors import AggregatorError
 from edge_runtime.schema import marked_of
 

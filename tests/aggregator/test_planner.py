@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.aggregator.budget import rho_of
+from edge_runtime.aggregator.config import load_config
 from edge_runtime.aggregator.inbox import Incoming
+from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.messages import DeviceState, decode_plan, encode_plan
+from edge_runtime.schema import Column, Schema, Sequence, census_cells, census_schema
 
-from .conftest import Kit, make_kit
+from .conftest import Kit, make_kit, write_config
 
 
 def _state(device: str, status: str, plan_id: str = "", outbox: int = 0) -> DeviceState:
@@ -50,6 +54,35 @@ def test_a_training_plan_asks_for_what_the_configuration_says(kit: Kit) -> None:
     assert plan.anchor is not None
     # The one condition column with each of the three others: all columns are covered.
     assert plan.anchor.tables == ((0, 1), (0, 2), (0, 3))
+
+
+def test_windows_are_counted_from_step_to_step(tmp_path: Path) -> None:
+    schema = Schema(
+        name="series",
+        columns=(
+            Column(name="state", kind="boolean", condition=True),
+            Column(name="at", kind="number", low=0, high=1e6),
+            Column(name="x", kind="number", low=0, high=9),
+            Column(name="y", kind="boolean"),
+        ),
+        sequence=Sequence(lags=2, order="at", every=1.0, static=("state",)),
+    )
+    config = load_config(write_config(tmp_path, schema))
+    workspace = create_workspace(config)
+    assert workspace.declared == schema
+    planner = Planner(config=config, schema=workspace.schema, catalogue=workspace.catalogue)
+    plan = planner.make_plan(1, "a" * 64)
+    workspace.close()
+    assert plan.schema_digest == schema.learnt.digest
+    assert plan.anchor is not None
+    # state, x@0, y@0, x@1, y@1, x@2, y@2
+    assert plan.anchor.tables == ((0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6))
+    # Three histograms of the columns of a step and one of x in joined cells; all three steps of a
+    # window may fall into one cell of each.
+    spent = len(census_cells(census_schema(schema.learnt))) * 3**2
+    assert spent == 4 * 9
+    whole = rho_of(8.0, 1e-5) * config.rounds.census_share
+    assert planner.schedule.census_sigma == pytest.approx((spent / (2 * whole)) ** 0.5)
 
 
 def test_pairs_and_the_anchor_can_be_left_out(tmp_path: Path) -> None:

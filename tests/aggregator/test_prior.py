@@ -51,6 +51,22 @@ def frequencies(codes: Codes, column: int, cardinality: int) -> npt.NDArray[np.f
     return np.bincount(codes[:, column], minlength=cardinality) / len(codes)
 
 
+def test_a_later_step_follows_the_one_before_it_where_both_were_counted() -> None:
+    """Column 2 as column 1 a step later: drawn from their table, not from the outcome's."""
+    steps = np.array([[0.9, 0.1, 0.0], [0.0, 0.8, 0.2], [0.3, 0.0, 0.7]])
+    start = GIVEN.T @ [0.75, 0.25]
+    tables = dict(anchor_of().tables)
+    tables[1, 2] = Table((1, 2), 1e6 * start[:, None] * steps, 0.0)
+    del tables[(2,)]
+    codes = prior_rows(Anchor(tables, 5), (2, 3, 3), (0,), 60_000, before={2: 1})
+    for code in range(3):
+        part = codes[codes[:, 1] == code]
+        np.testing.assert_allclose(frequencies(part, 2, 3), steps[code], atol=0.02)
+    # Where they were not, as any other column.
+    codes = prior_rows(anchor_of(), CARDINALITIES, (0,), 40_000, before={2: 1})
+    np.testing.assert_array_equal(codes, prior_rows(anchor_of(), CARDINALITIES, (0,), 40_000))
+
+
 def test_columns_follow_the_outcome_and_nothing_else() -> None:
     rows = 60_000
     codes = prior_rows(anchor_of(), CARDINALITIES, (0,), rows)

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from edge_runtime.aggregator import make_release, status, verify_release
-from edge_runtime.aggregator.workspace import create_workspace, open_workspace
+from edge_runtime.aggregator.opening import create_workspace, open_workspace
 from edge_runtime.errors import AggregatorError, DataError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import DeviceState

@@ -387,9 +387,12 @@ def test_a_full_disk_delays_and_loses_nothing(
     runner.start()
     try:
         device = live("a", 0, rows=300)
-        wait_for(lambda: device.sent_payloads >= 6, "nothing was sent again")
+        wait_for(
+            # On a busy machine the census alone may have been sent so often.
+            lambda: len(device.outbox) >= 3 and device.sent_payloads >= 6,
+            "nothing was sent again",
+        )
         assert status(config.data_dir)["totals"]["rows"] == 0
-        assert len(device.outbox) >= 3  # no batch was acknowledged
         pool.unlink()
         wait_for(lambda: _last(device) == "done", "never done")
         assert status(config.data_dir)["totals"]["rows"] == 300

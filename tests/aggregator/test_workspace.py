@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.files import hold_directory
+from edge_runtime.aggregator.opening import create_workspace, open_workspace
 from edge_runtime.aggregator.release_book import ReleaseBook
 from edge_runtime.aggregator.rounds import Rounds
-from edge_runtime.aggregator.workspace import Workspace, create_workspace, open_workspace
+from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.errors import AggregatorError, CatalogueError
 from tests.aggregator.conftest import Kit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,13 @@ def test_sample_draws_series_of_a_length(tmp_path: Path, run: Run) -> None:
     x = [int(line.split(",")[2]) for line in lines[:20]]
     # Each value follows from the one before: 7 more, modulo 10.
     assert sum(b == (a + 7) % 10 for a, b in itertools.pairwise(x)) >= 17
+    # The file has a step where the schema has an order; a bundle of windows knows neither's bounds.
+    compared = run("evaluate", rows, out, "--schema", schema)
+    assert compared.code == 0
+    assert re.search(r"autocorrelations, mean difference +0\.\d+ \(real against real", compared.out)
+    refused = run("evaluate", rows, out, "--bundle", bundle)
+    assert refused.code != 0
+    assert "--schema" in refused.err
 
 
 def in_order(hour: str, delay: str) -> bool:

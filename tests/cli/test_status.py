@@ -51,7 +51,16 @@ def test_the_phase_is_told_in_words(kit: Kit, run: Run, tmp_path: Path) -> None:
 def test_a_device_that_is_heard_of_by_its_messages_alone(kit: Kit, run: Run) -> None:
     kit.filled(rows=100)
     kit.workspace.catalogue.save_devices(
-        {"b": {"status": "idle", "private": False, "epsilon_spent": None, "bytes_up": 70_000}}
+        {
+            "b": {
+                "status": "idle",
+                "private": False,
+                "epsilon_spent": None,
+                "bytes_up": 70_000,
+                "reason": "as ever",
+                "throttled": "slow: temperature 80 C",
+            }
+        }
     )
     kit.workspace.close()
     shown = run("aggregator", "status", kit.config.data_dir).out
@@ -59,6 +68,7 @@ def test_a_device_that_is_heard_of_by_its_messages_alone(kit: Kit, run: Run) -> 
     # state, synthetic rows, kB up, epsilon
     assert re.match(r"unknown +100 +\d+ +0\.1$", _fact(shown, "a"))
     assert re.match(r"idle +100 +70 +infinite +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", _fact(shown, "b"))
+    assert _fact(shown, "b").endswith("slow: temperature 80 C; as ever")
     assert re.search(r"\d+ kB$", _fact(shown, "accepted"))
 
 

@@ -10,7 +10,6 @@ import random
 import re
 import signal
 import sqlite3
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -261,26 +260,6 @@ def test_a_lost_device_is_shown_as_offline(
     process.kill()
     state = stand_in.wait_state("offline")
     assert state.device == "one"
-
-
-def test_sigterm_during_training_saves_and_the_next_start_resumes(
-    device: Any, stand_in: Any, kit: SimpleNamespace, schema: Schema, bundle: Bundle
-) -> None:
-    process = device.start()
-    run_census(stand_in, kit, schema)
-    stand_in.publish_bundle(bundle)
-    plan = stand_in.publish_plan(kit.train_plan(bundle, steps=2500))
-    kit.wait_for(
-        "training", lambda: (s := stand_in.state()) and s.status == "training" and s.progress > 0.1
-    )
-    began = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(15) == 0
-    assert time.monotonic() - began < 5.0
-    device.start()
-    stand_in.wait_state("idle", plan=plan, timeout_s=60.0)
-    assert re.search(r"resumed at step [1-9]", device.log.read_text())
-    assert len(ledger_of(device).entries()) == 3
 
 
 def test_a_plan_beyond_the_budget_is_declined_visibly(

@@ -35,6 +35,7 @@ FILES = [
     "packages.txt",
     "state.json",
     "store.json",
+    "unit.txt",
 ]
 
 
@@ -52,15 +53,15 @@ def unpack(path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A journalctl that prints its arguments: a machine without systemd has no journal."""
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journalctl and a systemctl that print their arguments: not every machine has systemd."""
     directory = tmp_path / "bin"
     directory.mkdir()
-    program = directory / "journalctl"
-    program.write_text('#!/bin/sh\necho "journal of: $*"\n')
-    program.chmod(0o755)
+    for name in ("journalctl", "systemctl"):
+        program = directory / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*"\n')
+        program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
-    return program
 
 
 def test_it_holds_what_helps_and_no_row(
@@ -68,7 +69,7 @@ def test_it_holds_what_helps_and_no_row(
     stand_in: Any,
     kit: SimpleNamespace,
     bundle: Bundle,
-    journal: Path,
+    journal: None,
 ) -> None:
     schema: Schema = bundle.schema
     rows = kit.make_rows(kit.ROWS - 2)
@@ -124,7 +125,8 @@ def test_it_holds_what_helps_and_no_row(
     assert machine["python"] == sys.version.split()[0]
     assert machine["free_disk_mb"] % 10 == 0
     assert "\nnumpy==" in found["packages.txt"]
-    assert "--unit edge-runtime-device --lines 2000" in found["journal.txt"]
+    assert "journalctl --unit edge-runtime-device --lines 2000" in found["journal.txt"]
+    assert "systemctl show edge-runtime-device --property ActiveState," in found["unit.txt"]
 
     names = sorted(str(path) for path in device.directory.rglob("*"))
     for name, text in found.items():

@@ -159,3 +159,14 @@ def test_a_locked_file_is_a_store_error(store: Store) -> None:
         store.put("a", b"1")
     other.execute("ROLLBACK")
     store.put("a", b"1")
+
+
+def test_a_file_from_before_windows_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.append_codes("c", np.zeros((3, 2), np.int32))
+    store.connection.execute("DROP TABLE windows")
+    store.close()
+    again = Store(tmp_path / "s")
+    assert again.code_rows("c") == 3
+    assert again.connection.execute("SELECT COUNT(*) FROM windows").fetchone() == (0,)
+    assert again.code_bytes() == 6

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.cli import main
+from edge_runtime.cli.main import run
 from edge_runtime.device.config import LimitsConfig, load_config
 from edge_runtime.device.unit_limits import drop_in, properties
 from edge_runtime.errors import ConfigError
@@ -37,9 +37,9 @@ def test_the_verb_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         '[device]\nid = "a"\nfleet = "f"\nstate_dir = "s"\n[source]\npath = "r.csv"\n'
         "[privacy]\nepsilon = 1.0\n[limits]\ncpu_percent = 40\n"
     )
-    assert main(["device", "limits", "--config", str(path)]) == 0
+    assert run(["device", "limits", "--config", str(path)]) == 0
     assert capsys.readouterr().out == "# From [limits] of device.toml.\n[Service]\nCPUQuota=40%\n"
-    assert main(["device", "limits", "--properties", "--config", str(path)]) == 0
+    assert run(["device", "limits", "--properties", "--config", str(path)]) == 0
     assert capsys.readouterr().out == "CPUQuota=40%\n"
 
 

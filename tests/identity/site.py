@@ -97,8 +97,11 @@ class Site:
             self._process = subprocess.Popen(
                 [program, "-c", self.fleet.access.configuration], stdout=log, stderr=log
             )
-        for port in (self.fleet.port, self.fleet.enrol_port):
-            wait_for(lambda port=port: _listens(port), f"port {port}\n{self.log.read_text()}")
+        self.wait_listening([self.fleet.port, self.fleet.enrol_port])
+
+    def wait_listening(self, ports: Sequence[int]) -> None:
+        for port in ports:
+            wait_for(lambda port=port: _listens(port), f"port {port}, see {self.log}")
 
     def stop(self) -> None:
         if self._process is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -81,6 +82,9 @@ def test_a_board_enrols_and_is_let_in(served: Site) -> None:
     board = make_board(served)
     secret = load_provision(board.source).token.secret
     size = board.source.stat().st_size
+    board.state.mkdir()
+    owner = 12345 if os.geteuid() == 0 else os.geteuid()
+    os.chown(board.state, owner, -1)  # the agent's own user, where root enrols for it
     assert board.enrol() == Enrolled("ward-7", "clinics", True)
 
     config = load_config(board.config)
@@ -94,6 +98,7 @@ def test_a_board_enrols_and_is_let_in(served: Site) -> None:
     identity = board.state / "identity"
     assert (identity / "key.pem").stat().st_mode & 0o777 == 0o600
     assert abs(int((identity / "minimum-time").read_text()) - time.time()) < 60
+    assert {path.stat().st_uid for path in (identity, *identity.iterdir())} == {owner}
     assert secret not in board.source.read_text()
     assert board.source.stat().st_size == size
 
@@ -225,7 +230,9 @@ def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.Monke
         authority.new_key(broker / "server.key").public_key(), ["127.0.0.1"]
     )
     (broker / "server.pem").write_bytes(authority.pem(certificate))
-    board = make_board(served)  # which makes the broker read them
+    board = make_board(served)  # which makes the broker read them, soon
+    there = ("127.0.0.1", served.fleet.enrol_port)
+    wait_for(lambda: ssl.get_server_certificate(there).encode() == authority.pem(certificate))
     with pytest.raises(LinkError) as caught:
         board.enrol(timeout_s=1.0)
     today = time.strftime("%Y-%m-%d", time.gmtime())
@@ -315,8 +322,14 @@ def test_a_token_for_any_board_makes_new_devices_only(desk: Desk) -> None:
     for device in ("a", "b"):
         token, secret = desk.token()
         assert desk.ask(desk.request(token, device, key=device), secret).status == "issued"
+    used, used_secret = token, secret
     token, secret = desk.token()
     desk.register.revoke("b")
+    again = desk.ask(desk.request(used, "b", key="b"), used_secret)
+    assert (again.certificate, again.reason) == (
+        "",
+        "the certificate was revoked; make a new token",
+    )
     for device in ("a", "b"):
         assert "exists" in desk.ask(desk.request(token, device, key="c"), secret).reason
 

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.device.files import write_durably
-from edge_runtime.device.provisioning import derived_id, load_provision
+from edge_runtime.device.provisioning import derived_id, load_provision, wipe_token
 from edge_runtime.device.toml import toml_text
 from edge_runtime.errors import ConfigError, FleetError
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.fleet.broker_access import BrokerAccess
 from edge_runtime.fleet.fleet_dir import FleetDir, init_fleet
 from edge_runtime.fleet.tokens import make_provision
+from edge_runtime.messages import Link, TlsFiles
 
 _VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
@@ -91,6 +92,10 @@ def test_provisioning_files_are_checked(fleet: FleetDir, tmp_path: Path) -> None
         path.write_text(text.replace(old, new))
         with pytest.raises(ConfigError, match=words):
             load_provision(path)
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load_provision(path).token == read.token
+    wipe_token(read)
+    assert load_provision(path).token.wiped
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not a TOML file"):
         load_provision(path)
@@ -170,6 +175,14 @@ def test_a_later_list_of_revocations_is_dated_later(tmp_path: Path) -> None:
         dates.append(x509.load_pem_x509_crl((tmp_path / "crl.pem").read_bytes()).last_update_utc)
     assert dates == sorted(set(dates))
     assert dates[-1] < datetime.now(UTC) - timedelta(minutes=50)
+
+
+def test_client_ids_follow_from_the_key(fleet: FleetDir) -> None:
+    first, second = (fleet.service_tls(name) for name in ("aggregator", "enrolment"))
+    assert first.client_id("x") == first.client_id("x")
+    assert len({first.client_id("x"), second.client_id("x"), "x"}) == 3
+    assert TlsFiles(ca=first.ca).client_id("x") == "x"
+    Link(host="h", port=1, client_id=first.client_id(63 * "x"))
 
 
 def test_nobody_else_is_sent_a_signal(tmp_path: Path) -> None:

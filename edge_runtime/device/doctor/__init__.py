@@ -6,10 +6,14 @@ Nothing is created or changed, and a running agent is not disturbed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.doctor import board, broker, certificates, machine
 from edge_runtime.device.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    # At run time it would bring the kernel, and one that fails is a finding.
+    from edge_runtime.device.config import DeviceConfig
 
 __all__ = ["Finding", "examine"]
 

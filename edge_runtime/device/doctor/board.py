@@ -7,11 +7,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_runtime.device.clock import MINIMUM_TIME_FILE, read_minimum, utc
-from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.doctor.finding import Finding
 from edge_runtime.device.readings import Readings
+
+if TYPE_CHECKING:
+    # At run time it would bring the kernel, and one that fails is a finding.
+    from edge_runtime.device.config import DeviceConfig
 
 __all__ = ["CHECKS"]
 

@@ -7,15 +7,19 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.doctor.finding import Finding
 from edge_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    # At run time it would bring the kernel, and one that fails is a finding.
+    from edge_runtime.device.config import DeviceConfig
 
 __all__ = ["CHECKS", "reach"]
 
@@ -83,10 +87,10 @@ def _log_in(config: DeviceConfig) -> tuple[str, str]:
         answers.append(reason)
 
     client.on_connect = on_connect
+    tls = getattr(broker, "tls", None)
     try:
         if broker.username:
             client.username_pw_set(broker.username, broker.password())
-        tls = getattr(broker, "tls", None)
         if tls is not None:
             client.tls_set_context(tls.context())
         client.connect(broker.host, broker.port)
@@ -99,10 +103,16 @@ def _log_in(config: DeviceConfig) -> tuple[str, str]:
     client.disconnect()
     if answers:
         return _judge(answers[0])
+    if ended and tls is not None:
+        # Under TLS 1.3 a refused certificate shows only after the handshake.
+        return (
+            "the broker ends the connection; most likely it refuses this device's certificate",
+            "look whether it was revoked or is of another fleet; then enrol the device again",
+        )
     if ended:
         return (
             "the broker ends the connection without a word",
-            "look at broker.port and TLS: a port for TLS needs [broker.tls], another must not",
+            "look at broker.port: one for TLS needs [broker.tls]",
         )
     return "no MQTT broker answers there", "correct broker.host and broker.port"
 

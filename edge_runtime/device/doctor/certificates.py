@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_runtime.device.clock import MINIMUM_TIME_FILE, MinimumTime, utc
-from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.doctor.finding import Finding
+
+if TYPE_CHECKING:
+    # At run time it would bring the kernel, and one that fails is a finding.
+    from edge_runtime.device.config import DeviceConfig
 
 __all__ = ["CHECKS", "examine_certificates"]
 

@@ -5,6 +5,8 @@ Only the standard library's `ssl`: a running device needs nothing else for it.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ssl
 import time
 from pathlib import Path
@@ -50,6 +52,23 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key go together; one of them is missing")
+
+    def client_id(self, name: str) -> str:
+        """Return an MQTT client id for a client of this name, stable and not for others to guess.
+
+        Some brokers take the client id from the certificate and ignore this one. At others, who
+        knew it could throw the client off; so it follows from the private key.
+
+        Raises
+        ------
+        ConfigError
+            The key cannot be read.
+        """
+        if self.key is None:
+            return name
+        _readable("key", self.key)
+        mac = hmac.digest(self.key.read_bytes(), b"edge-runtime client id", hashlib.sha256)
+        return f"{name}-{mac.hex()[:32]}"
 
     def context(self) -> ssl.SSLContext:
         """Read the files into a context: TLS 1.2 or newer, certificate and host name checked.

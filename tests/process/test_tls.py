@@ -12,7 +12,7 @@ from edge_runtime.device.config import load_config as load_device_config
 from edge_runtime.errors import ConfigError
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.messages import Link, TlsFiles
-from edge_runtime.messages.tls import handshake_problem, refusal_problem, refusal_reason
+from edge_runtime.process.tls import handshake_problem, refusal_problem, refusal_reason
 from tests.identity.site import make_identity, wait_for
 
 

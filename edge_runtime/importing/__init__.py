@@ -1,0 +1,1 @@
+"""Generators of other projects, turned into bundles; one package per project."""

@@ -1,0 +1,1 @@
+"""There, so that it counts as installed."""
