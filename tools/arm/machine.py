@@ -29,6 +29,8 @@ After=multi-user.target
 Type=idle
 Environment=PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 HOME=/root TERM=dumb PS1=
 ExecStart=/bin/sh -c 'stty -echo -opost cols 500; echo {_READY}; exec bash --noprofile --norc'
+# an interactive shell ends on nothing less
+SendSIGHUP=yes
 StandardInput=tty-force
 StandardOutput=tty
 StandardError=tty

@@ -79,7 +79,8 @@ def install(root: Path, deb: Path, work: Path) -> None:
     listed = work / "sources.list"
     listed.write_text(sources("main", "non-free-firmware"), encoding="utf-8")
     command = [
-        "mmdebstrap", "--quiet", "--architectures=arm64", "--variant=minbase",
+        # What it mounts in the root is gone with it, however it ends: the root is removed later.
+        "unshare", "--mount", "mmdebstrap", "--quiet", "--architectures=arm64", "--variant=minbase",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", f"--include={','.join(PACKAGES)}",
         "--dpkgopt=force-unsafe-io", "--dpkgopt=force-confold", "--dpkgopt=force-confdef",
         # the boot partition's files are written by this package's own hook, as on a board
