@@ -19,7 +19,7 @@ from tools.models.training import Blocks, command, export, perceptron
 
 __all__ = ["train"]
 
-#: Of the critic's slope. Images usually have 10; these are a few numbers of deviation 1.
+#: Weight of the critic's slope. 10 is usual for images; latents are a few numbers of deviation 1.
 _PENALTY = 1.0
 #: Of the average over the generator's weights, by step.
 _KEEP = 0.998
