@@ -1,13 +1,18 @@
-"""A variational autoencoder of one-hot rows (Kingma and Welling 2014), for two of the examples."""
+"""A variational autoencoder of one-hot rows (Kingma and Welling 2014), which every example trains.
+
+The decoder is an example of its own; in its latents learn the flow and the adversarial generator.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
 
-from tools.models.training import Blocks, Descent, batches, perceptron
+from tools.models.network import FloatLayer
+from tools.models.training import Blocks, Descent, batches, export, perceptron
 
 __all__ = ["Autoencoder", "fit_autoencoder"]
 
@@ -28,10 +33,29 @@ class Autoencoder:
     mean: torch.Tensor
     deviation: torch.Tensor
 
+    @cached_property
+    def _centre(self) -> torch.Tensor:
+        return self.mean.mean(dim=0)
+
+    @cached_property
+    def _spread(self) -> torch.Tensor:
+        return (self.mean.var(dim=0) + self.deviation.square().mean(dim=0)).sqrt()
+
     def draw(self, rows: int) -> torch.Tensor:
-        """Return latents of training rows, drawn anew from their posteriors."""
+        """Draw latents [rows, L] of training rows from their posteriors, anew at every call.
+
+        Moved and scaled: each of the L numbers has mean 0 and deviation 1.
+        """
         chosen = torch.randint(0, len(self.mean), (rows,))
-        return self.mean[chosen] + torch.randn(rows, self.mean.shape[1]) * self.deviation[chosen]
+        noise = torch.randn(rows, self.mean.shape[1])
+        return (self.mean[chosen] + noise * self.deviation[chosen] - self._centre) / self._spread
+
+    def layers(self) -> list[FloatLayer]:
+        """Return the decoder of latents as `draw` returns them."""
+        first, *rest = export(self.decoder)
+        shift = self._centre.numpy() @ first.weight
+        weight = first.weight * self._spread.numpy()[:, None]
+        return [FloatLayer(weight=weight, bias=first.bias + shift), *rest]
 
 
 def fit_autoencoder(

@@ -31,15 +31,15 @@ METHODS = {
         "latents, two rectified layers, logits, from which the kernel draws each column on its own."
     ),
     "gan": (
-        "A Wasserstein GAN with gradient penalty ([Gulrajani et al. 2017]"
-        "(https://arxiv.org/abs/1704.00028)) on one-hot rows. The generator's columns are drawn by "
-        "Gumbel-softmax ([Jang, Gu and Poole 2017](https://arxiv.org/abs/1611.01144)), so that "
-        "gradients pass; the kernel draws them from the same logits. Against collapse the critic "
-        "judges several rows at once (PacGAN, [Lin et al. 2018]"
-        "(https://arxiv.org/abs/1712.04086)). A classifier that learnt the target from real rows "
-        "keeps a row's target and its other columns together (as in CTAB-GAN, "
-        "[Zhao et al. 2021](https://arxiv.org/abs/2102.08369)). "
-        "The generator's weights are averaged over the last steps."
+        "In the latents of a variational autoencoder with a weak prior, trained first. A generator "
+        "makes latents of noise, and a critic tells them from those of real rows, which the "
+        "encoder draws with its own noise: a Wasserstein GAN with gradient penalty ([Gulrajani et "
+        "al. 2017](https://arxiv.org/abs/1704.00028)) over a few continuous numbers, so that no "
+        "gradient has to pass the draw of a code (latents and critic as in the adversarially "
+        "regularised autoencoder of [Zhao et al. 2018](https://arxiv.org/abs/1706.04223), whose "
+        "encoder plays along). The generator's weights are averaged over the last steps. The "
+        "autoencoder's decoder follows it: standard normal noise, four rectified layers, logits, "
+        "from which the kernel draws each column on its own."
     ),
     "flow": (
         "In the latents of a variational autoencoder with a weak prior. A teacher learns the "

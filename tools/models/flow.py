@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tools.models.autoencoder import Autoencoder, fit_autoencoder
+from tools.models.autoencoder import fit_autoencoder
 from tools.models.build import Steps, Trained
 from tools.models.data import Data
 from tools.models.network import FloatLayer
@@ -99,11 +99,9 @@ def train(data: Data) -> Trained:
         batch=settings.batch,
         decay=settings.decay,
     )
-    spread = (fitted.mean.var(dim=0) + fitted.deviation.square().mean(dim=0)).sqrt()
-    centre = fitted.mean.mean(dim=0)
 
     def latents() -> tuple[torch.Tensor, torch.Tensor]:
-        x = (fitted.draw(_BATCH) - centre) / spread
+        x = fitted.draw(_BATCH)
         return torch.randn_like(x), x
 
     teacher = Velocity(settings.latent, settings.teacher_hidden)
@@ -120,7 +118,7 @@ def train(data: Data) -> Trained:
     return Trained(
         kind="flow",
         about=f"Rectified flow of the {data.name} in {settings.euler_steps} steps.",
-        decoder=_decoder(fitted, centre, spread),
+        decoder=fitted.layers(),
         steps=_steps(flow, settings.euler_steps),
         settings=asdict(settings),
     )
@@ -161,14 +159,6 @@ def _steps(flow: Velocity, count: int) -> Steps:
         ],
         first_biases=list(biases),
     )
-
-
-def _decoder(fitted: Autoencoder, centre: torch.Tensor, spread: torch.Tensor) -> list[FloatLayer]:
-    """Let the decoder take latents of mean 0 and deviation 1, as the flow makes them."""
-    first, *rest = export(fitted.decoder)
-    shift = centre.numpy() @ first.weight
-    scaled = FloatLayer(weight=first.weight * spread.numpy()[:, None], bias=first.bias + shift)
-    return [scaled, *rest]
 
 
 if __name__ == "__main__":

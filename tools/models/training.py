@@ -63,11 +63,6 @@ class Blocks:
         self._owner = torch.repeat_interleave(torch.arange(self.columns), sizes)
         self._member = nn.functional.one_hot(self._owner, self.columns).float()
 
-    def span(self, column: int) -> slice:
-        """Where a column stands among the V numbers."""
-        places = (self._owner == column).nonzero()
-        return slice(int(places[0]), int(places[-1]) + 1)
-
     def one_hot(self, codes: npt.NDArray[np.int32]) -> torch.Tensor:
         """Turn codes [rows, D] into float32 [rows, V]."""
         hot = torch.zeros(len(codes), self.width)
@@ -87,14 +82,6 @@ class Blocks:
     def cross_entropy(self, logits: torch.Tensor, hot: torch.Tensor) -> torch.Tensor:
         """Return nats per row, [rows]."""
         return -(self.log_softmax(logits) * hot).sum(dim=1)
-
-    def soft_draw(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Draw nearly one-hot rows that gradients pass through.
-
-        The Gumbel-softmax of Jang, Gu and Poole 2017.
-        """
-        noise = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-9, 1 - 1e-7)))
-        return self.log_softmax((logits + noise) / temperature).exp()
 
 
 class Descent:
