@@ -169,10 +169,10 @@ def _regular(batch: list[list[str]], fields: int, file: str, row: int) -> list[l
     for index, record in enumerate(batch):
         if len(record) != fields:
             raise DataError(
-                "a row has not the header's number of fields",
+                "has not as many fields as the header",
                 file=file,
                 row=row + index,
-                detail=f": it has {len(record)} fields, the header has {fields}",
+                detail=f" ({len(record)}, not {fields})",
                 hint="quote texts that hold commas",
             )
     return batch
