@@ -7,7 +7,7 @@ SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -na
 ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz clean help
+.PHONY: sbom demo test test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-collapse  ten generations in six regimes, alarms over 20 seeds  (ARGS='--skip-alarms')"
 	@echo "make models  train the examples in models/ again, about 20 minutes  (installs torch; MODELS='vae-digits')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
+	@echo "make sbom   packages and their licences, base and extras, in build/sbom  (ARGS='--osv DIR')"
 	@echo "make clean  remove .venv and everything built"
 
 $(VENV)/.created:
@@ -86,6 +87,9 @@ check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+sbom: $(VENV)/.dev
+	@$(BIN)/python tools/sbom.py --out build/sbom $(ARGS)
 
 bench: $(VENV)/.bench
 	@$(BIN)/python tools/bench/sampling.py $(ARGS)

@@ -1,7 +1,7 @@
 """A copy of an aggregator's data directory that can take its place, made while it runs.
 
 The order makes it one moment: first the catalogue, as it stands, then the files that this copy of
-it names. Files are synced before the catalogue names them and never changed afterwards, so all of
+it names. Files are synced before the catalogue names them and not changed afterwards, so all of
 them are there; the one exception, a batch that the guard sets aside in between, is met by beginning
 again. Whatever was acknowledged before the backup began is in it.
 """
@@ -140,12 +140,15 @@ def _copy_files(source: Path, target: Path, named: list[str]) -> Backup:
 
 
 def _copy(source: Path, target: Path) -> bool:
-    """Copy a file and sync it; False where it is there already, as no file ever changes."""
-    if target.exists() and target.stat().st_size == source.stat().st_size:
-        return False
+    """Copy a file and sync it; False where it is there already, by its size and time."""
+    wanted = source.stat()
+    if target.exists():
+        found = target.stat()
+        if (found.st_size, found.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns):
+            return False
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    shutil.copyfile(source, fresh)
+    shutil.copy2(source, fresh)
     sync_file(fresh)
     fresh.replace(target)
     sync_file(target.parent)

@@ -8,6 +8,7 @@ or sent is opened (`opened.py`) and searched.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import struct
@@ -40,8 +41,7 @@ SCHEMA = """{
   ]
 }"""
 
-#: rows of the device that learns, and of each that is stopped: told apart from each other and, as
-#: the noise of a count of all rows is in the hundreds, from what a noisy count may happen to be
+#: rows of the device that learns, and of each that is stopped
 ROWS = {"north": 13_337, "south": 16_529, "east": 18_211, "west": 19_463}
 BAD_ROW = 12_289
 
@@ -277,7 +277,8 @@ def key_spellings(path: Path) -> set[bytes]:
 def counted(number: int) -> re.Pattern[bytes]:
     """A count of rows as text, with or without separators, and not inside a longer number."""
     thousands, rest = divmod(number, 1000)
-    text = rf"(?<![\w.,]){thousands}[,_' ]?{rest:03d}(?:\.0+)?(?!\w|\.\d)"
+    # Not the seconds and milliseconds of a time of day either.
+    text = rf"(?<![\w.,])(?<!\d:){thousands}[,_' ]?{rest:03d}(?:\.0+)?(?!\w|\.\d)"
     return re.compile(text.encode())
 
 
@@ -313,7 +314,7 @@ def test_the_search_finds_what_it_is_for(tmp_path: Path) -> None:
     for text in said:
         leaves = list(opened(text, "said"))
         assert find_leaks(leaves, needles=needles, counts={13_337}, numbers=NUMBERS), text
-    harmless = [b"0.13337", b"1133370", b"x13337f", b"13337.25", b"123.4567"]
+    harmless = [b"06:00:13,337", b"0.13337", b"1133370", b"x13337f", b"13337.25", b"123.4567"]
     for text in harmless:
         leaves = list(opened(text, "said"))
         assert not find_leaks(leaves, needles=needles, counts={13_337}, numbers=NUMBERS), text
@@ -361,6 +362,9 @@ def test_nothing_planted_gets_out(wards: Wards, tmp_path: Path) -> None:
         needles |= key_spellings(fleet / key)
     sizes = {(tmp_path / f"{name}.csv").stat().st_size for name in ROWS}
     counts = {*ROWS.values(), *sizes, BAD_ROW}
+    # The estimate from noisy counts is public, also where it happens to be right.
+    release = json.loads((fleet / "data" / "release" / "release.json").read_bytes())
+    counts.discard(release["estimated_real_rows"])
     leaves = list(wards.everything())
     # The search has reached what travels packed, and what is kept in databases and tables.
     places = " ".join({place for place, _ in leaves})
