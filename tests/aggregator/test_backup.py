@@ -21,13 +21,16 @@ from edge_runtime.fleet.broker import start_broker
 from .conftest import Device, Kit, make_schema, make_table, write_config
 from .live import AggregatorProcess, LiveDevice, wait_for
 
+#: two devices, a broker and an aggregator on a machine that may have other work
+_PATIENCE_S = 150.0
+
 PROGRAM = "import sys; from edge_runtime.cli import main; sys.exit(main())"
 
 
 def verb(data: Path, to: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, "aggregator", "backup", str(data), "--to", str(to)],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=_PATIENCE_S,
     )  # fmt: skip
 
 
@@ -55,6 +58,7 @@ def test_nothing_acknowledged_before_is_missing_after(tmp_path: Path) -> None:
             wait_for(
                 lambda: any(ack.status == "accepted" for ack in devices[0].acks[2:]),
                 f"no batch accepted: {process.text()}",
+                _PATIENCE_S,
             )
             with devices[0].lock, devices[1].lock:
                 acknowledged = {ack.sha256 for device in devices for ack in device.acks}
@@ -87,7 +91,9 @@ def test_nothing_acknowledged_before_is_missing_after(tmp_path: Path) -> None:
             bundle = devices[0].bundles[plan.bundle_digest or ""]
             before = len(devices[0].acks)
             devices[0].put("batch", late.batches(plan, bundle, 40, parts=1, seed=77)[0])
-            wait_for(lambda: len(devices[0].acks) > before, f"no answer: {process.text()}")
+            wait_for(
+                lambda: len(devices[0].acks) > before, f"no answer: {process.text()}", _PATIENCE_S
+            )
             assert acknowledged <= {record.sha256 for record in records(data)}
             assert process.stop() == 0, process.text()
         finally:
