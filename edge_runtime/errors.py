@@ -130,6 +130,9 @@ class DataError(EdgeRuntimeError):
         Where; `row` counts data rows from 1.
     value : object
         The offending value. It is part of `str(error)` but never of `error.public`.
+    detail : str
+        What more there is to say of the problem and follows from the file's content, such as what
+        its first line holds. Like row and value it is never part of `error.public`.
     hint : str
         The way out.
     """
@@ -144,12 +147,13 @@ class DataError(EdgeRuntimeError):
         row: int | None = None,
         column: str | None = None,
         value: object = None,
+        detail: str = "",
         hint: str = "",
     ) -> None:
         place = f"{file}" + (f", row {row}" if row is not None else "")
         place += f", column {column!r}" if column is not None else ""
         shown = f": {value!r}" if value is not None else ""
-        super().__init__(f"{place}: {problem}{shown}" + (f"; {hint}" if hint else ""))
+        super().__init__(f"{place}: {problem}{detail}{shown}" + (f"; {hint}" if hint else ""))
         self.file, self.row, self.column, self.value = file, row, column, value
         self._public = (
             f"{file}"

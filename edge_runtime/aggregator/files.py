@@ -9,7 +9,7 @@ from typing import IO
 
 from edge_runtime.errors import AggregatorError
 
-__all__ = ["hold_directory", "write_durably"]
+__all__ = ["hold_directory", "sync_file", "write_durably"]
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -32,11 +32,16 @@ def write_durably(path: Path, data: bytes) -> None:
     temporary.replace(path)
     # Without this a power cut may keep the file and lose its name, or a directory above it.
     for directory in (path.parent, *(parent.parent for parent in created)):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_file(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Have a file, or a directory's names, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def hold_directory(data_dir: Path) -> IO[bytes]:

@@ -100,6 +100,30 @@ def status(*, where: Path, as_json: bool) -> None:
         )
 
 
+@aggregator.command(
+    short_help="Copy the data directory, while the aggregator runs or not.",
+    epilog="\b\nExample:\n  edge-runtime aggregator backup aggregator.toml --to /backup/clinics",
+)
+@click.argument("where", type=existing(either=True))
+@click.option(
+    "--to", type=click.Path(path_type=Path, file_okay=False), required=True,
+    help="A new directory, or an earlier backup to bring up to date.",
+)  # fmt: skip
+def backup(*, where: Path, to: Path) -> None:
+    """Copy catalogue, pool, summaries, generators and quarantine as they are at one moment.
+
+    WHERE is aggregator.toml or its data directory. Whatever was acknowledged before is in the
+    copy. To restore, stop the aggregator and copy the backup to where its data directory was.
+    """
+    from edge_runtime.aggregator.backup import back_up
+
+    made = back_up(data_dir_of(where), to)
+    say(
+        f"{made.path}: {made.files:,} files, {_size(made.size_bytes)}; "
+        f"{made.files - made.kept:,} of them new"
+    )
+
+
 def _count_alarms(alarms: list[dict[str, Any]]) -> str:
     counts = [
         f"{sum(a['severity'] == severity for a in alarms)} {severity}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edge_runtime.cli.options import FILE, existing
+from edge_runtime.cli.options import FILE, existing, json_option
 
 __all__ = ["device"]
 
@@ -98,3 +98,59 @@ def enrol(*, source: Path, state: Path, config: Path, timeout_s: float) -> None:
     done = run(source=source, state_dir=state, config=config, timeout_s=timeout_s)
     said = "is enrolled in" if done.fresh else "was enrolled already in"
     click.echo(f"{done.device} {said} fleet {done.fleet}")
+
+
+@device.command(
+    short_help="Show everything that this device ever released, and what it cost.",
+    epilog="\b\nExample:\n  edge-runtime device ledger --config device.toml",
+)
+@click.option("--config", type=existing(), required=True, help="The device's device.toml.")
+@json_option
+def ledger(*, config: Path, as_json: bool) -> None:
+    """Show every release in order: its plan, its noise, what it cost, and what became of it.
+
+    Epsilon is that of one row (or what the schema has in its place) over all releases so far. No
+    real row and no count of rows is shown. A running agent is not disturbed.
+    """
+    import msgspec
+
+    from edge_runtime.device import load_config
+    from edge_runtime.device.account import read_account
+
+    found = read_account(load_config(config))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
+        return
+    click.echo(f"device {found.device} of fleet {found.fleet}, epsilon per {found.unit} at delta "
+               f"{found.delta:g}")  # fmt: skip
+    rows = [("#", "round", "plan", "what", "epsilon", "after", "state", "how")]
+    for release in found.releases:
+        rows.append(
+            (
+                str(release.number or ""),
+                "" if release.round is None else str(release.round),
+                release.plan or "not kept",
+                release.what,
+                "infinite" if release.epsilon is None else f"{release.epsilon:.3g}",
+                _number(release.epsilon_after, free=not release.number),
+                release.state,
+                release.mechanism,
+            )
+        )
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    if not found.private:
+        click.echo("spent: infinite, WITHOUT PRIVACY")
+    elif found.epsilon_limit is None:
+        click.echo(f"spent: {found.epsilon_spent:.4g}; this device has no limit")
+    else:
+        click.echo(
+            f"spent: {found.epsilon_spent:.4g} of {found.epsilon_limit:g}, "
+            f"left: {found.epsilon_left:.4g}"
+        )
+
+
+def _number(epsilon: float | None, *, free: bool) -> str:
+    return "" if free else "infinite" if epsilon is None else f"{epsilon:.3g}"

@@ -10,11 +10,13 @@ from edge_runtime.errors import SchemaError
 from edge_runtime.privacy import Ledger
 from edge_runtime.schema import Schema, check_fleet
 
-__all__ = ["SchemaKeeper", "offer_schema"]
+__all__ = ["KEPT_KEY", "SchemaKeeper", "offer_schema"]
 
 _LOG = logging.getLogger(__name__)
 
-_KEPT, _OFFERED = "schema", "schema.offered"
+#: under which the store keeps the schema in force
+KEPT_KEY = "schema"
+_OFFERED = "schema.offered"
 
 
 def offer_schema(store: Store, data: bytes) -> bool:
@@ -71,7 +73,7 @@ class SchemaKeeper:
         SchemaError
             When the stored schema is damaged.
         """
-        kept, offered = self._store.get(_KEPT), self._store.get(_OFFERED)
+        kept, offered = self._store.get(KEPT_KEY), self._store.get(_OFFERED)
         self.refused = ""
         if offered is not None and offered != kept:
             if kept is None or self._accept_new or not self._ledger.entries():
@@ -83,7 +85,7 @@ class SchemaKeeper:
 
     def _adopt(self, data: bytes, *, first: bool) -> None:
         with self._store.transaction():
-            self._store.put(_KEPT, data)
+            self._store.put(KEPT_KEY, data)
             self._store.drop_codes()
             self._store.delete("intake")
         schema = Schema.from_json(data)

@@ -10,7 +10,7 @@ from edge_runtime.privacy.accountant import (
 )
 from edge_runtime.privacy.calibration import calibrate_counts, calibrate_noise, smallest_noise
 from edge_runtime.privacy.counts import release_counts, round_sigma
-from edge_runtime.privacy.ledger import Entry, Ledger
+from edge_runtime.privacy.ledger import Entry, Ledger, read_entries
 
 __all__ = [
     "ORDERS",
@@ -20,6 +20,7 @@ __all__ = [
     "calibrate_noise",
     "rdp_gaussian",
     "rdp_subsampled_gaussian",
+    "read_entries",
     "release_counts",
     "round_sigma",
     "smallest_noise",

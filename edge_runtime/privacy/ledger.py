@@ -25,9 +25,11 @@ import numpy as np
 from edge_runtime.errors import BudgetError, LedgerError
 from edge_runtime.privacy.accountant import F64, ORDERS, to_epsilon
 
-__all__ = ["Entry", "Ledger"]
+__all__ = ["Entry", "Ledger", "read_entries"]
 
 _FORMAT = 1
+#: what the file says of itself
+_META = {"format": str(_FORMAT).encode(), "orders": ORDERS.astype("<f8").tobytes()}
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS ledger_meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -247,37 +249,7 @@ class Ledger:
             )
 
     def _read(self) -> tuple[list[Entry], bytes]:
-        """All entries, verified, and the hash of the last."""
-        rows = self._connection.execute(
-            "SELECT number, key, what, rdp, details, hash, released, message_id"
-            " FROM ledger_entries ORDER BY number"
-        ).fetchall()
-        entries: list[Entry] = []
-        total = np.zeros_like(ORDERS)
-        head = b""
-        for expected, row in enumerate(rows, start=1):
-            number, key, what, blob, text, digest, released, message_id = row
-            head = _hash(head, expected, key, what, text, rdp=blob)
-            if number != expected or digest != head:
-                raise LedgerError(
-                    f"entry {expected} of the ledger is damaged; what was spent is unknown, so "
-                    "nothing more may be released. Restore the file, or retire these rows"
-                )
-            rdp = None if blob is None else _from_blob(blob)
-            total = total + (np.inf if rdp is None else rdp)
-            entries.append(
-                Entry(
-                    number=number,
-                    key=key,
-                    what=what,
-                    rdp=rdp,
-                    epsilon_after=to_epsilon(total, self.delta),
-                    details=json.loads(text),
-                    released=bool(released),
-                    message_id=message_id,
-                )
-            )
-        return entries, head
+        return _read(self._connection, self.delta)
 
     @staticmethod
     def _sum(entries: list[Entry]) -> F64:
@@ -287,18 +259,11 @@ class Ledger:
         return total
 
     def _check_meta(self) -> None:
-        orders = ORDERS.astype("<f8").tobytes()
-        wanted = {"format": str(_FORMAT).encode(), "orders": orders}
-        for name, value in wanted.items():
+        for name, value in _META.items():
             self._connection.execute(
                 "INSERT OR IGNORE INTO ledger_meta (name, value) VALUES (?, ?)", (name, value)
             )
-        found = dict(self._connection.execute("SELECT name, value FROM ledger_meta"))
-        if found != wanted:
-            raise LedgerError(
-                "the ledger was written by another version of the accountant; open it with that "
-                "version"
-            )
+        _compare_meta(self._connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -330,6 +295,62 @@ class Ledger:
 
     def _is_open(self) -> bool:
         return self._connection.in_transaction
+
+
+def read_entries(connection: sqlite3.Connection, *, delta: float) -> list[Entry]:
+    """Read all entries, oldest first, from a connection that need not be able to write.
+
+    Raises
+    ------
+    LedgerError
+        If the ledger is damaged or was written for other orders.
+    sqlite3.Error
+        If the file has no ledger, or cannot be read.
+    """
+    _compare_meta(connection)
+    return _read(connection, delta)[0]
+
+
+def _compare_meta(connection: sqlite3.Connection) -> None:
+    found = dict(connection.execute("SELECT name, value FROM ledger_meta"))
+    if found != _META:
+        raise LedgerError(
+            "the ledger was written by another version of the accountant; open it with that version"
+        )
+
+
+def _read(connection: sqlite3.Connection, delta: float) -> tuple[list[Entry], bytes]:
+    """All entries, verified, and the hash of the last."""
+    rows = connection.execute(
+        "SELECT number, key, what, rdp, details, hash, released, message_id"
+        " FROM ledger_entries ORDER BY number"
+    ).fetchall()
+    entries: list[Entry] = []
+    total = np.zeros_like(ORDERS)
+    head = b""
+    for expected, row in enumerate(rows, start=1):
+        number, key, what, blob, text, digest, released, message_id = row
+        head = _hash(head, expected, key, what, text, rdp=blob)
+        if number != expected or digest != head:
+            raise LedgerError(
+                f"entry {expected} of the ledger is damaged; what was spent is unknown, so "
+                "nothing more may be released. Restore the file, or retire these rows"
+            )
+        rdp = None if blob is None else _from_blob(blob)
+        total = total + (np.inf if rdp is None else rdp)
+        entries.append(
+            Entry(
+                number=number,
+                key=key,
+                what=what,
+                rdp=rdp,
+                epsilon_after=to_epsilon(total, delta),
+                details=json.loads(text),
+                released=bool(released),
+                message_id=message_id,
+            )
+        )
+    return entries, head
 
 
 def _statements(script: str) -> list[str]:

@@ -155,7 +155,7 @@ def _from_csv(
             row += len(batch)
     except csv.Error as error:
         raise DataError(
-            f"is not well-formed CSV (line {records.line_num}: {error})", file=file
+            "is not well-formed CSV", file=file, detail=f" (line {records.line_num}: {error})"
         ) from error
     except UnicodeDecodeError as error:
         raise DataError("is not UTF-8 text", file=file, hint="convert it first") from error
@@ -169,9 +169,10 @@ def _regular(batch: list[list[str]], fields: int, file: str, row: int) -> list[l
     for index, record in enumerate(batch):
         if len(record) != fields:
             raise DataError(
-                f"has {len(record)} fields, the header has {fields}",
+                "has not as many fields as the header",
                 file=file,
                 row=row + index,
+                detail=f" ({len(record)}, not {fields})",
                 hint="quote texts that hold commas",
             )
     return batch
@@ -180,13 +181,20 @@ def _regular(batch: list[list[str]], fields: int, file: str, row: int) -> list[l
 def _positions(header: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
     if len(set(header)) != len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
-        raise DataError(f"has columns {twice} twice", file=file, hint="rename them")
+        raise DataError(
+            "has two columns of one name",
+            file=file,
+            detail=f": columns {twice} twice",
+            hint="rename them; if its first line is a row, put a line with names before it",
+        )
     absent = [name for name in wanted if name not in header]
     if absent:
         raise DataError(
             f"has no column {absent[0]!r}",
             file=file,
-            hint=f"it has {', '.join(map(str, header))}",
+            # Where the header is missing, these are the values of a row.
+            detail=f"; it has {', '.join(map(str, header))}",
+            hint="the first line must name every column of the schema",
         )
     return [list(header).index(name) for name in wanted]
 

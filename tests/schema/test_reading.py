@@ -155,8 +155,8 @@ def test_wrong_values_are_refused_with_their_place(
     ("text", "problem"),
     [
         ("", "is empty"),
-        ("a,b\n1\n", "has 1 fields, the header has 2"),
-        ("a,b\n1,2\n1,2,3\n", "row 2: has 3 fields"),
+        ("a,b\n1\n", "as many fields as the header \\(1, not 2\\)"),
+        ("a,b\n1,2\n1,2,3\n", "row 2: has not as many fields as the header \\(3, not 2\\)"),
         ("b\n1\n", "has no column 'a'; it has b"),
         ("a,a\n1,2\n", "columns \\['a'\\] twice"),
         ('a\n"1\n', "not well-formed"),
@@ -166,6 +166,18 @@ def test_malformed_csv(text: str, problem: str) -> None:
     schema = Schema(name="t", columns=(Column(name="a", kind="integer", low=0, high=9),))
     with pytest.raises(DataError, match=problem):
         read_table(io.StringIO(text), schema, file="f.csv")
+
+
+@pytest.mark.parametrize(
+    "text", ["Jane,7\n", "Jane,Jane\n", "a,b\n1,2\n3,4\n5,6,Jane\n", 'a,b\n1,"Jane"x\n']
+)
+def test_a_device_says_nothing_of_a_malformed_file_but_its_name(text: str) -> None:
+    schema = Schema(name="t", columns=(Column(name="a", kind="integer", low=0, high=9),))
+    with pytest.raises(DataError) as caught:
+        read_table(io.StringIO(text), schema, file="f.csv")
+    # A first line that should have been a header is a row; so is what a number of fields is of.
+    assert "Jane" not in caught.value.public
+    assert not any(digit in caught.value.public for digit in "0123456789")
 
 
 def test_sources_that_are_none(tmp_path: Path, schema: Schema) -> None:
