@@ -46,7 +46,7 @@ __all__ = ["sample"]
     "--engine",
     default="auto",
     show_default=True,
-    help="What runs the generator: kernel, onnx, numpy, or auto for the fastest here.",
+    help="What runs the generator: kernel, onnx, tflite, numpy, or auto for the fastest here.",
 )
 @click.option(
     "--threads", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
@@ -110,7 +110,8 @@ def sample(
         return
     if out is not None:
         notes([f"{writer.rows:,} rows in {seconds:.1f} s into {out}"])
-    if acceptance is not None:
+    # None rejected is nothing to note, and 1 of 8,192 would read as a single row.
+    if acceptance is not None and acceptance < 1.0:
         notes(
             [
                 f"{acceptance:.3g} of {drawn:,} rows drawn were accepted; the "
