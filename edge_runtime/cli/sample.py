@@ -118,5 +118,10 @@ def sample(
                 "others did not meet --where or a constraint of the schema"
             ]
         )
+    sequence = generator.schema.sequence
+    if length is None and sequence is not None:
+        notes(
+            [f"a row is a window: {sequence.steps} rows side by side; series: --length 500 or so"]
+        )
     if privacy.get("epsilon") is None:
         notes([f"the generator was learnt {WITHOUT_PRIVACY}: these rows may tell about real ones"])
