@@ -240,7 +240,7 @@ def test_processes_over_a_real_broker(tmp_path: Path, graph: GraphBundle) -> Non
             privacy = {{ epsilon = 8.0 }}
             """,
         )
-        wait_for("both rounds", lambda: phase() == "done")
+        wait_for("both rounds", lambda: phase() == "done", timeout_s=120.0)
         found = status(tmp_path / "aggregator")
         assert found["totals"]["rows"] == 2 * RowSettings().minimum
         assert found["totals"]["quarantined"] == 0
@@ -250,5 +250,5 @@ def test_processes_over_a_real_broker(tmp_path: Path, graph: GraphBundle) -> Non
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(30)
+            process.wait(120)
         broker.stop()
