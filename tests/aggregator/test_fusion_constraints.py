@@ -31,8 +31,7 @@ LONG = Order(columns=("hour", "delay"))
 
 
 def test_rows_that_cannot_keep_the_constraints_are_not_learnt(bound: Callable[..., Kit]) -> None:
-    # The end of the training must not depend on what else the machine does.
-    kit = bound(LONG, fusion={"max_seconds": 600.0})
+    kit = bound(LONG)
     _, bundle = kit.filled(rows=3000)
     outcome = _fuse(kit)
     engine = open_engine(outcome.bundle)
