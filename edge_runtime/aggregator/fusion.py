@@ -156,7 +156,7 @@ def next_generator(
         # Rows that no one will ever get need no place in the network; before the matching, which
         # then makes up for what is missing.
         pool = pool.take(np.flatnonzero(rules.possible(pool.codes)))
-    rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, seed=seed)
+    rows = _rows_of_pool(pool, rows_of, anchor, conditions, config, rules=rules, seed=seed)
     if not len(rows.codes) or not len(rows.held_out):
         raise AggregatorError(
             f"{pooled} pooled rows are too few to train on and hold some out"
@@ -225,9 +225,13 @@ def _rows_of_pool(
     conditions: tuple[int, ...],
     config: AggregatorConfig,
     *,
+    rules: Rules,
     seed: int,
 ) -> _Rows:
-    """Return the pool matched to the anchor, some of it held out for ever."""
+    """Return the pool matched to the anchor, some of it held out for ever.
+
+    The pool's rows can keep the constraints; so can those that are returned.
+    """
     settings = config.fusion
     matched = match_pool(pool, rows_of, anchor, raked=settings.rake, conditions=conditions)
     held = pool.lot < settings.validation_share
@@ -237,10 +241,19 @@ def _rows_of_pool(
         # is then learnt and not the luck of one draw.
         chosen = np.tile(chosen, max(1, min(_MOST_USES, settings.max_rows // len(chosen))))
     key = hashlib.sha256(f"outcomes {config.fleet.name} {seed}".encode()).digest()
+
+    def taken(rows: npt.NDArray[np.intp], key: bytes) -> npt.NDArray[np.int32]:
+        codes = matched.take(pool.codes, rows, key=key)
+        if rules.active and matched.outcome is not None:
+            # A new outcome may be impossible beside the other codes; the row's own is not.
+            broken = np.flatnonzero(~rules.possible(codes))
+            codes[broken] = pool.codes[rows[broken]]
+        return codes
+
     return _Rows(
-        codes=matched.take(pool.codes, chosen, key=key),
+        codes=taken(chosen, key),
         weights=matched.weights[chosen],
-        held_out=matched.take(pool.codes, np.flatnonzero(held), key=key[::-1]),
+        held_out=taken(np.flatnonzero(held), key[::-1]),
     )
 
 

@@ -9,8 +9,21 @@ from typing import Any
 __all__ = ["privacy_page"]
 
 
+#: what the unit does not say of single readings and of what lasts
+_WINDOWS = (
+    "- **Single rows and long series.** A window with another row in it is one window less and one "
+    "more: a single reading is protected as two windows are (twice the epsilon). A series of many "
+    "windows, such as all that one person recorded, is many units.\n"
+)
+
+
 def privacy_page(
-    *, title: str, privacy: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]], release: str
+    *,
+    title: str,
+    privacy: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]],
+    release: str,
+    windows: bool = False,
 ) -> str:
     """Return the statement in Markdown.
 
@@ -24,17 +37,21 @@ def privacy_page(
         From `composition.composition`.
     release : str
         A sentence or two on what the release holds.
+    windows : bool
+        Whether the unit is a window, of rows that follow each other.
 
     Returns
     -------
     str
     """
     parts = [f"# Privacy statement: {_text(title)}", release]
-    parts += _private(privacy, rounds) if privacy["private"] else _open(rounds)
+    parts += _private(privacy, rounds, windows) if privacy["private"] else _open(rounds)
     return "\n\n".join(parts) + "\n"
 
 
-def _private(privacy: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+def _private(
+    privacy: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]], windows: bool
+) -> list[str]:
     epsilon, limit, delta = privacy["epsilon"], privacy["epsilon_limit"], privacy["delta"]
     unit = _text(privacy["unit"])
     return [
@@ -79,6 +96,7 @@ def _private(privacy: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) ->
         f"- **Several rows of one person.** The unit is one {unit}. Who is behind k of them on a "
         "device is protected k times less (k times epsilon, and delta grows faster still); who is "
         "on several devices has the epsilon of each.\n"
+        f"{_WINDOWS if windows else ''}"
         "- **Patterns that many rows share.** Keeping them is the purpose. If a group's habits "
         "are to stay unknown, do not release them.\n"
         "- **The declaration of the table**: column names, bounds and categories are public and "

@@ -81,10 +81,17 @@ def make_release(
     Raises
     ------
     AggregatorError
-        If the pool is empty, `rows` or `mode` is impossible or `out` holds something else.
+        If the pool is empty, `rows` or `mode` is impossible, `out` holds something else, or the
+        fleet draws from a packed graph.
     """
     workspace = open_workspace(data_dir)
     try:
+        packed = workspace.config.bundle.packed
+        if packed:
+            raise AggregatorError(
+                "this fleet draws rows of a packed graph and learns nothing of its own to release; "
+                f"such rows without a fleet: edge-runtime sample {packed}"
+            )
         return write_release(workspace, Path(out), rows=rows, mode=mode, seed=seed)
     finally:
         workspace.close()

@@ -362,16 +362,21 @@ def _kept(facts: Mapping[str, Any]) -> str:
 
 
 def _privacy_page(record: ReleaseRecord, facts: Mapping[str, Any]) -> str:
+    held, below = "rows", ""
+    if "steps" in facts:
+        held = f"windows of {facts['steps']} rows each"
+        below = f" A row below is a {facts['unit']}."
     return privacy_page(
         title=f"release {record.id} of fleet {facts['fleet']}",
         privacy=facts["privacy"],
         rounds=record.facts["rounds"],
         release=(
             f"Made on {record.created_at}, drawn from synthetic rows: {_origin(facts)}. "
-            f"{record.rows:,} rows in data.parquet, and a generator that draws more. Every row was "
-            "drawn from a model or from noisy counts of real rows; no real row was sent by any "
-            "device."
+            f"{record.rows:,} {held} in data.parquet, and a generator that draws more. Every row "
+            "was drawn from a model or from noisy counts of real rows; no real row was sent by any "
+            f"device.{below}"
         ),
+        windows="steps" in facts,
     )
 
 

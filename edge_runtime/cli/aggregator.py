@@ -74,7 +74,7 @@ def status(*, where: Path, as_json: bool) -> None:
             "accepted": f"{totals['rows']:,} synthetic rows in {totals['batches']:,} batches, "
             f"{totals['summaries']:,} summaries, {_size(totals['bytes'])}",
             "quarantined": f"{totals['quarantined']:,}",
-            "generator": f"{bundle['digest'][:12]}, from {_origin(bundle['round'])}"
+            "generator": f"{bundle['digest'][:12]}, {_origin(bundle['round'], found['rounds'])}"
             if bundle
             else "none yet",
             "alarms": _count_alarms(found["alarms"]),
@@ -145,8 +145,10 @@ def _phase(phase: str, number: int, planned: int) -> str:
     return f"{word}, round {number} of {planned}"
 
 
-def _origin(number: int) -> str:
-    return f"round {number}" if number else "the census"
+def _origin(number: int, rounds: list[dict[str, Any]]) -> str:
+    if any(entry["kind"] == "sample" for entry in rounds):
+        return "a packed graph"
+    return f"from round {number}" if number else "from the census"
 
 
 def _size(size_bytes: int) -> str:

@@ -68,10 +68,10 @@ def evaluate(
     """
     from edge_runtime.errors import EvaluationError
     from edge_runtime.evaluation import evaluate as compare
-    from edge_runtime.generator import Bundle
+    from edge_runtime.generator import load_bundle
     from edge_runtime.schema import Schema
 
-    bundle = None if bundle_path is None else Bundle.load(bundle_path)
+    bundle = None if bundle_path is None else load_bundle(bundle_path)
     schema = None if schema_path is None else Schema.load(schema_path)
     if schema is None and bundle is not None:
         schema = bundle.schema

@@ -104,12 +104,14 @@ def fit(
             ["the schema was read off the rows; to decide it yourself: "
              f"edge-runtime schema infer {shlex.quote(str(data))}"]
         )  # fmt: skip
+    series = bundle.schema.sequence is not None
     facts(
         {
-            "learnt from": f"{bundle.lineage.rows:,.0f} rows x {len(bundle.schema.columns)} "
-            f"columns in {seconds:.0f} s",
+            "learnt from": f"{bundle.lineage.rows:,.0f} {'windows' if series else 'rows'} x "
+            f"{len(bundle.schema.columns)} columns in {seconds:.0f} s",
             "privacy": privacy_text(bundle.lineage.privacy),
             "bundle": f"{out} ({out.stat().st_size / 1e3:,.0f} kB)",
         }
     )
-    say(f"\nfresh rows: edge-runtime sample {shlex.quote(str(out))} --rows 1000 --out fresh.csv")
+    fresh, asked = ("series", "--rows 100 --length 500") if series else ("rows", "--rows 1000")
+    say(f"\nfresh {fresh}: edge-runtime sample {shlex.quote(str(out))} {asked} --out fresh.csv")

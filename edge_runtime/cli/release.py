@@ -110,7 +110,8 @@ def release(
     facts(
         {
             "release": f"{made.facts['id']} in {made.path}",
-            "rows": f"{made.rows:,} synthetic rows in {made.data.name}, drawn from "
+            "rows": f"{made.rows:,} synthetic {'windows' if 'steps' in made.facts else 'rows'} in "
+            f"{made.data.name}, drawn from "
             f"{made.facts['pooled_rows']:,} pooled ones of {made.facts['devices']} devices "
             f"({made.facts['mode']})",
             **(

@@ -46,7 +46,7 @@ __all__ = ["sample"]
     "--engine",
     default="auto",
     show_default=True,
-    help="What runs the generator: kernel, onnx, numpy, or auto for the fastest here.",
+    help="What runs the generator: kernel, onnx, tflite, numpy, or auto for the fastest here.",
 )
 @click.option(
     "--threads", metavar="N", type=click.IntRange(min=1), default=1, show_default=True,
@@ -110,12 +110,18 @@ def sample(
         return
     if out is not None:
         notes([f"{writer.rows:,} rows in {seconds:.1f} s into {out}"])
-    if acceptance is not None:
+    # None rejected is nothing to note, and 1 of 8,192 would read as a single row.
+    if acceptance is not None and acceptance < 1.0:
         notes(
             [
                 f"{acceptance:.3g} of {drawn:,} rows drawn were accepted; the "
                 "others did not meet --where or a constraint of the schema"
             ]
+        )
+    sequence = generator.schema.sequence
+    if length is None and sequence is not None:
+        notes(
+            [f"a row is a window: {sequence.steps} rows side by side; series: --length 500 or so"]
         )
     if privacy.get("epsilon") is None:
         notes([f"the generator was learnt {WITHOUT_PRIVACY}: these rows may tell about real ones"])

@@ -3,9 +3,10 @@
 What a window holds depends on its own rows alone. Rows may come late, twice or out of order; a
 window is found by its entity, its static values and its place on the grid, and of two rows in one
 place the first stays. A window counts once half of its rows are there and it is not the last one of
-its entity, which may still grow; when the source has ended, the last ones count too. So the windows
-that count with one window's rows and without them differ by one window: by that one, or, where it
-was the last of its entity, by the one before, which then waits in its stead.
+its entity, which may still grow; once the source has ended, also if it grows later, all count that
+have half of their rows. So the windows that count with one window's rows and without them differ by
+one window: by that one, or, where it was the last of its entity, by the one before, which then
+waits in its stead.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ __all__ = ["SeriesIntake", "open_intake"]
 
 I32 = npt.NDArray[np.int32]
 _KEY_BYTES = 16
+#: the highest number that a window ever had, and whether the source has ended once
+_NUMBERED, _ENDED = "windows.numbered", "windows.ended"
 
 
 def open_intake(*, store: Store, source: Source, schema: Schema) -> Intake:
@@ -89,7 +92,7 @@ class SeriesIntake(Intake):
         Of the rows; its sequence has a grid.
     """
 
-    #: windows that are read again may get other numbers, so who is held out is drawn anew
+    #: windows that are read again come in another order, so who is held out is drawn anew
     keeps_places = False
 
     def __init__(self, *, store: Store, source: Source, schema: Schema) -> None:
@@ -170,7 +173,11 @@ class SeriesIntake(Intake):
                 changed[key] = window
                 self._fill(window, int(steps[row]), codes[row])
         self._write(list(changed.values()))
-        self._count(ended=piece.ended)
+        # That it once ended stays: a last window counts since then, and must not, beside itself,
+        # make those before it count.
+        if piece.ended and self._store.get(_ENDED) is None:
+            self._store.put(_ENDED, b"1")
+        self._count(ended=self._store.get(_ENDED) is not None)
 
     def _window(self, key: tuple[bytes, int, bytes], row: I32, coder: _Coder) -> _Window:
         """Return the window of this key as it is stored, or a new one without rows."""
@@ -215,15 +222,20 @@ class SeriesIntake(Intake):
         )
 
     def _count(self, *, ended: bool) -> None:
-        """Give a number to the windows that count from now on; it stays for ever."""
+        """Give a number to the windows that count from now on; it stays for ever.
+
+        No number comes twice, not even when all windows were dropped: a training that goes on then
+        must find none of those it began with, and not as many others. Which ones come first depends
+        on where pieces end, and with it on every row.
+        """
         connection = self._store.connection
-        (last,) = connection.execute("SELECT COALESCE(MAX(counted), 0) FROM windows").fetchone()
         found = connection.execute(
             "SELECT number FROM windows AS w WHERE counted IS NULL AND enough AND (?1 OR EXISTS ("
             "SELECT 1 FROM windows AS later WHERE later.series = w.series "
             "AND (later.place, later.static) > (w.place, w.static))) ORDER BY number",
             (ended,),
         ).fetchall()
+        last = self._store.counter(_NUMBERED, add=len(found)) - len(found)
         connection.executemany(
             "UPDATE windows SET counted = ? WHERE number = ?",
             ((last + 1 + place, number) for place, (number,) in enumerate(found)),
@@ -235,19 +247,19 @@ class SeriesIntake(Intake):
         mark = self._mark()
         if mark is None or mark.codec_digest != coder.digest:
             return CodeSet(np.zeros((0, width), np.int32), 0)
-        last = (up_to_part if up_to_part is not None else 1 << 62,)
+        limit = (up_to_part if up_to_part is not None else 1 << 62,)
         connection = self._store.connection
-        # Numbered from 1 without a gap. All at once: joined later they would need the memory twice.
-        (count,) = connection.execute(
-            "SELECT COALESCE(MAX(counted), 0) FROM windows WHERE counted <= ?", last
+        # All at once: joined later they would need the memory twice.
+        count, last = connection.execute(
+            "SELECT COUNT(*), COALESCE(MAX(counted), 0) FROM windows WHERE counted <= ?", limit
         ).fetchone()
         codes = np.empty((count, width), np.int32)
         found = connection.execute(
-            "SELECT packed FROM windows WHERE counted <= ? ORDER BY counted", last
+            "SELECT packed FROM windows WHERE counted <= ? ORDER BY counted", limit
         )
         for place, (packed,) in enumerate(found):
             codes[place] = np.frombuffer(packed, coder.dtype)
-        return CodeSet(codes, count)
+        return CodeSet(codes, last)
 
 
 def _keys(table: Table, names: tuple[str, ...]) -> list[bytes]:

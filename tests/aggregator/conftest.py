@@ -87,7 +87,14 @@ def write_config(directory: Path, schema: Schema, **changes: dict[str, Any]) -> 
         "schema": {"path": "schema.json"},
         "privacy": {"epsilon": 8.0, "delta": 1e-5},
         "rounds": {"count": 2, "quorum": 2, "deadline_s": 600.0},
-        "fusion": {"hidden": 32, "epochs": 6, "batch": 128, "learning_rate": 0.01},
+        # The end of a training must not depend on what else the machine does.
+        "fusion": {
+            "hidden": 32,
+            "epochs": 6,
+            "batch": 128,
+            "learning_rate": 0.01,
+            "max_seconds": 600.0,
+        },
         "guard": {"rows": 4000},
         "rows": {"minimum": 10, "maximum": 4000},
     }

@@ -133,6 +133,10 @@ def test_pack_makes_a_bundle_that_is_sampled_like_any_other(
     assert "nats" not in found
     assert run("bundle", "export", out, "--to", tmp_path / "parts").code == 0
     assert (tmp_path / "parts" / "graph.onnx").read_bytes() == graph.read_bytes()
+    rows = tmp_path / "rows.csv"
+    assert run("sample", out, "--rows", 300, "--out", rows).code == 0
+    compared = run("evaluate", rows, rows, "--bundle", out)
+    assert compared.code == 0, compared.err
 
 
 def test_pack_states_what_it_is_told(open_bundle: Path, tmp_path: Path, run: Run) -> None:

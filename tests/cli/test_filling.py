@@ -115,9 +115,14 @@ def test_sample_draws_series_of_a_length(tmp_path: Path, run: Run) -> None:
     )  # fmt: skip
     bundle, out = tmp_path / "b.bundle", tmp_path / "series.csv"
     options = ["--schema", schema, "--epochs", 40, "--hidden", 32, "--out", bundle]
-    assert run("fit", rows, *options).code == 0
+    fitted = run("fit", rows, *options)
+    assert fitted.code == 0
+    assert "2,990 windows x 2 columns" in fitted.out
+    assert "--rows 100 --length 500" in fitted.out
+    assert "a row is a window: 2 rows side by side" in run("sample", bundle, "--rows", 3).err
     made = run("sample", bundle, "--rows", 3, "--length", 20, "--out", out)
     assert made.code == 0
+    assert "window" not in made.err
     assert "60 rows in" in made.err
     header, *lines = out.read_text().splitlines()
     assert header == "who,step,x"

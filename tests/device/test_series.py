@@ -217,6 +217,21 @@ def test_a_truncated_or_replaced_file_begins_anew(
     assert xs(codec, taken(taker, codec))[0] == (3, 4, 5)
 
 
+def test_a_training_that_goes_on_after_a_replaced_file_finds_no_other_windows(
+    store: Store, tmp_path: Path, codec: Codec
+) -> None:
+    """As many others would be other ones with a row less: pieces then end elsewhere."""
+    path = write(tmp_path / "rows.csv", [reading(1, slot) for slot in range(30)])
+    taker = intake(store, path, follow=False)
+    began_with = len(taken(taker, codec))
+    assert taker.codes(codec).last_part == began_with == 10
+    write(path, [reading(7, slot) for slot in range(3, 60)])
+    assert len(taken(taker, codec)) == 19
+    assert len(taker.codes(codec, up_to_part=began_with).codes) == 0
+    last = taker.codes(codec).last_part
+    assert len(taker.codes(codec, up_to_part=last).codes) == 19
+
+
 def test_the_census_counts_the_steps_of_the_windows_that_count(
     store: Store, tmp_path: Path, codec: Codec
 ) -> None:
@@ -303,6 +318,22 @@ def test_one_window_more_or_less_changes_one_window_that_counts(
         assert gone.total() + new.total() <= 1, unit
         norm = sum(int(((a - b) ** 2).sum()) for a, b in zip(*counts, strict=True))
         assert norm <= census_sensitivity_squared(SCHEMA.learnt) == len(steps.columns) * STEPS**2
+
+
+def test_a_source_that_ended_and_grew_differs_by_one_window(tmp_path: Path, codec: Codec) -> None:
+    """The last window counts since the end: it must not make one before it count as well."""
+    last, late = [reading(1, slot) for slot in (30, 31)], [reading(1, slot) for slot in (3, 4)]
+    windows = []
+    for name, rows in (("with", last), ("without", [])):
+        path = tmp_path / f"{name}.csv"
+        store = Store(tmp_path / f"{name}.sqlite")
+        taken(intake(store, write(path, rows), follow=False), codec)
+        # Its owner says now that it may grow, and rows of an earlier time arrive.
+        found = taken(intake(store, write(path, rows + late), follow=True), codec)
+        windows.append(collections.Counter(found))
+        store.close()
+    gone, new = windows[0] - windows[1], windows[1] - windows[0]
+    assert (gone.total(), new.total()) == (1, 0)
 
 
 def test_a_window_of_equal_rows_has_the_whole_sensitivity(tmp_path: Path) -> None:

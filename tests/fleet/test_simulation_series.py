@@ -81,6 +81,9 @@ def test_steps_follow_each_other_in_release_and_series(
     schema = Schema.load(release.path / "schema.json")
     table = read_table(release.data, schema, synthetic=True)
     assert table.rows == 3 * 1500
+    statement = (release.path / "PRIVACY.md").read_text()
+    assert "1,500 windows of 3 rows each in data.parquet" in statement
+    assert ("a single reading is protected as two windows are" in statement) == bool(epsilon)
     assert not broken_rows(table, schema.constraints[0]).any()
     real = tides(99, 3000)
     for fast in (False, True):

@@ -106,7 +106,7 @@ class Site:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(30)
 
     def close(self) -> None:
         for party in self.parties:

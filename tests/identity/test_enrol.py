@@ -21,7 +21,13 @@ from edge_runtime.device.enrol import Enrolled, enrol
 from edge_runtime.device.identity import IdentityDir
 from edge_runtime.device.keys import certificate_request, load_or_make_key
 from edge_runtime.device.provisioning import load_provision, wipe_token
-from edge_runtime.errors import ConfigError, EnrolmentError, LinkError, MessageError
+from edge_runtime.errors import (
+    ConfigError,
+    EdgeRuntimeError,
+    EnrolmentError,
+    LinkError,
+    MessageError,
+)
 from edge_runtime.fleet import authority
 from edge_runtime.fleet.issuing import Issuer, serve
 from edge_runtime.fleet.tokens import make_provision
@@ -211,15 +217,23 @@ def test_a_file_that_cannot_be_wiped_is_said(served: Site) -> None:
         wipe_token(provision)
 
 
+def in_vain(board: Board, wanted: str, *, first_s: float = 1.0) -> EdgeRuntimeError:
+    """Enrol with more and more patience: a busy machine may not hear the reason in a second."""
+    for timeout_s in (first_s, 5.0, 25.0):
+        with pytest.raises(EdgeRuntimeError) as caught:
+            board.enrol(timeout_s=timeout_s)
+        if wanted in str(caught.value):
+            return caught.value
+    pytest.fail(f"not the reason: {caught.value}")
+
+
 def test_without_a_service_it_says_who_is_missing(site: Site) -> None:
-    with pytest.raises(EnrolmentError, match="fleet serve"):
-        make_board(site).enrol(timeout_s=1.0)
+    assert isinstance(in_vain(make_board(site), "fleet serve"), EnrolmentError)
 
 
 def test_an_expired_token_is_not_let_in(served: Site) -> None:
     board = make_board(served, days=-1)
-    with pytest.raises(LinkError, match="token has expired or is unknown"):
-        board.enrol(timeout_s=1.0)
+    assert isinstance(in_vain(board, "token has expired or is unknown"), LinkError)
 
 
 def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,14 +247,13 @@ def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.Monke
     board = make_board(served)  # which makes the broker read them, soon
     there = ("127.0.0.1", served.fleet.enrol_port)
     wait_for(lambda: ssl.get_server_certificate(there).encode() == authority.pem(certificate))
-    with pytest.raises(LinkError) as caught:
-        board.enrol(timeout_s=1.0)
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    assert f"is not valid yet by this machine's clock, which says {today}" in str(caught.value)
+    said = in_vain(board, "is not valid yet by this machine's clock, which says ")
+    assert isinstance(said, LinkError)
+    assert time.strftime("%Y-%m-%d", time.gmtime()) in str(said)
     issued = re.sub(r"issued_unix_s = \d+", "issued_unix_s = 99999999999", board.source.read_text())
     board.source.write_text(issued)
-    with pytest.raises(LinkError, match=r"clock is wrong: it says .* before the provisioning file"):
-        board.enrol(timeout_s=1.0)
+    said = in_vain(board, "before the provisioning file")
+    assert re.search(r"clock is wrong: it says .* before the provisioning file", str(said))
 
 
 class Desk:
@@ -362,10 +375,7 @@ def test_an_answer_made_without_the_secret_changes_nothing(site: Site) -> None:
     outcome: list[Exception] = []
 
     def attempt() -> None:
-        try:
-            board.enrol(timeout_s=3.0)
-        except EnrolmentError as error:
-            outcome.append(error)
+        outcome.append(in_vain(board, "nobody answers", first_s=3.0))
 
     thread = threading.Thread(target=attempt)
     thread.start()
@@ -377,6 +387,6 @@ def test_an_answer_made_without_the_secret_changes_nothing(site: Site) -> None:
         impostor.send(f"{ROOT}/enrol/{token.id}/reply", encode_sealed(reply, b"guess" * 8))
         impostor.send(f"{ROOT}/enrol/{token.id}/reply", b"junk")
     thread.join()
-    assert "nobody answers" in str(outcome[0])
+    assert isinstance(outcome[0], EnrolmentError)
     assert not IdentityDir(board.state).path.exists()
     assert tomllib.loads(board.source.read_text())["token"]["secret"] == token.secret

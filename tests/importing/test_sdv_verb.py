@@ -23,7 +23,7 @@ import pytest
 from edge_runtime import Generator
 from edge_runtime.errors import ModelImportError
 from edge_runtime.generator import GraphBundle, load_bundle
-from edge_runtime.importing.sdv import check_model, list_names, unpickle
+from edge_runtime.importing.sdv import check_model, import_sdv, list_names, unpickle
 
 STAND_IN = Path(__file__).parent / "stand_in"
 VERB = "import sys; from edge_runtime.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -229,6 +229,11 @@ def zipped() -> bytes:
 def test_other_files_are_refused_unread(data: bytes, message: str) -> None:
     with pytest.raises(ModelImportError, match=message):
         check_model(data, file="model.pkl")
+
+
+def test_a_file_that_is_not_there_is_a_typed_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelImportError, match=r"none\.pkl cannot be read: No such file"):
+        import_sdv(tmp_path / "none.pkl")
 
 
 def test_a_file_that_is_no_pickle_is_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_runtime.aggregator import status
+from edge_runtime.aggregator import make_release, status
 from edge_runtime.aggregator.config import (
     AggregatorConfig,
     BundleSettings,
@@ -66,7 +66,9 @@ def graph() -> GraphBundle:
     )
     model = helper.make_model(foreign, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {"noise": '[{"kind": "normal", "width": 3}]'})
-    return pack_graph(model.SerializeToString(), CODEC)
+    # As if it were learnt from real rows elsewhere, as examples and imported ones are.
+    lineage = Lineage(parent=None, depth=1, round=0, devices=1, rows=100.0, privacy={})
+    return pack_graph(model.SerializeToString(), CODEC, lineage=lineage)
 
 
 def config(tmp_path: Path, packed: Path) -> AggregatorConfig:
@@ -116,7 +118,7 @@ def devices(tmp_path: Path, graph: GraphBundle) -> Iterator[list[SimulatedDevice
 
 
 def test_rounds_of_rows_without_census_or_fusion(
-    rounds: Rounds, devices: list[SimulatedDevice], graph: GraphBundle
+    rounds: Rounds, devices: list[SimulatedDevice], graph: GraphBundle, tmp_path: Path
 ) -> None:
     for number in (1, 2):
         step = rounds.step(now_unix_s=float(number), states={d.id: d.state for d in devices})
@@ -137,7 +139,9 @@ def test_rounds_of_rows_without_census_or_fusion(
     messages = rounds.catalogue.messages(kind="batch")
     assert [m.rows for m in messages] == [300] * 4
     assert {m.bundle_digest for m in messages} == {graph.digest}
-    assert {m.depth for m in messages} == {1}
+    assert {m.depth for m in messages} == {2}
+    with pytest.raises(AggregatorError, match="packed graph and learns nothing of its own"):
+        make_release(tmp_path / "aggregator", tmp_path / "release")
 
 
 def test_it_is_taken_up_after_a_restart(rounds: Rounds, tmp_path: Path, graph: GraphBundle) -> None:
@@ -236,7 +240,7 @@ def test_processes_over_a_real_broker(tmp_path: Path, graph: GraphBundle) -> Non
             privacy = {{ epsilon = 8.0 }}
             """,
         )
-        wait_for("both rounds", lambda: phase() == "done")
+        wait_for("both rounds", lambda: phase() == "done", timeout_s=120.0)
         found = status(tmp_path / "aggregator")
         assert found["totals"]["rows"] == 2 * RowSettings().minimum
         assert found["totals"]["quarantined"] == 0
@@ -246,5 +250,5 @@ def test_processes_over_a_real_broker(tmp_path: Path, graph: GraphBundle) -> Non
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(30)
+            process.wait(120)
         broker.stop()

@@ -63,7 +63,8 @@ class History:
         What is found in all of them together is held against this one only if it, too, keeps less
         than it should.
         """
-        if plan.bundle_digest is None:
+        # A packed graph has no likelihood: what it knows of its columns' dependence cannot be told.
+        if plan.bundle_digest is None or self._workspace.config.bundle.packed:
             return None
         self._recall(device, plan.round)
         if message_id not in self._entries:

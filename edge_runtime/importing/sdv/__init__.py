@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from edge_runtime.errors import ModelImportError
 from edge_runtime.generator import GraphBundle
 from edge_runtime.importing.sdv.convert import convert
 from edge_runtime.importing.sdv.description import (
@@ -51,11 +52,15 @@ def import_sdv(path: Path | str) -> GraphBundle:
     Raises
     ------
     ModelImportError
-        The file is something else, or the synthesizer has what cannot be imported.
+        The file cannot be read or is something else, or the synthesizer has what cannot be
+        imported.
     MissingExtraError
         SDV, torch, onnx or onnxruntime is not installed.
     """
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelImportError(f"{path} cannot be read: {error.strerror}") from error
     check_model(data, file=path)
     return import_checked(data, file=Path(path))
 

@@ -95,7 +95,9 @@ def unpickle(data: bytes, *, file: object, timeout_s: float = _TIMEOUT_S) -> Des
             raise ModelImportError(f"{file} was not read in {timeout_s:.0f} s") from error
         failed = out.with_suffix(".error")
         if failed.exists():
-            raise ModelImportError(f"{file}: {failed.read_text(encoding='utf-8')}")
+            # Whatever the file's code wrote there.
+            said = failed.read_text(encoding="utf-8", errors="replace")
+            raise ModelImportError(f"{file}: {said}")
         if done.returncode or not out.exists():
             last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             ended = "".join(last) or f"the process ended with {done.returncode}"
