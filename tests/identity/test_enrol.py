@@ -12,6 +12,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,6 +45,9 @@ from edge_runtime.messages.enrolment import (
 )
 from tests.identity.site import ROOT, Site, wait_for
 
+#: time for a refusal to arrive on a busy machine; all of it passes
+_GIVES_UP_S = 3.0
+
 
 @pytest.fixture
 def served(site: Site) -> Iterator[Site]:
@@ -53,7 +57,7 @@ def served(site: Site) -> Iterator[Site]:
         target=serve, args=(site.fleet.path,), kwargs={"stop": stop, "ready": ready}
     )
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     yield site
     stop.set()
     thread.join()
@@ -68,7 +72,7 @@ class Board:
         self.config = folder / "etc" / "device.toml"
         self.source.write_text(text)
 
-    def enrol(self, timeout_s: float = 20.0) -> Enrolled:
+    def enrol(self, timeout_s: float = 60.0) -> Enrolled:
         return enrol(
             source=self.source, state_dir=self.state, config=self.config, timeout_s=timeout_s
         )
@@ -78,8 +82,8 @@ class Board:
         program = "import sys; from edge_runtime.cli import main; sys.exit(main())"
         return subprocess.run(
             [sys.executable, "-c", program, "device", "enrol", "--from", self.source,
-             "--state", self.state, "--config", self.config, "--timeout", "20"],
-            capture_output=True, text=True, check=False, timeout=60,
+             "--state", self.state, "--config", self.config, "--timeout", "60"],
+            capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
 
 
@@ -185,7 +189,7 @@ def test_cut_off_at_any_step_it_carries_on(served: Site, tmp_path: Path) -> None
     (tmp_path / "boards").mkdir()
     done = subprocess.run(
         [sys.executable, script, served.fleet.path, tmp_path / "boards"],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -286,13 +290,13 @@ def test_a_file_that_cannot_be_wiped_is_said(served: Site) -> None:
 
 def test_without_a_service_it_says_who_is_missing(site: Site) -> None:
     with pytest.raises(EnrolmentError, match="fleet serve"):
-        make_board(site).enrol(timeout_s=1.0)
+        make_board(site).enrol(timeout_s=_GIVES_UP_S)
 
 
 def test_an_expired_token_is_not_let_in(served: Site) -> None:
     board = make_board(served, days=-1)
     with pytest.raises(LinkError, match="token has expired or is unknown"):
-        board.enrol(timeout_s=1.0)
+        board.enrol(timeout_s=_GIVES_UP_S)
 
 
 def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,13 +311,13 @@ def test_a_clock_that_is_behind_is_named(served: Site, monkeypatch: pytest.Monke
     there = ("127.0.0.1", served.fleet.enrol_port)
     wait_for(lambda: ssl.get_server_certificate(there).encode() == authority.pem(certificate))
     with pytest.raises(LinkError) as caught:
-        board.enrol(timeout_s=1.0)
+        board.enrol(timeout_s=_GIVES_UP_S)
     today = time.strftime("%Y-%m-%d", time.gmtime())
     assert f"is not valid yet by this machine's clock, which says {today}" in str(caught.value)
     issued = re.sub(r"issued_unix_s = \d+", "issued_unix_s = 99999999999", board.source.read_text())
     board.source.write_text(issued)
     with pytest.raises(LinkError, match=r"clock is wrong: it says .* before the provisioning file"):
-        board.enrol(timeout_s=1.0)
+        board.enrol(timeout_s=_GIVES_UP_S)
 
 
 class Desk:
@@ -391,7 +395,7 @@ def test_a_service_that_starts_tells_the_broker_what_it_was_not_told(site: Site)
     )
     service.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
     finally:
         stop.set()
         service.join()
@@ -416,6 +420,25 @@ def test_a_full_register_is_said_and_passes(desk: Desk) -> None:
         desk.ask(desk.request(token.id, "a"), secret)
     desk.register._db.execute("pragma max_page_count = 4294967294")
     assert desk.ask(desk.request(token.id, "a"), secret).status == "issued"
+
+
+def test_of_two_keys_at_once_one_gets_a_certificate(desk: Desk) -> None:
+    token, secret = desk.token("a")
+    topic = request_topic(desk.fleet.name, token)
+    requests = [encode_sealed(desk.request(token, "a", key=key), secret) for key in ("k", "l")]
+    start = threading.Barrier(len(requests))
+
+    def ask(request: bytes) -> EnrolmentReply:
+        # As two services, or a service that was started twice by mistake.
+        with desk.fleet.register() as register:
+            issuer = Issuer(fleet=desk.fleet, authority=desk.issuer._authority, register=register)
+            start.wait(60)
+            return decode_reply(issuer.answer(topic, request))
+
+    with ThreadPoolExecutor(len(requests)) as pool:
+        replies = list(pool.map(ask, requests))
+    assert sorted(reply.status for reply in replies) == ["issued", "refused"]
+    assert len(desk.register.certificates("a")) == 1
 
 
 def test_what_is_refused_and_why(desk: Desk) -> None:

@@ -59,6 +59,7 @@ def test_each_writes_and_reads_what_is_its_own(site: NatsSite) -> None:
          "+/v1/clinics/up/victim/state", "$MQTT/sub/#", f"{ROOT}/down/all/plan"],
     )  # fmt: skip
     for topic in ("up/victim/state", "down/victim/ack", "down/all/plan", "up/rogue-2/state"):
+        wait_for(rogue.link.connected.is_set, "being let in after a refusal")
         rogue.try_to_send(f"{ROOT}/{topic}")
     rogue.send(f"{ROOT}/up/rogue/state", b"own")
     victim.send(f"{ROOT}/up/victim/state", b"secret")
