@@ -102,10 +102,13 @@ def enrol(*, source: Path, state_dir: Path, config: Path, timeout_s: float = 300
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _enrol(provision, IdentityDir(state_dir), state_dir, config, timeout_s)
     except OSError as error:
+        way_out = (
+            f"enrol as the user who may, usually root, and let the owner of {state_dir} get there"
+            if isinstance(error, PermissionError)
+            else "look for a full or read-only file system; after that the same call carries on"
+        )
         raise EnrolmentError(
-            f"{error.filename or state_dir} cannot be written ({error.strerror}); enrol as the "
-            f"user who may, usually root, let the owner of {state_dir} get there, and look for a "
-            "full or read-only file system"
+            f"{error.filename or state_dir} cannot be written ({error.strerror}); {way_out}"
         ) from error
 
 

@@ -288,6 +288,16 @@ def test_a_file_that_cannot_be_wiped_is_said(served: Site) -> None:
         wipe_token(provision)
 
 
+def test_what_keeps_it_from_writing_is_said_and_passes(served: Site) -> None:
+    board = make_board(served)
+    board.state.mkdir()
+    (board.state / "identity.new").write_text("")  # in the way of a directory
+    with pytest.raises(EnrolmentError, match=r"identity\.new cannot be written .* carries on"):
+        board.enrol()
+    (board.state / "identity.new").unlink()
+    assert board.enrol().fresh
+
+
 def test_without_a_service_it_says_who_is_missing(site: Site) -> None:
     with pytest.raises(EnrolmentError, match="fleet serve"):
         make_board(site).enrol(timeout_s=_GIVES_UP_S)

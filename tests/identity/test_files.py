@@ -112,6 +112,8 @@ def test_no_token_is_made_for_settings_with_a_mistake(fleet: FleetDir, tmp_path:
                 make_provision(fleet, register, device="a", settings=settings)
         with pytest.raises(ConfigError, match="cannot be read"):
             make_provision(fleet, register, device="a", settings=tmp_path / "none")
+        with pytest.raises(ConfigError, match="good for nan days"):
+            make_provision(fleet, register, device="a", days=float("nan"))
         assert register.tokens() == []
 
 
