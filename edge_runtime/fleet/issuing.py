@@ -200,7 +200,12 @@ def serve(
         # A service or verb that was killed may have entered what the broker was not told of.
         fleet.write_revocations(register, authority)
         fleet.write_access(register)
-        fleet.access.reload()
+        if not fleet.access.reload():
+            _LOG.warning(
+                "no broker runs from %s on this machine: where it does, copy this directory there "
+                "and reload it (SIGHUP) after each token, and when a revoked board is let in again",
+                fleet.access.directory,
+            )
         link = Link(
             host=host or fleet.host, port=fleet.port, client_id=tls.client_id("enrolment"), tls=tls,
             topics=[f"er/v1/{fleet.name}/{ALL_REQUESTS}"], on_message=on_message,

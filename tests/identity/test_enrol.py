@@ -395,7 +395,9 @@ def test_asking_again_tells_a_broker_that_was_not_told(desk: Desk) -> None:
     assert "user a\n" not in rules.read_text()
 
 
-def test_a_service_that_starts_tells_the_broker_what_it_was_not_told(site: Site) -> None:
+def test_a_service_that_starts_writes_what_the_broker_was_not_told(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     site.identity("a")
     with site.fleet.register() as register:
         register.revoke("a")  # and the verb is killed
@@ -403,12 +405,15 @@ def test_a_service_that_starts_tells_the_broker_what_it_was_not_told(site: Site)
     service = threading.Thread(
         target=serve, args=(site.fleet.path,), kwargs={"stop": stop, "ready": ready}
     )
+    pid = site.fleet.access.directory / "mosquitto.pid"
+    pid.rename(pid.with_name("elsewhere"))
     service.start()
     try:
         assert ready.wait(60)
     finally:
         stop.set()
         service.join()
+    assert "no broker runs from" in caplog.text
     assert "user a\n" in (site.fleet.access.directory / "fleet.acl").read_text()
     revoked = x509.load_pem_x509_crl((site.fleet.access.directory / "crl.pem").read_bytes())
     assert len(list(revoked)) == 1
