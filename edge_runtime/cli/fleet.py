@@ -93,8 +93,8 @@ def init(
     help="Sections of device.toml to put in; device-settings.toml of the fleet by default.",
 )  # fmt: skip
 @click.option(
-    "--days", type=click.FloatRange(min=0, min_open=True), default=14.0, show_default=True,
-    help="How long it is good.",
+    "--days", type=click.FloatRange(min=0, max=3650, min_open=True), default=14.0,
+    show_default=True, help="How long it is good.",
 )  # fmt: skip
 @click.option("--host", help="Where this board reaches the broker, if not under its usual name.")
 def token(

@@ -76,10 +76,12 @@ def utc(unix_s: float) -> str:
 def read_minimum(path: Path) -> int:
     """Return the time in a file, in Unix seconds; the release's own where it says nothing usable.
 
-    The file is the agent's and root reads it: anything but a plausible number is ignored.
+    The file is the agent's and root reads it before the network is there: anything but a plausible
+    number is ignored. That includes a link, which could lead to a device that does something when
+    it is opened, and a pipe, which would hold up the start of the board.
     """
     with contextlib.suppress(OSError, ValueError):
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             found = int(file.read(32))
         if RELEASED_S < found < _LATEST_S:
             return found

@@ -96,6 +96,8 @@ _Celsius = Annotated[float, msgspec.Meta(ge=0)]
 _BOARD = platform.machine().startswith(("aarch64", "arm", "riscv"))
 #: a limit below this kills the agent while it starts (bytes)
 _LEAST_MEMORY = 48 << 20
+#: what counts towards a limit of an agent that waits: the rest are file pages (bytes; measured)
+_OWN_MEMORY = 32 << 20
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,6 +202,13 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
         if 0 < self.memory_bytes < _LEAST_MEMORY:
             raise ValueError(
                 f"memory_bytes = {self.memory_bytes}: the agent alone takes {_LEAST_MEMORY} or more"
+            )
+        least = _OWN_MEMORY + 2 * self.free_memory_bytes
+        if 0 < self.memory_bytes < least:
+            raise ValueError(
+                f"memory_bytes = {self.memory_bytes} leaves less than twice free_memory_bytes "
+                "beside the agent itself, which would be slow or paused for ever; set "
+                f"{least} or more, or lower free_memory_bytes"
             )
 
 

@@ -16,8 +16,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
 from edge_runtime.device.config import load_config
-from edge_runtime.device.files import write_durably
+from edge_runtime.device.files import as_owner_of, write_durably
 from edge_runtime.device.identity import IdentityDir
 from edge_runtime.device.keys import certificate_request, check_certificate, load_or_make_key
 from edge_runtime.device.provisioning import Provision, load_provision, wipe_token
@@ -70,7 +72,7 @@ def enrol(*, source: Path, state_dir: Path, config: Path, timeout_s: float = 300
         The provisioning file; its token is wiped at the end.
     state_dir : Path
         The device's state directory, made when missing; the identity goes into ``identity``.
-        Run by root, the identity is given to the owner of this directory.
+        Run by root, everything in it is done with the rights of its owner.
     config : Path
         device.toml, written from the provisioning file and, for sections that it lacks, from
         the device.toml that is there; that one is kept as ``device.toml.before-enrolment``.
@@ -92,13 +94,21 @@ def enrol(*, source: Path, state_dir: Path, config: Path, timeout_s: float = 300
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         config.parent.mkdir(parents=True, exist_ok=True)
-        with (state_dir / "enrolment.lock").open("wb") as lock:
+        # Root wipes boot partitions; the agent, which may have been taken over, has a user of its
+        # own and can make anything in its directory a link to what only root may touch.
+        with as_owner_of(state_dir):
+            lock = (state_dir / "enrolment.lock").open("wb")
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _enrol(provision, IdentityDir(state_dir), state_dir, config, timeout_s)
     except OSError as error:
+        way_out = (
+            f"enrol as the user who may, usually root, and let the owner of {state_dir} get there"
+            if isinstance(error, PermissionError)
+            else "look for a full or read-only file system; after that the same call carries on"
+        )
         raise EnrolmentError(
-            f"{error.filename or state_dir} cannot be written ({error.strerror}); enrol as the "
-            "user who may, usually root, and look for a full or read-only file system"
+            f"{error.filename or state_dir} cannot be written ({error.strerror}); {way_out}"
         ) from error
 
 
@@ -106,9 +116,11 @@ def _enrol(
     provision: Provision, identity: IdentityDir, state_dir: Path, config: Path, timeout_s: float
 ) -> Enrolled:
     token = provision.token
+    with as_owner_of(state_dir):
+        enrolled = identity.belongs_to(token.id)
     done = Enrolled(provision.device, provision.fleet.name, True)
     if token.wiped:
-        if identity.belongs_to(token.id):
+        if enrolled:
             return done._replace(fresh=False)
         raise EnrolmentError(
             f"the token in {provision.path} was used, and not for the identity in "
@@ -116,18 +128,27 @@ def _enrol(
         )
     # Before anything is asked for: a mistake in it must not cost the token.
     settings = _settings(provision, identity, state_dir, config)
-    if not identity.belongs_to(token.id):
-        identity.prepare(token=token.id, ca=provision.fleet.ca.strip() + "\n")
-        if not identity.has_new_certificate:
-            _obtain(provision, identity, timeout_s)
-        identity.put_in_force()
+    if not enrolled:
+        with as_owner_of(state_dir):
+            identity.prepare(token=token.id, ca=provision.fleet.ca.strip() + "\n")
+            key = load_or_make_key(identity.new_key)
+            obtained = identity.has_new_certificate
+        if not obtained:
+            reply = _obtain(provision, key, identity.new_ca, timeout_s)
+            with as_owner_of(state_dir):
+                identity.complete(
+                    certificate=reply.certificate, minimum_time_unix_s=reply.time_unix_s
+                )
+        with as_owner_of(state_dir):
+            identity.put_in_force()
     _install(settings, config)
     wipe_token(provision)
     return done
 
 
-def _obtain(provision: Provision, identity: IdentityDir, timeout_s: float) -> None:
-    key = load_or_make_key(identity.new_key)
+def _obtain(
+    provision: Provision, key: EllipticCurvePrivateKey, ca: Path, timeout_s: float
+) -> EnrolmentReply:
     request = EnrolmentRequest(
         token=provision.token.id,
         fleet=provision.fleet.name,
@@ -135,7 +156,7 @@ def _obtain(provision: Provision, identity: IdentityDir, timeout_s: float) -> No
         request=certificate_request(key, provision.device),
         nonce=new_id(),
     )
-    reply = _ask(provision, request, identity.new_ca, timeout_s)
+    reply = _ask(provision, request, ca, timeout_s)
     if reply.status == "refused":
         raise EnrolmentError(
             f"the fleet's authority refuses device {request.device!r}: {reply.reason}"
@@ -149,7 +170,7 @@ def _obtain(provision: Provision, identity: IdentityDir, timeout_s: float) -> No
             abs(behind_s) / 86_400,
             "behind" if behind_s > 0 else "ahead of",
         )
-    identity.complete(certificate=reply.certificate, minimum_time_unix_s=reply.time_unix_s)
+    return reply
 
 
 def _ask(
@@ -240,7 +261,7 @@ def _settings(provision: Provision, identity: IdentityDir, state_dir: Path, conf
         {**own, **kept, **provision.settings}
     )
     trial = config.with_name(f".{config.name}.trial")
-    write_durably(trial, text)
+    write_durably(trial, text, like=config)
     try:
         load_config(trial)
     except ConfigError as error:
@@ -258,5 +279,5 @@ def _install(text: str, config: Path) -> None:
         old = config.read_text(encoding="utf-8")
         if old == text:
             return
-        write_durably(config.with_name(f"{config.name}.before-enrolment"), old)
-    write_durably(config, text)
+        write_durably(config.with_name(f"{config.name}.before-enrolment"), old, like=config)
+    write_durably(config, text, like=config)

@@ -7,7 +7,6 @@ device is enrolled again.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -60,17 +59,13 @@ class IdentityDir:
 
     def belongs_to(self, token: str) -> bool:
         """Return whether the identity in force was got with this token."""
-        return _read(self.path / "token") == token
+        return _read(self.path / "token") == token.encode()
 
     def prepare(self, *, token: str, ca: str) -> None:
         """Begin an identity, or go on with the one begun with the same token."""
-        if _read(self._new / "token") != token:
+        if _read(self._new / "token") != token.encode():
             shutil.rmtree(self._new, ignore_errors=True)
             self._new.mkdir(mode=0o700)
-            if os.geteuid() == 0:
-                # Root wipes boot partitions, the agent runs as the state directory's own user.
-                owner = self._state_dir.stat()
-                os.chown(self._new, owner.st_uid, owner.st_gid)
             write_durably(self.new_ca, ca)
             write_durably(self._new / "token", token)
             sync_directory(self._state_dir)
@@ -95,8 +90,8 @@ class IdentityDir:
         shutil.rmtree(self._old, ignore_errors=True)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_bytes()
     except OSError:
-        return ""
+        return b""

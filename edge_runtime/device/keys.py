@@ -1,17 +1,21 @@
-"""The device's own key: made on the device, never seen elsewhere."""
+"""The device's own key: made on the device, never seen elsewhere.
+
+Enrolment alone needs this: an agent that runs must not carry the libraries. They are imported at
+once, as root's may lie where the user that keys are made with cannot read them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from edge_runtime.device.files import write_durably
 from edge_runtime.errors import ConfigError, EnrolmentError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
-# ruff: noqa: PLC0415 - enrolment happens once; an agent that runs must not carry its libraries
 
 __all__ = ["certificate_request", "check_certificate", "load_or_make_key"]
 
@@ -26,9 +30,6 @@ def load_or_make_key(path: Path) -> EllipticCurvePrivateKey:
     ConfigError
         The file holds something else.
     """
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     if not path.exists():
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(
@@ -48,9 +49,6 @@ def load_or_make_key(path: Path) -> EllipticCurvePrivateKey:
 
 def certificate_request(key: EllipticCurvePrivateKey, device: str) -> str:
     """Return a PKCS #10 request (PEM) for a device id, signed by its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, device)])
     request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()
@@ -66,9 +64,6 @@ def check_certificate(
     EnrolmentError
         It is for another key or another device, or signed by another authority.
     """
-    from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
-
     try:
         own, authority = (
             x509.load_pem_x509_certificate(text.encode()) for text in (certificate, ca)

@@ -14,12 +14,18 @@ __all__ = ["retained_state"]
 
 #: for the connection, and again for the message
 _TIMEOUT_S = 5.0
+_BY_CERTIFICATE = (
+    "not asked: a broker that knows clients by their certificate ends the running agent's "
+    "connection when this device connects once more\n"
+)
 _NOTHING = "not known: nothing is retained, or this device may not read it\n"
 
 
 def retained_state(config: DeviceConfig) -> str:
     """Return the state that the broker retains, as it stands there, or why it is not known."""
     broker = config.broker
+    if broker.tls is not None and broker.tls.certificate is not None:
+        return _BY_CERTIFICATE
     problem, _ = reach(broker.host, broker.port)
     if problem:
         return f"not known: {problem}\n"
@@ -41,7 +47,7 @@ def retained_state(config: DeviceConfig) -> str:
             on_message=keep,
             username=broker.username or None,
             password=broker.password(),
-            tls=getattr(broker, "tls", None),
+            tls=broker.tls,
             connect_timeout_s=_TIMEOUT_S,
         ) as link:
             link.wait_connected(_TIMEOUT_S)

@@ -48,6 +48,8 @@ _AUTHORITY_LIFETIME = timedelta(days=7300)
 # OpenSSL prefers the list with the later date, by the second; this leaves room for many
 # revocations in a row without a date in the future, which would shut everybody out.
 _LIST_BACKDATED = timedelta(hours=1)
+# Of a common name, by X.520; nobody is known by a longer one here.
+_NAME_CHARACTERS = 64
 
 
 class Authority:
@@ -251,7 +253,7 @@ def public_key_of_request(request: str) -> EllipticCurvePublicKey:
 
 
 def _common_name(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_NAME_CHARACTERS])])
 
 
 def _builder(

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import time
 import tomllib
@@ -44,6 +45,8 @@ __all__ = ["SERVICES", "FleetDir", "init_fleet"]
 #: names that services of the fleet have at the broker; no device may have them
 SERVICES = ("aggregator", "enrolment")
 
+# What certificates hold and every resolver takes; an IPv6 address has colons.
+_HOST = re.compile(r"\A[A-Za-z0-9:][A-Za-z0-9._:-]{0,252}\Z")
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 # A certificate for these too lets services on the broker's own machine use the loopback.
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -225,7 +228,8 @@ class FleetDir:
     def _lock(self) -> Iterator[None]:
         # From reading the register to writing files: or the older of two states could be the
         # last one written, when a verb and the enrolment service are at work together.
-        with (self.path / "lock").open("wb") as file:
+        # 0600: whoever can open it can hold it, and nothing would be revoked meanwhile.
+        with os.fdopen(os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -261,16 +265,31 @@ def init_fleet(
     Raises
     ------
     FleetError
-        There is a fleet already; nothing is overwritten.
+        There is a fleet already, or another's key in `authority_key`; nothing is overwritten.
+    ConfigError
+        A host or the ports cannot be used.
     """
     path = path.absolute()
     if (path / "fleet.toml").exists():
         raise FleetError(f"{path} holds a fleet already; choose another directory")
     if port == enrol_port:
         raise ConfigError(f"both listeners would have port {port}; choose two")
+    for wrong in (text for text in (host, *also) if _HOST.match(text) is None):
+        raise ConfigError(
+            f"{wrong!r} is no host name or address for a certificate; write names in their ASCII "
+            "form, such as xn--brker-jua.example"
+        )
+    if authority_key is not None and authority_key.exists():
+        raise FleetError(
+            f"{authority_key} holds a key already, perhaps another fleet's; name another place, or "
+            "remove it if an earlier init was cut off"
+        )
     # Whatever the umask: the broker's own user must get to its part and to nothing that is secret.
-    modes = {"": 0o755, "broker": 0o755, "broker/data": 0o700}
-    for folder in ("", "private", "broker", "broker/data", *SERVICES):
+    modes = {"broker": 0o755, "broker/data": 0o700}
+    if not path.exists():  # one that was there may hold more than the fleet: its mode stays
+        path.mkdir(parents=True)
+        path.chmod(0o755)
+    for folder in ("private", "broker", "broker/data", *SERVICES):
         (path / folder).mkdir(parents=True, exist_ok=True)
         (path / folder).chmod(modes.get(folder, 0o700))
     key_path = path / "private" / "ca.key" if authority_key is None else authority_key.absolute()

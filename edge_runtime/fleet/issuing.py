@@ -123,12 +123,16 @@ class Issuer:
                 if self._register.is_revoked(serial_of(token.certificate)):
                     raise EnrolmentError("the certificate was revoked; make a new token")
                 _LOG.info("device %s asked again and is answered again", request.device)
-                return token.certificate
-            self._check_token(token, request.device)
-            certificate = self._sign(request.device, key)
-            self._register.use_token(token.id, public_key=fingerprint(key), certificate=certificate)
-        _LOG.info("issued a certificate to device %s, token %s", request.device, token.id)
+                certificate = token.certificate
+            else:
+                self._check_token(token, request.device)
+                certificate = self._sign(request.device, key)
+                self._register.use_token(
+                    token.id, public_key=fingerprint(key), certificate=certificate
+                )
+                _LOG.info("issued a certificate to device %s, token %s", request.device, token.id)
         # A name that was revoked has a certificate again; the broker need not hear of any other.
+        # Also when asked again: the first time may have ended right here, on a full disk.
         if self._fleet.write_access(self._register):
             self._fleet.access.reload()
         return certificate
@@ -191,7 +195,17 @@ def serve(
             received.put((topic, payload))
 
     with fleet.register() as register:
-        issuer = Issuer(fleet=fleet, authority=fleet.authority(), register=register)
+        authority = fleet.authority()
+        issuer = Issuer(fleet=fleet, authority=authority, register=register)
+        # A service or verb that was killed may have entered what the broker was not told of.
+        fleet.write_revocations(register, authority)
+        fleet.write_access(register)
+        if not fleet.access.reload():
+            _LOG.warning(
+                "no broker runs from %s on this machine: where it does, copy this directory there "
+                "and reload it (SIGHUP) after each token, and when a revoked board is let in again",
+                fleet.access.directory,
+            )
         link = Link(
             host=host or fleet.host, port=fleet.port, client_id=tls.client_id("enrolment"), tls=tls,
             topics=[f"er/v1/{fleet.name}/{ALL_REQUESTS}"], on_message=on_message,
@@ -209,6 +223,9 @@ def serve(
                     raise
                 except EdgeRuntimeError as error:
                     _LOG.warning("a request was ignored: %s", error.public)
+                except OSError as error:
+                    # A full disk passes, and the board asks again.
+                    _LOG.error("a request was not answered: %s", error)
 
 
 def _check_name(device: str) -> None:

@@ -5,6 +5,7 @@ It holds no secret: a token's secret follows from the fleet's enrolment key and 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -84,15 +85,18 @@ class Register:
     Raises
     ------
     FleetError
-        It cannot be opened.
+        It cannot be opened; from every method: it cannot be read or written to.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
+            # Who is in a fleet is its operator's to know, whatever the umask.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             # Verbs and the enrolment service write at the same time now and then, and briefly.
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self._db.executescript(_TABLES)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise FleetError(f"{path} cannot be opened ({error})") from error
 
     def close(self) -> None:
@@ -108,42 +112,44 @@ class Register:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything inside, or nothing; nobody else writes meanwhile."""
-        self._db.execute("begin immediate")
+        self._run("begin immediate")
         try:
             yield
+            self._run("commit")
         except BaseException:
-            self._db.execute("rollback")
+            # After some errors, such as a full disk, SQLite has done so itself.
+            if self._db.in_transaction:
+                self._run("rollback")
             raise
-        self._db.execute("commit")
 
     def add_token(self, *, token: str, device: str, expires_s: int) -> None:
         """Note a new token."""
-        self._db.execute(
+        self._run(
             "insert into tokens (id, device, created_s, expires_s) values (?, ?, ?, ?)",
             (token, device, int(time.time()), expires_s),
         )
 
     def use_token(self, token: str, *, public_key: str, certificate: str) -> None:
         """Note for which key a token was used, and what was answered."""
-        self._db.execute(
+        self._run(
             "update tokens set public_key = ?, certificate = ? where id = ?",
             (public_key, certificate, token),
         )
 
     def token(self, token: str) -> TokenEntry | None:
         """Return a token, or None when there never was one of this id."""
-        found = self._db.execute(f"{_TOKENS} where id = ?", (token,)).fetchone()
+        found = self._run(f"{_TOKENS} where id = ?", (token,)).fetchone()
         return None if found is None else TokenEntry(*found)
 
     def tokens(self) -> list[TokenEntry]:
         """Return all tokens, oldest first."""
-        return [TokenEntry(*row) for row in self._db.execute(f"{_TOKENS} order by created_s, id")]
+        return [TokenEntry(*row) for row in self._run(f"{_TOKENS} order by created_s, id")]
 
     def add_certificate(
         self, *, serial: int, name: str, service: bool, issued_s: int, expires_s: int
     ) -> None:
         """Note a certificate that was signed."""
-        self._db.execute(
+        self._run(
             "insert into certificates (serial, name, service, issued_s, expires_s)"
             " values (?, ?, ?, ?, ?)",
             (f"{serial:x}", name, service, issued_s, expires_s),
@@ -151,7 +157,7 @@ class Register:
 
     def certificates(self, name: str | None = None) -> list[CertificateEntry]:
         """Return all certificates, or those of one name, oldest first."""
-        rows = self._db.execute(
+        rows = self._run(
             "select serial, name, service, issued_s, expires_s, revoked_s from certificates"
             " where ?1 is null or name = ?1 order by name, issued_s, serial",
             (name,),
@@ -169,19 +175,21 @@ class Register:
             Serial number of the certificate that takes their place and stays.
         """
         now = int(time.time())
-        changed = self._db.execute(
-            "update certificates set revoked_s = ?"
-            " where name = ? and serial <> ? and revoked_s is null",
-            (now, name, "" if but is None else f"{but:x}"),
-        ).rowcount
-        changed += self._db.execute(
-            "update tokens set revoked_s = ? where device = ? and revoked_s is null", (now, name)
-        ).rowcount
+        with self.transaction():
+            changed = self._run(
+                "update certificates set revoked_s = ?"
+                " where name = ? and serial <> ? and revoked_s is null",
+                (now, name, "" if but is None else f"{but:x}"),
+            ).rowcount
+            changed += self._run(
+                "update tokens set revoked_s = ? where device = ? and revoked_s is null",
+                (now, name),
+            ).rowcount
         return changed
 
     def is_revoked(self, serial: int) -> bool:
         """Return whether the certificate of a serial number was revoked."""
-        found = self._db.execute(
+        found = self._run(
             "select 1 from certificates where serial = ? and revoked_s is not null",
             (f"{serial:x}",),
         )
@@ -191,8 +199,17 @@ class Register:
         """Return the names that had a certificate and have none that was not revoked."""
         return [
             row[0]
-            for row in self._db.execute(
+            for row in self._run(
                 "select name from certificates group by name"
                 " having count(*) = count(revoked_s) order by name"
             )
         ]
+
+    def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise FleetError(
+                f"the fleet's register {self._path} cannot be used ({error}); look for a full or "
+                "read-only disk"
+            ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
 from pathlib import Path
 
@@ -72,6 +73,8 @@ def make_provision(
     """
     if device:
         check_id(device, what="device")
+    if not math.isfinite(days):
+        raise ConfigError(f"a token cannot be good for {days} days")
     if device in SERVICES:
         raise EnrolmentError(f"{device!r} is a service of the fleet; choose another device id")
     source = fleet.path / "device-settings.toml" if settings is None else settings

@@ -18,6 +18,8 @@ __all__ = ["Notifier"]
 _SHARE = 0.5
 #: systemd keeps the status as one line; more is of no use to a person
 _STATUS_CHARACTERS = 200
+#: what is said once waits this long for room in systemd's queue
+_PATIENCE_S = 1.0
 
 
 class Notifier:
@@ -47,7 +49,7 @@ class Notifier:
 
     def ready(self) -> None:
         """Say that the start is over."""
-        self._send("READY=1")
+        self._send("READY=1", patience_s=_PATIENCE_S)
 
     def status(self, text: str) -> None:
         """Show a line to people (``systemctl status``); the same line again is not sent."""
@@ -58,7 +60,7 @@ class Notifier:
 
     def stopping(self) -> None:
         """Say that the service is ending."""
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", patience_s=_PATIENCE_S)
 
     def feed(self) -> None:
         """Say that the service is alive, if that is due; cheap to call often."""
@@ -75,12 +77,13 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, *, patience_s: float = 0.0) -> None:
         if self._socket is None:
             return
         # A service must not end because nobody listens; a full queue passes, the next one counts.
+        self._socket.settimeout(patience_s)
         with contextlib.suppress(OSError):
-            self._socket.sendto(message.encode(), socket.MSG_DONTWAIT, self._address)
+            self._socket.sendto(message.encode(), self._address)
 
 
 def _watchdog_s(environment: Mapping[str, str]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -53,6 +54,16 @@ def test_a_file_that_says_nothing_usable_is_ignored(tmp_path: Path, text: str) -
     path = tmp_path / "minimum-time"
     path.write_text(text, encoding="utf-8")
     assert read_minimum(path) == RELEASED_S
+
+
+def test_neither_a_link_nor_a_pipe_is_read(tmp_path: Path) -> None:
+    # Root reads the file of a user that may have been taken over, before the network is there.
+    (tmp_path / "there").write_text(f"{RELEASED_S + 1000}\n")
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_minimum(tmp_path / "there") == RELEASED_S + 1000
+    for name in ("link", "pipe"):
+        assert read_minimum(tmp_path / name) == RELEASED_S
 
 
 def test_a_time_that_cannot_be_is_not_learnt(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_hung_worker_is_no_longer_vouched_for_and_does_not_hold_up_the_end(
     # Opening it waits for a writer that never comes, as a dead network disk would.
     device.source.unlink()
     os.mkfifo(device.source)
-    device.extra = "[limits]\nstall_s = 0.5\nlook_s = 0.1\n"
+    device.extra = "[limits]\nstall_s = 1.5\nlook_s = 0.1\n"
     process = device.start()
     stand_in.wait_state("waiting")
     assert not told.silent_for("WATCHDOG=1", 5.0)

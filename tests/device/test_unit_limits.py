@@ -47,6 +47,7 @@ def test_the_verb_prints_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ("limits", "said"),
     [
         ("memory_bytes = 1000000", "memory_bytes = 1000000: the agent alone takes"),
+        ("memory_bytes = 67108864", "slow or paused for ever; set 100663296 or more"),
         ("temperature_slow_c = 80.0\ntemperature_stop_c = 80.0", "must lie above"),
         ("cpu_percent = -1", "cpu_percent"),
         ("look_s = 0.0", "look_s"),

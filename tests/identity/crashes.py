@@ -45,7 +45,7 @@ def run_once(board: Path, *, cut_at: int) -> int:
     try:
         os.fsync, os.replace, os.rename = cut(os.fsync), cut(os.replace), cut(os.rename)  # type: ignore[assignment]
         enrol(source=board / "p.toml", state_dir=board / "state", config=board / "device.toml",
-              timeout_s=20)  # fmt: skip
+              timeout_s=60)  # fmt: skip
     except BaseException as error:  # noqa: BLE001 - a child must not run on as its parent
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         os._exit(1)

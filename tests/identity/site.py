@@ -18,7 +18,7 @@ FLEET = "clinics"
 ROOT = f"er/v1/{FLEET}"
 
 
-def wait_for(condition: Callable[[], object], what: str = "", timeout_s: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], what: str = "", timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {what or condition}"
@@ -61,7 +61,7 @@ class Party:
         self.connects += 1
 
     def ready(self) -> Party:
-        self.link.wait_connected(20)
+        self.link.wait_connected(60)
         return self
 
     def send(self, topic: str, payload: bytes = b"x") -> None:
@@ -101,7 +101,13 @@ class Site:
 
     def wait_listening(self, ports: Sequence[int]) -> None:
         for port in ports:
-            wait_for(lambda port=port: _listens(port), f"port {port}, see {self.log}")
+            wait_for(lambda port=port: self._is_up() and _listens(port), f"port {port}")
+
+    def _is_up(self) -> bool:
+        # Another's broker may answer at a port that was free a moment ago.
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        return True
 
     def stop(self) -> None:
         if self._process is not None:

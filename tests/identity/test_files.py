@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.device.files import write_durably
@@ -29,7 +29,10 @@ _VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.booleans(),
 )  # fmt: skip
-_KEYS = st.from_regex(r"\A[a-z_]{1,8}\Z")
+_KEYS = st.text("abcxyz_", min_size=1, max_size=8)
+_SECTIONS = st.dictionaries(
+    _KEYS, st.one_of(_VALUES, st.dictionaries(_KEYS, _VALUES, max_size=3)), max_size=3
+)
 
 
 @pytest.fixture
@@ -37,11 +40,8 @@ def fleet(tmp_path: Path) -> FleetDir:
     return init_fleet(tmp_path / "f", name="f", host="mq.example", port=1, enrol_port=2)
 
 
-@given(
-    st.dictionaries(
-        _KEYS, st.dictionaries(_KEYS, st.one_of(_VALUES, st.dictionaries(_KEYS, _VALUES)))
-    )
-)
+@settings(deadline=None)
+@given(st.dictionaries(_KEYS, _SECTIONS, max_size=3))
 def test_what_is_written_as_toml_is_read_back(sections: dict[str, dict[str, object]]) -> None:
     assert tomllib.loads(toml_text(sections)) == sections
 
@@ -112,6 +112,8 @@ def test_no_token_is_made_for_settings_with_a_mistake(fleet: FleetDir, tmp_path:
                 make_provision(fleet, register, device="a", settings=settings)
         with pytest.raises(ConfigError, match="cannot be read"):
             make_provision(fleet, register, device="a", settings=tmp_path / "none")
+        with pytest.raises(ConfigError, match="good for nan days"):
+            make_provision(fleet, register, device="a", days=float("nan"))
         assert register.tokens() == []
 
 
@@ -156,11 +158,51 @@ def test_a_fleet_is_not_overwritten_and_its_key_may_be_away(tmp_path: Path) -> N
         init_fleet(made.path, **options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="choose two"):
         init_fleet(tmp_path / "g", name="f", host="h", port=1, enrol_port=1)
+    other = away.with_name("gone")
+    key = other.read_bytes()
+    with pytest.raises(FleetError, match="holds a key already"):
+        init_fleet(tmp_path / "g", authority_key=other, **options)  # type: ignore[arg-type]
+    assert other.read_bytes() == key
+    assert not (tmp_path / "g").exists()
     with pytest.raises(ConfigError, match="fleet init"):
         FleetDir(tmp_path)
     (made.path / "fleet.toml").write_text("[fleet]\nname = 'f'\nx = 1\n")
     with pytest.raises(ConfigError, match=r"fleet\.x is no setting"):
         FleetDir(made.path)
+
+
+def test_names_may_be_as_long_as_they_may(tmp_path: Path) -> None:
+    # A common name has 64 characters at most.
+    host = f"{60 * 'a'}.{60 * 'b'}.example"
+    made = init_fleet(tmp_path / "f", name=63 * "f", host=host, port=1, enrol_port=2)
+    server = x509.load_pem_x509_certificate((made.access.directory / "server.pem").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert host in names.get_values_for_type(x509.DNSName)
+
+
+@pytest.mark.parametrize("host", ["", "br\u00f6ker.example", "a b", "a\nb", "-a", "a:8883/"])
+def test_a_host_that_no_certificate_can_name_is_refused(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match="no host name or address"):
+        init_fleet(tmp_path / "f", name="f", host="h", port=1, enrol_port=2, also=[host])
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o700)
+    made = init_fleet(mine, name="f", host="h", port=1, enrol_port=2)
+    assert mine.stat().st_mode & 0o777 == 0o700
+    old = os.umask(0)
+    try:
+        with FleetDir(
+            init_fleet(tmp_path / "g", name="f", host="h", port=1, enrol_port=2).path
+        ).register() as register:
+            made.write_access(register)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "g").stat().st_mode & 0o777 == 0o755
+    for path in (tmp_path / "g" / "fleet.sqlite", mine / "lock"):
+        assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_later_list_of_revocations_is_dated_later(tmp_path: Path) -> None:

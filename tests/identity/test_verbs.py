@@ -46,7 +46,7 @@ def test_from_a_token_to_a_device_and_out_again(
     assert "ward-7" in capsys.readouterr().out
 
     options = ["--state", str(tmp_path / "state"), "--config", str(tmp_path / "device.toml")]
-    enrol = ["device", "enrol", "--from", str(board), *options, "--timeout", "20"]
+    enrol = ["device", "enrol", "--from", str(board), *options, "--timeout", "60"]
     assert run(enrol) == 0
     assert capsys.readouterr().out == "ward-7 is enrolled in fleet clinics\n"
     assert run(enrol) == 0
@@ -74,7 +74,7 @@ def test_from_a_token_to_a_device_and_out_again(
     assert "nobody is called 'nobody'" in capsys.readouterr().err
 
     service.send_signal(signal.SIGTERM)
-    assert service.wait(20) == 0
+    assert service.wait(60) == 0
 
 
 def test_a_certificate_by_hand(

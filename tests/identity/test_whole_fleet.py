@@ -35,7 +35,7 @@ def test_a_census_through_mutual_tls(site: Site, tmp_path: Path) -> None:
     service.start()
     try:
         enrol(source=tmp_path / "p.toml", state_dir=tmp_path / "state",
-              config=tmp_path / "device.toml", timeout_s=20)  # fmt: skip
+              config=tmp_path / "device.toml", timeout_s=60)  # fmt: skip
     finally:
         stop.set()
         service.join()
@@ -51,7 +51,7 @@ def test_a_census_through_mutual_tls(site: Site, tmp_path: Path) -> None:
         try:
             wait_for(
                 lambda: first.poll() is not None or phase_of(watcher) in ("fusing", "round"),
-                "a census that is over", timeout_s=60,
+                "a census that is over", timeout_s=180,
             )  # fmt: skip
         finally:
             for process in (second, first):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def test_each_message_is_one_datagram(listener: tuple[str, socket.socket]) -> No
         received.recv(4096)
     notifier.close()
     notifier.ready()  # says nothing any more, and harms nobody
+
+
+def test_what_is_said_once_waits_for_room(listener: tuple[str, socket.socket]) -> None:
+    name, received = listener
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    for number in range(5000):  # more than a queue holds
+        notifier.status(str(number))
+    speaker = threading.Thread(target=notifier.stopping)
+    speaker.start()
+    heard = []
+    while not heard or heard[-1] != b"STOPPING=1":
+        heard.append(received.recv(4096))
+    speaker.join()
+    assert len(heard) < 5000
+    notifier.close()
 
 
 @pytest.mark.parametrize(

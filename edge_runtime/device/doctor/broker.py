@@ -16,6 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_runtime.device.doctor.finding import Finding
 from edge_runtime.errors import ConfigError
+from edge_runtime.process.tls import TlsFiles, refusal_reason
 
 if TYPE_CHECKING:
     # At run time it would bring the kernel, and one that fails is a finding.
@@ -26,6 +27,10 @@ __all__ = ["CHECKS", "reach"]
 #: for the connection, and again for the broker's answer
 _TIMEOUT_S = 5.0
 _POLL_S = 0.1
+#: a refusal arrives one round trip after the handshake
+_REFUSAL_S = 2.0
+_REFUSED = "the broker ends the connection; most likely it refuses this device's certificate"
+_ENROL = "look whether it was revoked or is of another fleet; then enrol the device again"
 
 
 def _broker(config: DeviceConfig) -> Iterator[Finding]:
@@ -33,7 +38,18 @@ def _broker(config: DeviceConfig) -> Iterator[Finding]:
     place = f"{host}:{port}"
     problem, fix = reach(host, port)
     yield Finding(check="broker reached", found=place, problem=problem, fix=fix)
-    if not problem:
+    tls = config.broker.tls
+    if not problem and tls is not None and tls.certificate is not None:
+        # A broker that takes client ids from certificates would end the running agent's connection
+        # for a login, and the agent would come back and end this one.
+        problem, fix = _shake_hands(config, tls)
+        yield Finding(
+            check="broker certificate",
+            found=f"TLS at {place}, with this device's certificate; not logged in",
+            problem=problem,
+            fix=fix,
+        )
+    elif not problem:
         problem, fix = _log_in(config)
         user = config.broker.username or "no user name"
         yield Finding(
@@ -64,6 +80,32 @@ def reach(host: str, port: int) -> tuple[str, str]:
     return "", ""
 
 
+def _shake_hands(config: DeviceConfig, tls: TlsFiles) -> tuple[str, str]:
+    """Show each other the certificates and leave; return problem and fix."""
+    broker = config.broker
+    try:
+        context = tls.context()
+        with (
+            socket.create_connection((broker.host, broker.port), timeout=_TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=broker.host) as secured,
+        ):
+            # Under TLS 1.3 a refused certificate shows only after the handshake. A broker that has
+            # accepted it says nothing: it waits for a login.
+            secured.settimeout(_REFUSAL_S)
+            if secured.recv(1):
+                return "what listens there is no MQTT broker", "correct broker.port"
+    except TimeoutError:
+        return "", ""
+    except ssl.SSLCertVerificationError as error:
+        return _explain(error)
+    except ssl.SSLError as error:
+        reason = refusal_reason(str(error))
+        return (reason, _ENROL) if reason else _explain(error)
+    except (ConfigError, OSError, ValueError) as error:
+        return _explain(error)
+    return _REFUSED, _ENROL
+
+
 def _log_in(config: DeviceConfig) -> tuple[str, str]:
     """Log in to MQTT and leave at once; return problem and fix."""
     broker = config.broker
@@ -87,7 +129,7 @@ def _log_in(config: DeviceConfig) -> tuple[str, str]:
         answers.append(reason)
 
     client.on_connect = on_connect
-    tls = getattr(broker, "tls", None)
+    tls = broker.tls
     try:
         if broker.username:
             client.username_pw_set(broker.username, broker.password())
@@ -105,10 +147,7 @@ def _log_in(config: DeviceConfig) -> tuple[str, str]:
         return _judge(answers[0])
     if ended and tls is not None:
         # Under TLS 1.3 a refused certificate shows only after the handshake.
-        return (
-            "the broker ends the connection; most likely it refuses this device's certificate",
-            "look whether it was revoked or is of another fleet; then enrol the device again",
-        )
+        return _REFUSED, _ENROL
     if ended:
         return (
             "the broker ends the connection without a word",
