@@ -14,7 +14,7 @@ from tests.arm.conftest import REPOSITORY
 sys.path.insert(0, str(REPOSITORY / "tools/image"))
 from disk import checksum, layout, write_image
 
-pytestmark = [pytest.mark.arm, pytest.mark.xdist_group("boot")]
+pytestmark = pytest.mark.arm
 
 
 def _out(*command: object) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.arm.conftest import ARCHITECTURES, REPOSITORY, Packages, build
 
-pytestmark = [pytest.mark.arm, pytest.mark.xdist_group("boot")]
+pytestmark = pytest.mark.arm
 
 UNITS = sorted((REPOSITORY / "tools/deb/debian").glob("*.service"))
 STATE = "/var/lib/edge-runtime"

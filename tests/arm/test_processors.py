@@ -69,10 +69,7 @@ def site(base: Path) -> Path:
 
 
 @pytest.mark.arm
-@pytest.mark.parametrize(
-    "board",
-    [pytest.param(b, marks=pytest.mark.xdist_group(b)) for b in emulate.BOARDS],
-)
+@pytest.mark.parametrize("board", list(emulate.BOARDS))
 def test_unit_tests(
     base: Path, site: Path, board: str, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:

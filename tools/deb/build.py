@@ -9,6 +9,7 @@ there is one build for each release of Debian.
 from __future__ import annotations
 
 import argparse
+import csv
 import gzip
 import os
 import re
@@ -183,6 +184,8 @@ class Build:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             for library in site.rglob("*.so"):
                 self._strip(library)
+            for record in site.glob("*.dist-info/RECORD"):
+                _rewrite(record)
             self._sites[package.name] = site
         return self._sites[package.name]
 
@@ -303,6 +306,16 @@ def _maintainer() -> str:
     """Return who answers for the packages, by the variables of Debian's own tools."""
     name = os.environ.get("DEBFULLNAME", "The edge-runtime developers")
     return f"{name} <{os.environ.get('DEBEMAIL', 'edge-runtime@lists.example.org')}>"
+
+
+def _rewrite(record: Path) -> None:
+    """List the files that a distribution still has, without digests: libraries were stripped."""
+    site = record.parents[1]
+    with record.open(encoding="utf-8", newline="") as file:
+        names = [row[0] for row in csv.reader(file)]
+    with record.open("w", encoding="utf-8", newline="") as file:
+        kept = ([name, "", ""] for name in names if (site / name).exists())
+        csv.writer(file, lineterminator="\n").writerows(kept)
 
 
 def _put(source: Path, target: Path) -> None:
