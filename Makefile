@@ -84,8 +84,7 @@ test-tflite-legacy:
 # Everything downloaded is kept in .cache/arm, so that a second run is quick. Two processes, and each
 # file in one of them: the emulated board, and the rest.
 test-arm: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadfile --no-loadscope-reorder --no-cov \
-		$(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadfile --no-cov $(PYTEST_ARGS)
 
 # setuptools and cffi here, not in an isolated environment: a cross build takes this machine's.
 $(VENV)/.deb: $(VENV)/.created

@@ -78,3 +78,12 @@ def fresh_root(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("arm64") / "root"
     arm_root.unpack(base / "root.tar", directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def site(base: Path) -> Path:
+    """Return a site-packages with the project's aarch64 wheel and what its tests need."""
+    # The package of the tools, which are found from here on only.
+    from tests.arm.unit_tests import make_site  # noqa: PLC0415
+
+    return make_site()
