@@ -73,7 +73,7 @@ class BoardFleet:
         )
         text += (
             "\n[rounds]\ncount = 2\nquorum = 1\ndeadline_s = 1800\n"
-            "[train]\nsteps = 1200\nexpected_batch = 128\n"
+            "[train]\nsteps = 600\nexpected_batch = 128\n"
             "[rows]\nshare = 0.25\nminimum = 100\nmaximum = 4000\n"
             "[fusion]\nhidden = 32\nepochs = 5\nmax_seconds = 20\n"
         )
