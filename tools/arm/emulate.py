@@ -7,10 +7,12 @@ and crash when an x86 one is there.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,11 +52,14 @@ def missing() -> str:
 
 def prepare() -> None:
     """Let the kernel start arm64 programs through qemu, as Debian's own packages would at boot."""
-    if not (_BINFMT / "register").exists():
-        subprocess.run(["mount", "-t", "binfmt_misc", "none", str(_BINFMT)], check=True)
-    if not (_BINFMT / "qemu-aarch64").exists():
-        line = Path("/usr/lib/binfmt.d/qemu-aarch64.conf").read_text(encoding="utf-8").strip()
-        (_BINFMT / "register").write_text(line, encoding="utf-8")
+    # One process at a time: the kernel refuses a second mount and a second registration.
+    with (Path(tempfile.gettempdir()) / "edge-runtime-binfmt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (_BINFMT / "register").exists():
+            subprocess.run(["mount", "-t", "binfmt_misc", "none", str(_BINFMT)], check=True)
+        if not (_BINFMT / "qemu-aarch64").exists():
+            line = Path("/usr/lib/binfmt.d/qemu-aarch64.conf").read_text(encoding="utf-8").strip()
+            (_BINFMT / "register").write_text(line, encoding="utf-8")
 
 
 def run(
