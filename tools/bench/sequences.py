@@ -199,7 +199,8 @@ def main() -> None:
         values = values.reshape(options.series, rows, -1)
         drawn += [(number, one) for one in np.nan_to_num(values)]
     seconds = time.process_time() - started
-    print(f"{len(_EXERCISES) * options.series * rows / seconds:,.0f} rows per second of processor time, decoded")
+    rate = len(_EXERCISES) * options.series * rows / seconds
+    print(f"{rate:,.0f} rows per second of processor time, decoded")
     lags = _WINDOW_S * options.hertz
     piece = _PIECE_S * options.hertz
     real, test, made = (pieces(parts, piece) for parts in (learnt, held, drawn))
