@@ -301,7 +301,7 @@ def _unrelated(
     what = ", ".join(names[d] for d in conditions)
     return Finding(
         "dependence",
-        f"how the other columns follow {what} is kept to {value:+.0%} of what its device's counts "
+        f"how the other columns follow {what} is kept to {value:+z.0%} of what its device's counts "
         f"show (0 % is unrelated, negative exchanged), at least {limits.dependence:.0%} is "
         f"expected; noise and sampling explain {z * error:.0%}",
         value,

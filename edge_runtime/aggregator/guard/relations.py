@@ -268,7 +268,7 @@ def judge_relations(
     where = f"in its device's last {len(relations)} batches together " if relations[1:] else ""
     return Finding(
         "relations",
-        f"how its columns follow each other is kept {where}to {one.kept:+.0%} of what rows of the "
+        f"how its columns follow each other is kept {where}to {one.kept:+z.0%} of what rows of the "
         f"generator it started from show with the same single columns (0 % is shuffled columns or "
         f"noise), at least {least:.0%} is expected; sampling explains {reach:.0%}",
         one.kept,
