@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 # Of Debian's release, for `make deb`: 12 (Raspberry Pi OS bookworm) or 13 (trixie).
 RELEASE ?= 12
 
-.PHONY: demo deb image test test-arm test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help
+.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-tflite-legacy  the engines' contract under tflite-runtime 2.14 (Python 3.11, numpy 1)"
 	@echo "make test-sdv  the import of SDV's models, with SDV itself (installs torch and SDV)"
 	@echo "make test-arm  emulated boards: packages, unit tests on cortex-a53 and a72, a boot  (as root)"
+	@echo "make test-image  the SD images started on an emulated Pi 3, half an hour   (as root)"
 	@echo "make deb    Debian packages for arm64 and amd64 into dist/          (RELEASE=13 ARGS='--arch arm64')"
 	@echo "make image  an SD image for Raspberry Pi 3, 4 and Zero 2 W into dist/   (as root)"
 	@echo "make check  ruff, mypy --strict, layer contract"
@@ -85,6 +86,10 @@ test-tflite-legacy:
 # file in one of them: the emulated board, and the rest.
 test-arm: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadfile --no-cov $(PYTEST_ARGS)
+
+# Not part of CI: two images, each started twice, take too long for it.
+test-image: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/arm/test_image_boot.py --arm --image --no-cov $(PYTEST_ARGS)
 
 # setuptools and cffi here, not in an isolated environment: a cross build takes this machine's.
 $(VENV)/.deb: $(VENV)/.created

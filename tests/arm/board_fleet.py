@@ -50,9 +50,15 @@ class BoardFleet:
     ----------
     directory : Path
         Becomes the fleet's directory.
+    engine : str
+        Of the board.
+    source : str
+        Where the board has its rows.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *, engine: str = "onnx", source: str = "/srv/rows.csv"
+    ) -> None:
         self.directory = directory
         self.fleet: FleetDir = init_fleet(
             directory, name="shops", host="127.0.0.1", also=(HOST_ADDRESS,), port=free_port(),
@@ -64,9 +70,9 @@ class BoardFleet:
         table.to_csv(self.rows, index=False)
         schema = Schema.infer(table, name="shop", conditions=("weekend",))
         schema.save(directory / "schema.json")
-        self._configure()
+        self._configure(engine, source)
 
-    def _configure(self) -> None:
+    def _configure(self, engine: str, source: str) -> None:
         path = self.directory / "aggregator.toml"
         text = path.read_text(encoding="utf-8").replace(
             'name = "shops"', 'name = "shops"\ndevices = 1'
@@ -80,8 +86,8 @@ class BoardFleet:
         tomllib.loads(text)
         path.write_text(text, encoding="utf-8")
         (self.directory / "device-settings.toml").write_text(
-            f'[source]\npath = "/srv/rows.csv"\n[privacy]\nepsilon = {EPSILON}\ndelta = 1e-5\n'
-            '[engine]\nname = "onnx"\n[training]\ncheckpoint_s = 1.0\ncheckpoint_steps = 10\n',
+            f'[source]\npath = "{source}"\n[privacy]\nepsilon = {EPSILON}\ndelta = 1e-5\n'
+            f'[engine]\nname = "{engine}"\n[training]\ncheckpoint_s = 1.0\ncheckpoint_steps = 10\n',
             encoding="utf-8",
         )
 

@@ -20,6 +20,11 @@ ARCHITECTURES = ("arm64", "amd64")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
+    if not config.getoption("--image"):
+        skip = pytest.mark.skip(reason="takes half an hour: run by make test-image")
+        for item in mine:
+            if item.get_closest_marker("image"):
+                item.add_marker(skip)
     if not config.getoption("--arm"):
         reason = "emulated boards: run by make test-arm, as CI does"
     elif lacking := emulate.missing():

@@ -12,7 +12,7 @@ import pytest
 from tests.arm.conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "tools/image"))
-from disk import checksum, layout, write_image
+from disk import STATE_DIRECTORIES, checksum, layout, write_image
 
 pytestmark = pytest.mark.arm
 
@@ -26,8 +26,9 @@ def _out(*command: object) -> str:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     made = tmp_path / "root"
-    for place in ("boot/firmware/overlays", "var/lib/edge-runtime", "etc/edge-runtime", "sbin"):
-        (made / place).mkdir(parents=True)
+    directories = ("boot/firmware/overlays", "sbin", *STATE_DIRECTORIES.values())
+    for place in directories:
+        (made / place.lstrip("/")).mkdir(parents=True)
     (made / "boot/firmware/config.txt").write_text("arm_64bit=1\n", encoding="utf-8")
     (made / "etc/edge-runtime/device.toml").write_text("[device]\n", encoding="utf-8")
     (made / "sbin/init").write_text("#!/bin/sh\n", encoding="utf-8")

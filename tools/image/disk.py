@@ -17,10 +17,13 @@ from pathlib import Path
 __all__ = ["STATE_DIRECTORIES", "Partition", "layout", "write_image"]
 
 _MIB = 1 << 20
+_BLOCK = 4096
 #: what a read-only root keeps on the state partition, by the name there
 STATE_DIRECTORIES = {
     "lib": "/var/lib/edge-runtime",
     "etc": "/etc/edge-runtime",
+    # the host's keys, which are made on the board
+    "ssh": "/etc/ssh",
 }
 
 
@@ -123,9 +126,11 @@ def _fat(directory: Path, image: Path, part: Partition) -> None:
 
 
 def _ext4(directory: Path, image: Path, part: Partition) -> None:
-    # Without metadata_csum_seed and orphan_file, which older kernels refuse.
+    # Blocks as on a large file system, and room in its tables for one of 1 TiB: it grows to that,
+    # mounted, on the largest card.
+    options = f"root_owner=0:0,offset={part.start * _MIB},resize={_MIB * _MIB // _BLOCK}"
     _run("mke2fs", "-q", "-F", "-t", "ext4", "-d", directory, "-L", part.label,
-         "-E", f"root_owner=0:0,offset={part.start * _MIB}", image, f"{part.size}M")  # fmt: skip
+         "-b", _BLOCK, "-E", options, image, f"{part.size}M")  # fmt: skip
 
 
 def _copy_owners(source: Path, target: Path) -> None:
