@@ -82,10 +82,10 @@ test-tflite-legacy:
 		echo "skipped: tflite-runtime has no wheels for this Python (3.11 is the last)"; \
 	fi
 
-# Everything downloaded is kept in .cache/arm, so that a second run is quick. Two processes, and each
-# file in one of them: the emulated board, and the rest.
+# Everything downloaded is kept in .cache/arm, so that a second run is quick. Two processes: the
+# emulated board in one of them, and the rest wherever there is time.
 test-arm: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadfile --no-cov $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadgroup --no-cov $(PYTEST_ARGS)
 
 # Not part of CI: two images, each started twice, take too long for it.
 test-image: $(VENV)/.dev

@@ -17,7 +17,8 @@ from machine import Machine, make_disk
 from tests.arm.board_fleet import EPSILON, BoardFleet
 from tests.arm.conftest import Packages
 
-pytestmark = pytest.mark.arm
+# All in one process: one story, and the longest.
+pytestmark = [pytest.mark.arm, pytest.mark.xdist_group("boot")]
 
 SERVICE = "edge-runtime-device.service"
 #: emulated, on a machine that does other things as well

@@ -59,9 +59,12 @@ def test_contents(packages: Packages, arch: str) -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_lintian_finds_no_error(packages: Packages, arch: str) -> None:
-    files = [packages.path(name, arch=arch) for name in ("edge-runtime", "edge-runtime-onnx")]
+    files = packages.revisions[1].glob(f"*_{arch}.deb")
+    # These are not compressed; those for people are.
+    ours = ["--fail-on", "error", "--suppress-tags",
+            "uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball"]  # fmt: skip
     done = subprocess.run(
-        ["lintian", "--fail-on", "error", *files], capture_output=True, text=True, check=False
+        ["lintian", *ours, *files], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
 

@@ -74,15 +74,24 @@ class Machine:
         From `root.make_root`.
     log : Path
         Everything that the console printed, with the seconds since the start.
+    count_instructions : bool
+        One core whose clock goes on by a nanosecond with every instruction; much slower.
     """
 
-    def __init__(self, *, disk: Path, kernel: Path, initrd: Path, log: Path) -> None:
+    def __init__(
+        self, *, disk: Path, kernel: Path, initrd: Path, log: Path, count_instructions: bool = False
+    ) -> None:
+        processor = (
+            ["-accel", "tcg,thread=single", "-icount", "shift=0", "-smp", "1"]
+            if count_instructions
+            else ["-accel", "tcg,thread=multi", "-smp", "2"]
+        )
         self.started_s = time.monotonic()
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._log = log.open("a", encoding="utf-8")
         self._process = subprocess.Popen(
-            ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72",
-             "-accel", "tcg,thread=multi", "-smp", "2", "-m", str(MEMORY_MB),
+            ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", *processor,
+             "-m", str(MEMORY_MB),
              "-kernel", str(kernel), "-initrd", str(initrd),
              "-append", "console=ttyAMA0 root=/dev/vda rw quiet loglevel=3 panic=-1",
              # writeback: what the board has not flushed is lost with it, as in a power cut

@@ -121,7 +121,7 @@ class Build:
     revision : str
         Debian's part of the version.
     level : int
-        Of compression, 0 to 9.
+        Of compression, 1 to 9; 0 for none, which is quick to build and to unpack.
     work : Path
         For staged trees; emptied package by package.
     out : Path
@@ -163,8 +163,8 @@ class Build:
         self._settle(tree)
         path = self._out / f"{package.name}_{self._version}_{self._target.debian}.deb"
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = ["dpkg-deb", "--root-owner-group", "-Zxz", f"-z{self._level}"]
-        command += ["--build", str(tree), str(path)]
+        packed = ["-Zxz", f"-z{self._level}"] if self._level else ["-Znone"]
+        command = ["dpkg-deb", "--root-owner-group", *packed, "--build", str(tree), str(path)]
         environment = os.environ | {"SOURCE_DATE_EPOCH": str(self._epoch)}
         subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
         return path
@@ -334,7 +334,7 @@ def main() -> int:
     parser.add_argument("--arch", nargs="+", default=list(TARGETS), choices=TARGETS)
     parser.add_argument("--release", default="12", choices=PYTHONS, help="of Debian")
     parser.add_argument("--revision", default="1", help="Debian's part of the version")
-    parser.add_argument("--level", type=int, default=6, help="of compression, 0 to 9")
+    parser.add_argument("--level", type=int, default=6, help="of compression; 0: none")
     parser.add_argument(
         "--packages", nargs="+", default=["edge-runtime", "edge-runtime-onnx"], choices=PACKAGES
     )
