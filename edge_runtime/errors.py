@@ -29,6 +29,7 @@ __all__ = [
     "MessageError",
     "MissingExtraError",
     "ModelImportError",
+    "OutboxFullError",
     "PlanError",
     "RangeError",
     "SamplingError",
@@ -262,6 +263,10 @@ class EnrolmentError(EdgeRuntimeError):
 
 class StoreError(EdgeRuntimeError):
     """The local store is damaged, full or of another version."""
+
+
+class OutboxFullError(StoreError):
+    """Messages that nobody acknowledges fill the outbox: nothing to do with the real rows."""
 
 
 class AggregatorError(EdgeRuntimeError):

@@ -272,13 +272,21 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Parameters
     ----------
-    queue_messages : int
-        Messages between the link and the inbox; more are dropped and sent again by their devices.
+    queue_messages, queue_bytes : int
+        What waits between the link and the inbox; more is dropped and sent again by its device,
+        that of the device with most first.
+    device_bytes_per_s, device_burst_bytes : int
+        What one device may send over time, and at once: by default an outbox full. A message
+        counts as 16 kB at least. More is not answered, so that its device sends it again later,
+        and the device is named in `aggregator status`.
     quarantine_bytes : int
         Bytes of rejected messages kept on disk for inspection; later ones are only catalogued.
     """
 
     queue_messages: int = 1024
+    queue_bytes: int = 64 * 2**20
+    device_bytes_per_s: int = 2**20
+    device_burst_bytes: int = 64 * 2**20
     quarantine_bytes: int = 64 * 2**20
 
 

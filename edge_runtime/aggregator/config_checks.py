@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.aggregator.guard_config import guard_checks
+from edge_runtime.messages.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     # `config` calls this at the end of its reading.
@@ -119,6 +120,17 @@ def first_problem(config: AggregatorConfig) -> str:
         (
             config.limits.queue_messages >= 1 and config.limits.quarantine_bytes >= 0,
             "limits.queue_messages must be at least 1, limits.quarantine_bytes at least 0",
+            config.limits,
+        ),
+        (
+            config.limits.queue_bytes >= 1 and config.limits.device_bytes_per_s >= 1,
+            "limits.queue_bytes and limits.device_bytes_per_s must be at least 1",
+            config.limits,
+        ),
+        (
+            config.limits.device_burst_bytes >= DEFAULT_LIMITS.message_bytes,
+            f"limits.device_burst_bytes must be {DEFAULT_LIMITS.message_bytes} or more, as a "
+            "larger message would never be taken",
             config.limits,
         ),
     )

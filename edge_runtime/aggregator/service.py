@@ -16,8 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
+from edge_runtime.aggregator.arrivals import Arrivals
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import hold_directory
+from edge_runtime.aggregator.flooding import Flooding
 from edge_runtime.aggregator.fusion import Outcome
 from edge_runtime.aggregator.guard.rollback import curve
 from edge_runtime.aggregator.inbox import Incoming
@@ -80,7 +82,8 @@ class Service:
         self._planner = self._rounds.planner
         self._inbox = self._rounds.inbox
         self._topics = Topics(config.fleet.name)
-        self._queue: queue.Queue[Incoming] = queue.Queue(config.limits.queue_messages)
+        self._queue = Arrivals(config.limits)
+        self._flooding = Flooding(self._queue)
         self._states: dict[str, DeviceState] = {}
         self._changed: set[str] = set()
         self._states_lock = threading.Lock()
@@ -169,6 +172,8 @@ class Service:
         try:
             address = self._topics.parse(topic)
             if address.kind == "state":
+                if not self._queue.within_rate(address.device, len(payload)):
+                    return
                 state = decode_state(payload)
                 with self._states_lock:
                     # By the topic: access rules of the broker protect it, not the payload.
@@ -182,11 +187,8 @@ class Service:
             # A retained batch would come again at every reconnect; the protocol has none.
             _LOG.warning("ignored a retained message on %s", topic)
             return
-        try:
-            self._queue.put_nowait(Incoming(address.device, address.kind, payload))
-        except queue.Full:
-            # Not acknowledged: its device sends it again, later.
-            _LOG.warning("the inbox is full; a message of %s has to come again", address.device)
+        # What is not held is not acknowledged: its device sends it again, later.
+        self._queue.put(Incoming(address.device, address.kind, payload))
 
     def _serve_inbox(self) -> None:
         while not self._stop.is_set():
@@ -347,7 +349,16 @@ class Service:
 
     def _save_states(self) -> None:
         with self._states_lock:
-            changed = {d: msgspec.to_builtins(self._states[d]) for d in self._changed}
+            self._changed |= self._flooding.news()
+            changed = {
+                d: self._flooding.beside(
+                    d,
+                    msgspec.to_builtins(self._states[d])
+                    if d in self._states
+                    else {"status": "unknown"},
+                )
+                for d in self._changed
+            }
             self._changed.clear()
         self._catalogue.save_devices(changed)
 

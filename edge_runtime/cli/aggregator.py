@@ -182,7 +182,7 @@ def _device(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         f"{entry.get('bytes_up', accepted.get('bytes', 0)) / 1e3:,.0f}",
         _epsilon(entry, accepted),
         _time(datetime.fromisoformat(seen)) if seen else "",
-        "; ".join(text for key in ("throttled", "reason") if (text := entry.get(key))),
+        "; ".join(text for key in ("flood", "throttled", "reason") if (text := entry.get(key))),
     )
 
 

@@ -21,6 +21,7 @@ import msgspec
 from edge_runtime import __version__
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
+from edge_runtime.device.governor import STAYS_HERE
 from edge_runtime.device.outbox import Outbox, SendWindow
 from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.readings import Readings
@@ -222,7 +223,7 @@ class Agent:
             return
         except StoreError as error:
             # A full disk passes; the agent must be there when it does.
-            _LOG.warning("%s", error.public)
+            _LOG.warning("%s %s", error.public, STAYS_HERE)
             time.sleep(_PAUSE_S)
         except EdgeRuntimeError as error:
             _LOG.warning("a message was ignored: %s", error.public)

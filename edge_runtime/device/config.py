@@ -31,6 +31,7 @@ A complete file, with the defaults of everything that may be left out::
     epsilon = 8.0                   # the most a row may ever cost, or "none": WITHOUT PRIVACY
     delta = 1e-5
     accept_new_schema = false       # true: a changed schema replaces one that was paid for
+    publish_shortage = false        # true: the state tells when disk, memory or store run short
 
     [engine]
     name = "auto"                   # or kernel, tflite, onnx, numpy; auto: the smallest there is
@@ -149,6 +150,7 @@ class PrivacyConfig(_Section, frozen=True, kw_only=True):
     epsilon: Annotated[float, msgspec.Meta(gt=0)] | Literal["none"]
     delta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 1e-5
     accept_new_schema: bool = False
+    publish_shortage: bool = False
 
     def __post_init__(self) -> None:
         if self.epsilon == math.inf:
@@ -158,6 +160,15 @@ class PrivacyConfig(_Section, frozen=True, kw_only=True):
     def epsilon_limit(self) -> float | None:
         """The limit, or None for a device that allows releases without privacy."""
         return None if self.epsilon == "none" else self.epsilon
+
+    @property
+    def shows_shortage(self) -> bool:
+        """Whether others may learn that disk, memory or the store run short.
+
+        The store grows with the number of real rows, so this tells on which side of a limit that
+        number is, and no ledger counts it.
+        """
+        return self.publish_shortage or self.epsilon == "none"
 
 
 class EngineConfig(_Section, frozen=True, kw_only=True):

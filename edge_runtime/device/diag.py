@@ -1,7 +1,9 @@
 """One archive for whoever helps from afar: what is set, what is installed, what has happened.
 
 Never a real row, an exact count of them, a password or a key: what is taken is named here piece
-by piece, and nothing is copied whole but the log, which holds none of them by its own rules.
+by piece, and nothing is copied whole but the log, which holds none of them by its own rules. Nor,
+unless `privacy.publish_shortage` allows it, whether disk, memory or the store run short: they are
+filled by real rows.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ from edge_runtime.device.clock import (
     utc,
 )
 from edge_runtime.device.config import DeviceConfig
-from edge_runtime.device.doctor import examine
+from edge_runtime.device.doctor import Finding, examine
+from edge_runtime.device.governor import STAYS_HERE
 from edge_runtime.device.readings import Readings
 from edge_runtime.device.retained import retained_state
 from edge_runtime.errors import ConfigError
@@ -45,20 +48,24 @@ __all__ = ["write_diag"]
 
 _JOURNAL_LINES = 2000
 _COMMAND_TIMEOUT_S = 30.0
-#: how it runs and within which limits; StatusText is the agent's own word. Not how much memory it
-#: uses: that grows with the number of real rows.
+#: how it runs and within which limits. Not how much memory it uses: that grows with the number of
+#: real rows.
 _UNIT_PROPERTIES = (
     "ActiveState",
     "SubState",
     "Result",
     "NRestarts",
     "ExecMainStatus",
-    "StatusText",
     "WatchdogUSec",
     "MemoryHigh",
     "MemoryMax",
     "CPUQuotaPerSecUSec",
 )
+#: the agent's own word, which says what holds it back
+_STATUS_TEXT = "StatusText"
+#: findings of the doctor about what real rows fill
+_FILLED_BY_ROWS = ("disk", "memory")
+_LEFT_OUT = "left out: real rows fill it; see privacy.publish_shortage"
 _STORE_FILE = "device.sqlite"
 #: values under such names are left out, whatever they are; paths say where, not what
 _SECRET = re.compile(r"passw|secret|token", re.IGNORECASE)
@@ -82,14 +89,14 @@ def write_diag(config: DeviceConfig, out: Path, *, unit: str = "edge-runtime-dev
     """
     parts: dict[str, Callable[[], str]] = {
         "config.json": lambda: _json(_settings(config)),
-        "doctor.json": lambda: _json([asdict(finding) for finding in examine(config)]),
-        "journal.txt": lambda: _journal(unit),
+        "doctor.json": lambda: _json(_findings(config)),
+        "journal.txt": lambda: _journal(unit, config),
         "ledger.json": lambda: _json(_ledger(config)),
         "machine.json": lambda: _json(_machine(config)),
         "packages.txt": _packages,
         "state.json": lambda: retained_state(config),
         "store.json": lambda: _json(_store(config)),
-        "unit.txt": lambda: _unit(unit),
+        "unit.txt": lambda: _unit(unit, config),
     }
     now_s = int(MinimumTime(config.state_dir / MINIMUM_TIME_FILE).now())
     folder = f"edge-runtime-{config.id}"
@@ -141,6 +148,16 @@ def _without_secrets(value: Any) -> Any:
     }
 
 
+def _findings(config: DeviceConfig) -> list[dict[str, Any]]:
+    found = examine(config)
+    if not config.privacy.shows_shortage:
+        found = [
+            Finding(check=one.check, found=_LEFT_OUT) if one.check in _FILLED_BY_ROWS else one
+            for one in found
+        ]
+    return [asdict(finding) for finding in found]
+
+
 def _packages() -> str:
     found = {
         f"{package.metadata['Name']}=={package.version}\n"
@@ -160,13 +177,17 @@ def _machine(config: DeviceConfig) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "processor": _processor(),
         "total_memory_mb": _tens_of_mb(readings.total_memory_bytes()),
-        "free_memory_mb": _tens_of_mb(readings.free_memory_bytes()),
-        "free_disk_mb": _tens_of_mb(readings.free_disk_bytes()),
+        "free_memory_mb": _free(config, readings.free_memory_bytes),
+        "free_disk_mb": _free(config, readings.free_disk_bytes),
         "temperature_c": readings.temperature_c(),
         "clock_synchronised": synchronised(),
         "time": utc(clock.now()),
         "minimum_time": utc(read_minimum(config.state_dir / MINIMUM_TIME_FILE)),
     }
+
+
+def _free(config: DeviceConfig, read: Callable[[], int | None]) -> int | str | None:
+    return _tens_of_mb(read()) if config.privacy.shows_shortage else _LEFT_OUT
 
 
 def _tens_of_mb(size_bytes: int | None) -> int | None:
@@ -233,13 +254,17 @@ def _query(config: DeviceConfig, statement: str) -> list[tuple[Any, ...]] | str:
         return f"not read: {error}"
 
 
-def _journal(unit: str) -> str:
+def _journal(unit: str, config: DeviceConfig) -> str:
     lines = ["--lines", str(_JOURNAL_LINES), "--output", "short-iso", "--no-pager"]
-    return _output(["journalctl", "--unit", unit, *lines])
+    text = _output(["journalctl", "--unit", unit, *lines])
+    if config.privacy.shows_shortage:
+        return text
+    return "".join(line for line in text.splitlines(keepends=True) if STAYS_HERE not in line)
 
 
-def _unit(unit: str) -> str:
-    return _output(["systemctl", "show", unit, "--property", ",".join(_UNIT_PROPERTIES)])
+def _unit(unit: str, config: DeviceConfig) -> str:
+    names = [*_UNIT_PROPERTIES, *([_STATUS_TEXT] if config.privacy.shows_shortage else [])]
+    return _output(["systemctl", "show", unit, "--property", ",".join(names)])
 
 
 def _output(command: list[str]) -> str:

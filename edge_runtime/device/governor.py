@@ -7,13 +7,16 @@ level is left later than it was entered, and not after a single good reading.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 from edge_runtime.device.config import LimitsConfig
 from edge_runtime.device.readings import Readings
 
-__all__ = ["Governor", "Level"]
+__all__ = ["STAYS_HERE", "Governor", "Level"]
+
+#: marks a line of the log that depends on the number of real rows; `diag` leaves such lines out
+STAYS_HERE = "[stays on the device]"
 
 #: good readings in a row before a level is left
 _GOOD_LOOKS = 3
@@ -43,6 +46,8 @@ class _Watch:
         A level is left only that far below its limit.
     words : callable (float, Level) -> str
         For people. Not a figure that the number of real rows has a part in.
+    private : bool
+        Whether the number of real rows has a part in the reading.
     """
 
     def __init__(
@@ -53,8 +58,10 @@ class _Watch:
         stop: float | None,
         margin: float,
         words: Callable[[float, Level], str],
+        private: bool = True,
     ) -> None:
         self._read, self._words = read, words
+        self.private = private
         self._slow, self._stop, self._margin = slow, stop, margin
         self._good = 0
         self.level = Level.OK
@@ -87,18 +94,25 @@ class Governor:
     readings : Readings
     limits : LimitsConfig
         A limit of 0 switches its watch off.
+    shows_shortage : bool
+        As `PrivacyConfig.shows_shortage`: whether disk and memory have a part in what is shown.
 
     Attributes
     ----------
-    level : Level
-    reason : str
-        Such as "slow: temperature 82 C"; empty while everything is well. Free bytes are not
-        named, only their limit: the store grows with the number of real rows.
+    level, reason : Level, str
+        Of the device: how it works. Such as "slow: temperature 82 C"; empty while everything is
+        well. Free bytes are not named, only their limit: the store grows with the real rows.
+    shown_level, shown : Level, str
+        The same as others may know it. Without `shows_shortage` it follows from the temperature
+        alone, whatever disk and memory read.
     """
 
-    def __init__(self, *, readings: Readings, limits: LimitsConfig) -> None:
-        self.level = Level.OK
-        self.reason = ""
+    def __init__(
+        self, *, readings: Readings, limits: LimitsConfig, shows_shortage: bool = False
+    ) -> None:
+        self.level = self.shown_level = Level.OK
+        self.reason = self.shown = ""
+        self._shows_shortage = shows_shortage
         self._watches = [
             _temperature(readings, limits),
             _free(readings.free_disk_bytes, limits.free_disk_bytes, "on the disk"),
@@ -115,12 +129,19 @@ class Governor:
         before = [watch.level for watch in self._watches]
         for watch in self._watches:
             watch.look()
-        self.level = max(watch.level for watch in self._watches)
         if [watch.level for watch in self._watches] == before:
             return False
-        texts = ", ".join(watch.text for watch in self._watches if watch.level)
-        self.reason = f"{self.level.name.lower()}: {texts}" if texts else ""
+        self.level, self.reason = _summed_up(self._watches)
+        self.shown_level, self.shown = _summed_up(
+            [watch for watch in self._watches if self._shows_shortage or not watch.private]
+        )
         return True
+
+
+def _summed_up(watches: Sequence[_Watch]) -> tuple[Level, str]:
+    level = max(watch.level for watch in watches)
+    texts = ", ".join(watch.text for watch in watches if watch.level)
+    return level, f"{level.name.lower()}: {texts}" if texts else ""
 
 
 def _temperature(readings: Readings, limits: LimitsConfig) -> _Watch:
@@ -130,6 +151,7 @@ def _temperature(readings: Readings, limits: LimitsConfig) -> _Watch:
         stop=limits.temperature_stop_c or None,
         margin=_COOLER_C,
         words=lambda value, _: f"temperature {value:.0f} C",
+        private=False,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edge_runtime.device.store import Store
-from edge_runtime.errors import StoreError
+from edge_runtime.errors import OutboxFullError
 
 __all__ = ["Outbox", "Pending", "SendWindow", "Settled"]
 
@@ -78,7 +78,7 @@ class Outbox:
 
         Raises
         ------
-        StoreError
+        OutboxFullError
             When the outbox is full; the transaction must not go on.
         """
         self._make_room(len(payload))
@@ -93,7 +93,7 @@ class Outbox:
 
         Raises
         ------
-        StoreError
+        OutboxFullError
             When they could not, even if refused messages gave way.
         """
         (waiting,) = self._store.connection.execute(
@@ -102,8 +102,8 @@ class Outbox:
         if waiting + size > self._max_bytes:
             raise self._full()
 
-    def _full(self) -> StoreError:
-        return StoreError(
+    def _full(self) -> OutboxFullError:
+        return OutboxFullError(
             f"the outbox has reached limits.outbox_bytes = {self._max_bytes} with messages that "
             "nobody has acknowledged; work goes on when the aggregator answers"
         )

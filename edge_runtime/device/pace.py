@@ -26,8 +26,8 @@ class Pace:
 
     Attributes
     ----------
-    level : Level
-        Set by the agent's thread, read by the worker's.
+    level, shown : Level
+        How the worker works, and what others may know of it. Set by the agent's thread.
     pulse : Pulse
         Of the worker: each question is a sign of life.
     """
@@ -35,7 +35,7 @@ class Pace:
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
         self._since_s = time.monotonic()
-        self.level = Level.OK
+        self.level = self.shown = Level.OK
         self.pulse = Pulse()
 
     def is_paused(self) -> bool:

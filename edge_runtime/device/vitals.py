@@ -8,7 +8,7 @@ from typing import Protocol
 
 from edge_runtime.device.clock import MINIMUM_TIME_FILE, MinimumTime, read_minimum, synchronised
 from edge_runtime.device.config import DeviceConfig
-from edge_runtime.device.governor import Governor, Level
+from edge_runtime.device.governor import STAYS_HERE, Governor, Level
 from edge_runtime.device.readings import Readings
 from edge_runtime.device.report import Reporter
 from edge_runtime.process import Notifier
@@ -24,7 +24,7 @@ class _Work(Protocol):
     @property
     def silent_s(self) -> float: ...
 
-    def throttle(self, level: Level) -> None: ...
+    def throttle(self, level: Level, *, shown: Level) -> None: ...
 
 
 class Vitals:
@@ -48,13 +48,18 @@ class Vitals:
         self._limits = config.limits
         self._reporter = reporter
         self._work = work
-        self._governor = Governor(readings=readings, limits=config.limits)
+        self._governor = Governor(
+            readings=readings,
+            limits=config.limits,
+            shows_shortage=config.privacy.shows_shortage,
+        )
         self._minimum = MinimumTime(config.state_dir / MINIMUM_TIME_FILE)
         # The authority's clock when this device was enrolled, over a connection that was checked.
         self._minimum.raise_to(read_minimum(config.state_dir / "identity" / MINIMUM_TIME_FILE))
         self._notifier = Notifier()
         self._looked_s: float | None = None
         self._stalled = False
+        self._hidden = False
 
     def ready(self) -> None:
         """Say that the agent has started; whether a broker answers is another matter."""
@@ -74,10 +79,9 @@ class Vitals:
             return
         self._looked_s = now_s
         if self._governor.look():
-            reason = self._governor.reason
-            _LOG.warning("%s", reason or "the board is well again: full speed")
-            self._reporter.set(throttled=reason)
-            self._work.throttle(self._governor.level)
+            self._say_level()
+            self._reporter.set(throttled=self._governor.shown)
+            self._work.throttle(self._governor.level, shown=self._governor.shown_level)
         self._look_at_clock(write=False)
 
     def stopping(self) -> None:
@@ -88,6 +92,17 @@ class Vitals:
     def close(self) -> None:
         """Let the socket to systemd go."""
         self._notifier.close()
+
+    def _say_level(self) -> None:
+        reason, shown = self._governor.reason, self._governor.shown
+        # Also the return: that there was something to return from is as private as what it was.
+        hidden = reason != shown or self._hidden
+        self._hidden = reason != shown
+        _LOG.warning(
+            "%s%s",
+            reason or "the board is well again: full speed",
+            f" {STAYS_HERE}" if hidden else "",
+        )
 
     def _look_at_clock(self, *, write: bool) -> None:
         held = synchronised()
@@ -114,5 +129,6 @@ class Vitals:
         state = self._reporter.state
         plan = f" round {state.round}" if state.plan_id else ""
         reason = f": {state.reason}" if state.reason else ""
-        throttled = f" ({state.throttled})" if state.throttled else ""
+        # Of this board, for who is at it: `diag` does not pass it on.
+        throttled = f" ({self._governor.reason})" if self._governor.reason else ""
         self._notifier.status(f"{state.status}{plan}{throttled}{reason}")

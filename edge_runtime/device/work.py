@@ -16,7 +16,7 @@ from edge_runtime.device.budget import check_limits
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.census import run_census
 from edge_runtime.device.config import DeviceConfig
-from edge_runtime.device.governor import Level
+from edge_runtime.device.governor import STAYS_HERE, Level
 from edge_runtime.device.measure import run_measure
 from edge_runtime.device.memory import give_back
 from edge_runtime.device.outbox import Outbox
@@ -28,7 +28,14 @@ from edge_runtime.device.schemas import SchemaKeeper
 from edge_runtime.device.source import open_source
 from edge_runtime.device.store import Store
 from edge_runtime.device.train import run_train
-from edge_runtime.errors import BudgetError, DataError, EdgeRuntimeError, PlanError, StoreError
+from edge_runtime.errors import (
+    BudgetError,
+    DataError,
+    EdgeRuntimeError,
+    OutboxFullError,
+    PlanError,
+    StoreError,
+)
 from edge_runtime.messages import Plan
 from edge_runtime.privacy import Ledger
 from edge_runtime.schema import Schema
@@ -89,8 +96,16 @@ class Worker:
         """Look again: a plan, schema, bundle or acknowledgement has arrived."""
         self._wake.set()
 
-    def throttle(self, level: Level) -> None:
-        """Work at this level from now on; *paused* puts the work in hand aside."""
+    def throttle(self, level: Level, *, shown: Level) -> None:
+        """Work at this level from now on; *paused* puts the work in hand aside.
+
+        Parameters
+        ----------
+        level : Level
+        shown : Level
+            What others may know of it; see `Governor`.
+        """
+        self._pace.shown = shown
         self._pace.level = level
         self._wake.set()
 
@@ -158,7 +173,9 @@ class Worker:
     def _put_aside(self) -> None:
         # What made the board run out may be what was just held for training.
         give_back()
-        if self._reporter.state.status in ("measuring", "training", "sampling"):
+        at_work = self._reporter.state.status in ("measuring", "training", "sampling")
+        # A shortage that is not shown leaves the state as it was: the work takes long, no more.
+        if at_work and self._pace.shown is Level.PAUSED:
             self._reporter.set(status="waiting", reason="until the board is well again")
 
 
@@ -265,11 +282,15 @@ class PlanRunner:
         # Once per problem: one that lasts for a week must not fill the log.
         level = logging.DEBUG if error.public == self._problem else logging.WARNING
         self._problem = error.public
-        _LOG.log(level, "%s", error.public)
-        # The log may name file and column; what is published must not depend on rows at all.
-        source = isinstance(error, DataError)
-        reason = "the source cannot be read; see the device's log" if source else error.public
-        self._reporter.set(status="waiting", reason=reason)
+        # A full store or disk: on which side of a limit the number of real rows is.
+        full = isinstance(error, StoreError) and not isinstance(error, OutboxFullError)
+        hidden = full and not self._config.privacy.shows_shortage
+        _LOG.log(level, "%s%s", error.public, f" {STAYS_HERE}" if hidden else "")
+        if not hidden:
+            # The log may name file and column; what is published must not depend on rows at all.
+            source = isinstance(error, DataError)
+            reason = "the source cannot be read; see the device's log" if source else error.public
+            self._reporter.set(status="waiting", reason=reason)
         return self._config.source.poll_s
 
     def _carry_out(

@@ -94,6 +94,7 @@ class BrokerAccess:
         }  # fmt: skip
         write_durably(self.configuration, _filled("mosquitto-fleet.conf", words))
         write_durably(self.directory / "nats.conf", _filled("nats-fleet.conf", words))
+        write_durably(self.directory / "flood.nft", _filled("flood.nft", words))
         write_durably(self.directory / "enrol.acl", _filled("enrol.acl", {"@FLEET@": self._fleet}))
 
     def renew(self, authority: Authority) -> None:

@@ -21,6 +21,7 @@ from edge_runtime.messages import (
     DeviceState,
     Link,
     Plan,
+    TlsFiles,
     Topics,
     decode_ack,
     decode_alarms,
@@ -48,8 +49,11 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 40.0) -
 class LiveDevice:
     """A device that answers every plan with counts and rows made by `Device`."""
 
-    def __init__(self, device: Device, port: int, *, rows: int = 600, parts: int = 3) -> None:
-        self.device, self.rows, self.parts = device, rows, parts
+    def __init__(
+        self, device: Device, port: int, *, rows: int = 600, parts: int = 3,
+        host: str = "127.0.0.1", tls: TlsFiles | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.device, self.rows, self.parts, self.seed = device, rows, parts, seed
         self.topics = Topics(FLEET)
         self.lock = threading.Lock()
         self.outbox: dict[str, tuple[str, bytes, float]] = {}
@@ -66,8 +70,9 @@ class LiveDevice:
         self.current = ""
         offline = DeviceState(device=device.name, status="offline")
         self.link = Link(
-            host="127.0.0.1",
+            host=host,
             port=port,
+            tls=tls,
             client_id=f"live-{device.name}",
             topics=[
                 self.topics.ack(device.name),
@@ -161,7 +166,7 @@ class LiveDevice:
             if bundle is None:
                 return
             for data in self.device.batches(
-                plan, bundle, self.rows, parts=self.parts, seed=plan.round
+                plan, bundle, self.rows, parts=self.parts, seed=self.seed + plan.round
             ):
                 self.put("batch", data)
             if plan.anchor is not None:

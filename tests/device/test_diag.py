@@ -123,7 +123,7 @@ def test_it_holds_what_helps_and_no_row(
     assert [entry["status"] for entry in json.loads(found["store.json"])["plans"]] == ["done"] * 2
     machine = json.loads(found["machine.json"])
     assert machine["python"] == sys.version.split()[0]
-    assert machine["free_disk_mb"] % 10 == 0
+    assert machine["free_disk_mb"].startswith("left out")
     assert "\nnumpy==" in found["packages.txt"]
     assert "journalctl --unit edge-runtime-device --lines 2000" in found["journal.txt"]
     assert "systemctl show edge-runtime-device --property ActiveState," in found["unit.txt"]

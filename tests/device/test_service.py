@@ -246,7 +246,7 @@ def test_a_hot_board_puts_training_aside_and_goes_on_when_it_has_cooled(
 def test_a_full_disk_is_visible_and_takes_no_plan_up(
     device: Any, stand_in: Any, kit: SimpleNamespace, schema: Schema
 ) -> None:
-    device.extra = f"[limits]\nfree_disk_bytes = {1 << 60}\n"
+    device.extra = f"publish_shortage = true\n[limits]\nfree_disk_bytes = {1 << 60}\n"
     device.start()
     stand_in.publish_schema(schema)
     plan = stand_in.publish_plan(kit.census_plan(schema))

@@ -81,14 +81,17 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.fleet: FleetDir = init_fleet(
-            directory, name=FLEET, host="127.0.0.1", port=free_port(), enrol_port=free_port()
-        )
+        self.fleet: FleetDir = self.make(directory)
         self.authority = self.fleet.authority()
         self.parties: list[Party] = []
         self.log = directory / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def make(self, directory: Path) -> FleetDir:
+        return init_fleet(
+            directory, name=FLEET, host="127.0.0.1", port=free_port(), enrol_port=free_port()
+        )
 
     def start(self) -> None:
         program = find_broker("mosquitto")
