@@ -16,6 +16,7 @@ __all__ = [
     "CatalogueError",
     "CodecError",
     "ConfigError",
+    "DamagedStoreError",
     "DataError",
     "DigestError",
     "EdgeRuntimeError",
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationError",
     "FleetError",
     "KernelError",
+    "LedgerBusyError",
     "LedgerError",
     "LinkError",
     "MessageError",
@@ -262,6 +264,14 @@ class EnrolmentError(EdgeRuntimeError):
 
 class StoreError(EdgeRuntimeError):
     """The local store is damaged, full or of another version."""
+
+
+class DamagedStoreError(StoreError):
+    """The local store is damaged, which does not pass: only a person can mend it."""
+
+
+class LedgerBusyError(LedgerError, StoreError):
+    """The ledger cannot be written now, as on a full disk; nothing is wrong with what it says."""
 
 
 class AggregatorError(EdgeRuntimeError):
