@@ -16,6 +16,7 @@ __all__ = [
     "CatalogueError",
     "CodecError",
     "ConfigError",
+    "DamagedStoreError",
     "DataError",
     "DigestError",
     "EdgeRuntimeError",
@@ -24,6 +25,7 @@ __all__ = [
     "EvaluationError",
     "FleetError",
     "KernelError",
+    "LedgerBusyError",
     "LedgerError",
     "LinkError",
     "MessageError",
@@ -267,6 +269,14 @@ class StoreError(EdgeRuntimeError):
 
 class OutboxFullError(StoreError):
     """Messages that nobody acknowledges fill the outbox: nothing to do with the real rows."""
+
+
+class DamagedStoreError(StoreError):
+    """The local store is damaged, which does not pass: only a person can mend it."""
+
+
+class LedgerBusyError(LedgerError, StoreError):
+    """The ledger cannot be written now, as on a full disk; nothing is wrong with what it says."""
 
 
 class AggregatorError(EdgeRuntimeError):

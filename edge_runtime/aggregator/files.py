@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -25,11 +26,16 @@ def write_durably(path: Path, data: bytes) -> None:
     created = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):  # on a read-only disk it was never there
+            temporary.unlink(missing_ok=True)
+        raise
     # Without this a power cut may keep the file and lose its name, or a directory above it.
     for directory in (path.parent, *(parent.parent for parent in created)):
         sync_file(directory)

@@ -43,6 +43,13 @@ def create_workspace(config: AggregatorConfig) -> Workspace:
         pointer.write_text(config.data.catalogue, encoding="utf-8")
     bring_up_to_date(config.catalogue_url, config.data_dir)
     catalogue = Catalogue(config.catalogue_url)
+    if catalogue.setting("fleet") is None and any((config.data_dir / "pool").glob("*/*/*")):
+        catalogue.close()
+        raise AggregatorError(
+            f"{config.data_dir} has a pool, and the catalogue {catalogue.name} knows nothing of "
+            "it: it is new, was emptied or belongs to another directory; restore it from its "
+            "backup, or use a new data directory"
+        )
     private = "no" if config.privacy.limit is None else "yes"
     for key, value, what in (
         ("fleet", config.fleet.name, "fleet"),

@@ -91,6 +91,8 @@ class Planner:
         self._catalogue = catalogue
         # Here, so that an unknown name ends the aggregator at its start and not in a round.
         self._strategy = find_strategy(config.fusion.strategy)
+        self._waiting_for = -1
+        self._began_unix_s = 0.0
         self.schedule: Schedule = make_schedule(
             epsilon=config.privacy.limit,
             delta=config.privacy.delta,
@@ -289,7 +291,11 @@ class Planner:
         answered, declined = self._answers(plan, states)
         expected = self._config.fleet.devices
         quorum = self._config.rounds.quorum
-        waited_s = now_unix_s - record.started_unix_s
+        if record.round != self._waiting_for:
+            # Begun in the future by a clock that has been put back: the wait begins anew.
+            self._waiting_for = record.round
+            self._began_unix_s = min(record.started_unix_s, now_unix_s)
+        waited_s = now_unix_s - self._began_unix_s
         counts = f"{len(answered)} of {expected or '?'} devices answered"
         if declined:
             counts += f", {len(declined)} declined ({', '.join(sorted(declined))})"

@@ -189,15 +189,3 @@ class Pool:
         return connection.read_parquet(
             paths, table_name="pool", hive_partitioning=True, union_by_name=True
         )
-
-    def sweep(self, known: Iterable[str]) -> int:
-        """Remove files that no catalogue row names; the number removed.
-
-        Only for the start of the one process that owns the directory.
-        """
-        keep = {self._base / path for path in known}
-        root = self._base / "pool"
-        stray = [p for p in root.rglob("*") if p.is_file() and p not in keep]
-        for path in stray:
-            path.unlink()
-        return len(stray)

@@ -22,6 +22,7 @@ from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.packed import serve_packed
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.aggregator.quarantine import Quarantine
+from edge_runtime.aggregator.sweeping import sweep
 from edge_runtime.errors import CatalogueError, EdgeRuntimeError
 from edge_runtime.generator import Bundle, GraphBundle
 from edge_runtime.messages import Alarm, Alarms, DeviceState
@@ -63,9 +64,7 @@ class Rounds:
             max_rows=config.rows.maximum,
             gate=self._gate,
         )
-        swept = self.workspace.pool.sweep(
-            record.path for record in self.catalogue.messages(kind="batch")
-        )
+        swept = sweep(config.data_dir, self.catalogue)
         if swept:
             _LOG.info("removed %d files that were written but never committed", swept)
         #: what the guard has found in the round that is being fused

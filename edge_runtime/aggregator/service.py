@@ -98,6 +98,10 @@ class Service:
         self._metrics = Metrics(config.metrics) if config.metrics.port else None
         self._release: Future[object] | None = None
         self._finished = ""
+        #: what kept the last turn from its end, or empty
+        self._trouble = ""
+        #: the wall clock less the steady one, at the start
+        self._epoch_s = time.time() - time.monotonic()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fusion")
         offline = AggregatorStatus(
             phase="offline", rounds=config.rounds.count, private=config.privacy.limit is not None
@@ -143,22 +147,24 @@ class Service:
         self._notifier.ready()
         try:
             while not self._stop.wait(_TICK_S):
-                self._tick()
+                self._turn()
                 # A fusion is bounded by its own max_seconds; devices are not to wait for more.
                 if self._inbox_pulse.silent_s < _STALL_S:
                     self._notifier.feed()
         except BaseException as error:
             # People who look at the retained status see why, and not only that it is gone.
             reason = str(error)[:500] or type(error).__name__
-            self._show(Step("wait", "failed", 0, 0.0, reason), force=True)
-            farewell = self._shown
+            farewell = self._last_words(reason)
             raise
         finally:
             self._notifier.stopping()
             self._stop.set()
             self._executor.shutdown(wait=True, cancel_futures=True)
             inbox.join()
-            self._save_states()
+            try:
+                self._save_states()
+            except CatalogueError as error:
+                _LOG.error("the devices' last states could not be stored: %s", error)
             self._link.close(farewell=farewell)
             if self._metrics is not None:
                 self._metrics.close()
@@ -245,12 +251,29 @@ class Service:
             else:
                 self._link.publish(topic, b"", retain=True)
 
+    def _turn(self) -> None:
+        """Do what is due; what a disk or a database refuses is tried again until it does not."""
+        try:
+            self._tick()
+            if self._trouble:
+                # What was committed may not have been published.
+                self._restore()
+                _LOG.info("going on")
+                self._trouble = ""
+        except (OSError, CatalogueError) as error:
+            if str(error) != self._trouble:
+                # Once per problem: one that lasts for a week must not fill the log.
+                _LOG.error("nothing can be stored, tried again until it can: %s", error)
+                self._notifier.status(str(error))
+            self._trouble = str(error)
+            self._stop.wait(_RETRY_S)
+
     def _tick(self) -> None:
         if self._failure is not None:
             raise self._failure
         with self._states_lock:
             states = dict(self._states)
-        step = self._rounds.step(now_unix_s=time.time(), states=states)
+        step = self._rounds.step(now_unix_s=self._now_unix_s(), states=states)
         if step.action == "open":
             assert step.plan is not None
             _LOG.info("round %d opened, plan %s", step.number, step.plan.id)
@@ -261,6 +284,10 @@ class Service:
         elif step.action == "done":
             step = self._drive_release(step)
         self._show(step)
+
+    def _now_unix_s(self) -> float:
+        """Return the time; a clock that is set meanwhile ends no round early and none late."""
+        return self._epoch_s + time.monotonic()
 
     def _drive_fusion(self, step: Step) -> Step:
         """Start the fusion of a round, or look whether it is done."""
@@ -280,7 +307,7 @@ class Service:
         try:
             result = fusion.result()
         except EdgeRuntimeError as error:
-            reason = self._rounds.without(number, error, now_unix_s=time.time())
+            reason = self._rounds.without(number, error, now_unix_s=self._now_unix_s())
             return step._replace(reason=reason[:500])
         reason = self._rounds.settle(number, result)
         self._adopt(number, reason)
@@ -292,7 +319,7 @@ class Service:
         alarms = self._rounds.adopt(number)
         self._publish_bundles()
         self._link.publish(self._topics.alarms, encode_alarms(alarms), retain=True)
-        self._planner.close(number, now_unix_s=time.time(), reason=reason)
+        self._planner.close(number, now_unix_s=self._now_unix_s(), reason=reason)
 
     def _fuse(self, number: int) -> Outcome | Bundle:
         ends = time.monotonic() + self._config.fusion.max_seconds
@@ -347,6 +374,15 @@ class Service:
             self._link.publish(self._topics.status, shown, retain=True)
             self._notifier.status(f"{status.phase}, round {status.round}: {status.reason}")
 
+    def _last_words(self, reason: str) -> bytes | None:
+        """Show why the service ends; None where the catalogue cannot even be read."""
+        try:
+            self._show(Step("wait", "failed", 0, 0.0, reason), force=True)
+        except EdgeRuntimeError as error:
+            _LOG.error("the end could not be shown: %s", error)
+            return None
+        return self._shown
+
     def _save_states(self) -> None:
         with self._states_lock:
             self._changed |= self._flooding.news()
@@ -360,7 +396,12 @@ class Service:
                 for d in self._changed
             }
             self._changed.clear()
-        self._catalogue.save_devices(changed)
+        try:
+            self._catalogue.save_devices(changed)
+        except CatalogueError:
+            with self._states_lock:
+                self._changed |= changed.keys()
+            raise
 
 
 def run(config: AggregatorConfig) -> None:

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import queue
 import signal
+import sqlite3
 import time
 from types import FrameType
 from typing import BinaryIO, NamedTuple
@@ -19,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from edge_runtime import __version__
+from edge_runtime.device.account_kept import check_account, note_account
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.governor import STAYS_HERE
@@ -27,10 +29,16 @@ from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.readings import Readings
 from edge_runtime.device.report import Reporter, show_outbox
 from edge_runtime.device.schemas import offer_schema
-from edge_runtime.device.store import Store
+from edge_runtime.device.store import Store, damage
 from edge_runtime.device.vitals import Vitals
 from edge_runtime.device.work import STORE_FILE, Worker
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, RangeError, StoreError
+from edge_runtime.errors import (
+    ConfigError,
+    DamagedStoreError,
+    EdgeRuntimeError,
+    RangeError,
+    StoreError,
+)
 from edge_runtime.messages import (
     DeviceState,
     Link,
@@ -145,7 +153,7 @@ class Agent:
             if signals:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, self._on_signal)
-            self._open_and_run()
+            self._open_and_run(lock)
         finally:
             lock.close()
 
@@ -154,14 +162,16 @@ class Agent:
         signal.signal(number, signal.SIG_DFL)
         self.stop(signal.Signals(number).name)
 
-    def _open_and_run(self) -> None:
+    def _open_and_run(self, lock: BinaryIO) -> None:
         config = self._config
         if config.privacy.epsilon_limit is None:
             _LOG.warning('privacy.epsilon is "none": this device may release WITHOUT PRIVACY')
         tls = config.broker.tls
         if tls is not None:
             tls.context()  # a missing file is a mistake to report now, not to log
+        check_account(config.state_dir / STORE_FILE, lock)
         store = Store(config.state_dir / STORE_FILE, max_code_bytes=config.limits.store_bytes)
+        note_account(config.state_dir / STORE_FILE, lock)
         self._store = store
         self._outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)
         self._plans = PlanBook(store)
@@ -221,9 +231,17 @@ class Agent:
             self._handle(self._events.get(timeout=self._wait_s()))
         except queue.Empty:
             return
+        except DamagedStoreError:
+            raise
         except StoreError as error:
             # A full disk passes; the agent must be there when it does.
             _LOG.warning("%s %s", error.public, STAYS_HERE)
+            time.sleep(_PAUSE_S)
+        except sqlite3.Error as error:
+            found = damage(self._store.path, error)
+            if found is not None:
+                raise found from error
+            _LOG.warning("%s: %s", self._store.path, error)
             time.sleep(_PAUSE_S)
         except EdgeRuntimeError as error:
             _LOG.warning("a message was ignored: %s", error.public)
@@ -335,7 +353,7 @@ def _lock(config: DeviceConfig) -> BinaryIO:
     """Hold the state directory, so that no second agent spends from the same ledger."""
     path = config.state_dir / "lock"
     try:
-        file = path.open("wb")
+        file = path.open("ab")
     except OSError as error:
         raise StoreError(f"{path} cannot be opened ({error.strerror})") from error
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -65,6 +66,8 @@ class BundleCache:
             part.replace(self._path(digest))
             self._prune()
         except OSError as error:
+            with contextlib.suppress(OSError):  # on a read-only disk it was never there
+                part.unlink(missing_ok=True)
             raise StoreError(f"bundle cannot be kept in {self._directory}: {error}") from error
 
     def _prune(self) -> None:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.errors import StoreError
+from edge_runtime.errors import DamagedStoreError, StoreError
 
-__all__ = ["CodeSet", "Store"]
+__all__ = ["CodeSet", "Store", "damage"]
 
 _VERSION = 1
 
@@ -136,11 +136,15 @@ class Store:
         ------
         StoreError
             When SQLite refuses, for example because the disk is full.
+        DamagedStoreError
+            When the file is damaged.
         """
         try:
             self.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path} cannot be written: {error}") from error
+            raise damage(self.path, error) or StoreError(
+                f"{self.path} cannot be written: {error}"
+            ) from error
         try:
             yield self.connection
             self.connection.execute("COMMIT")
@@ -149,6 +153,9 @@ class Store:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
+                found = damage(self.path, error)
+                if found is not None:
+                    raise found from error
                 raise StoreError(
                     f"{self.path} cannot be written: {error}; nothing accepted before is lost"
                 ) from error
@@ -299,3 +306,14 @@ class Store:
     def close(self) -> None:
         """Close the connection; committed work stays."""
         self.connection.close()
+
+
+def damage(path: Path, error: sqlite3.Error) -> DamagedStoreError | None:
+    """Return what to raise when SQLite has found a file damaged; None for any other failure."""
+    # SQLite's malformed files, and files that are none, are of this type and of no derived one.
+    if type(error) is not sqlite3.DatabaseError:
+        return None
+    return DamagedStoreError(
+        f"{path} is damaged ({error}) and holds the account of the privacy already spent; keep it "
+        "aside and restore its backup, or retire this device's rows"
+    )

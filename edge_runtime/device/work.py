@@ -7,6 +7,7 @@ waits for training.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +27,11 @@ from edge_runtime.device.report import Reporter
 from edge_runtime.device.sample import run_sample
 from edge_runtime.device.schemas import SchemaKeeper
 from edge_runtime.device.source import open_source
-from edge_runtime.device.store import Store
+from edge_runtime.device.store import Store, damage
 from edge_runtime.device.train import run_train
 from edge_runtime.errors import (
     BudgetError,
+    DamagedStoreError,
     DataError,
     EdgeRuntimeError,
     OutboxFullError,
@@ -246,7 +248,25 @@ class PlanRunner:
         -------
         float or None
             Seconds until it is worth looking again, or None: when something has arrived.
+
+        Raises
+        ------
+        DamagedStoreError
+            When the local file is: nothing more may be released.
         """
+        try:
+            return self._once()
+        except DamagedStoreError:
+            raise
+        except (DataError, StoreError) as error:
+            return self._postpone(error)
+        except sqlite3.Error as error:
+            found = damage(self._bench.store.path, error)
+            if found is not None:
+                raise found from error
+            return self._postpone(StoreError(f"{self._bench.store.path}: {error}"))
+
+    def _once(self) -> float | None:
         bench, keeper = self._bench, self._keeper
         schema = keeper.current()
         plan = bench.plans.current()
@@ -263,8 +283,8 @@ class PlanRunner:
             )
         try:
             return self._settle(self._carry_out(bench, keeper, plan, schema))
-        except (DataError, StoreError) as error:
-            return self._postpone(error)
+        except (DataError, StoreError):
+            raise
         except (PlanError, BudgetError) as error:
             _LOG.warning("plan of round %d declined: %s", plan.round, error.public)
             bench.plans.mark(plan.id, "declined", error.public)
@@ -272,6 +292,8 @@ class PlanRunner:
             self._give_up(bench, plan, error.public)
         except PutAside:
             return None
+        except sqlite3.Error:
+            raise
         except Exception as error:  # noqa: BLE001 - one plan's fault must not end the device
             # The type and the place alone: the text may quote a value.
             self._give_up(bench, plan, f"internal error: {type(error).__name__}{_place(error)}")

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.errors import BudgetError, LedgerError
+from edge_runtime.errors import BudgetError, LedgerBusyError, LedgerError
 from edge_runtime.privacy.accountant import F64, ORDERS, to_epsilon
 
 __all__ = ["Entry", "Ledger", "read_entries"]
@@ -284,7 +284,9 @@ class Ledger:
                 yield
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
-                raise LedgerError(
+                # An operational one passes: a full or read-only disk, another writer.
+                passes = isinstance(error, sqlite3.OperationalError)
+                raise (LedgerBusyError if passes else LedgerError)(
                     f"the ledger cannot be written ({error}), so nothing may be released; see to "
                     "the disk and the file's permissions"
                 ) from error

@@ -13,6 +13,7 @@ import pytest
 
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.inbox import Incoming
+from edge_runtime.aggregator.sweeping import sweep
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import Ack, Plan, PrivacyStatement
@@ -215,8 +216,12 @@ def test_files_without_a_row_are_swept_and_lost_files_are_reported(kit: Kit) -> 
     records = kit.workspace.catalogue.messages(kind="batch")
     stray = kit.config.data_dir / "pool/round=1/device=a/stray.parquet"
     stray.write_bytes(b"written, never committed")
-    assert kit.workspace.pool.sweep(r.path for r in records) == 1
+    half = kit.config.data_dir / "summaries/round=0/device=a/00.zst.17.tmp"
+    half.write_bytes(b"written, never")
+    assert sweep(kit.config.data_dir, kit.workspace.catalogue) == 2
     assert not stray.exists()
+    assert not half.exists()
+    assert sweep(kit.config.data_dir, kit.workspace.catalogue) == 0
     assert len(kit.workspace.pool_rows().codes) == 3000
     (kit.config.data_dir / records[0].path).unlink()
     with pytest.raises(AggregatorError, match="cannot be read"):

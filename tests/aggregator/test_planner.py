@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_runtime.aggregator.budget import rho_of
@@ -113,6 +114,25 @@ def test_a_round_ends_when_everybody_has_answered(kit: Kit) -> None:
     )
     step = again.step(now_unix_s=4.0, states={}, bundle_digest=None)
     assert (step.action, step.reason) == ("fuse", "2 of 2 devices answered")
+
+
+def test_a_clock_put_back_over_a_restart_delays_a_deadline_once(kit: Kit) -> None:
+    deadline_s = kit.config.rounds.deadline_s
+    plan = _step(kit, 1e9, *ONLINE).plan
+    assert plan is not None
+    for device in kit.devices.values():
+        kit.inbox.accept([Incoming(device.name, "summary", device.census(plan))])
+    config = msgspec.structs.replace(
+        kit.config, fleet=msgspec.structs.replace(kit.config.fleet, devices=3)
+    )
+    again = Planner(config=config, schema=kit.workspace.schema, catalogue=kit.workspace.catalogue)
+
+    def action(now_unix_s: float) -> str:
+        return again.step(now_unix_s=now_unix_s, states={}, bundle_digest=None).action
+
+    assert action(1000.0) == "wait"
+    assert action(999.0 + deadline_s) == "wait"
+    assert action(1000.0 + deadline_s) == "fuse"
 
 
 def test_all_parts_and_the_anchor_make_an_answer(kit: Kit) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -298,6 +300,21 @@ def test_systemd_hears_that_it_is_ready_alive_and_stopping(
             assert process.stop() == 0
         while heard[-1] != b"STOPPING=1":
             heard.append(systemd.recv(4096))
+
+
+def test_a_catalogue_that_refuses_is_tried_again_until_it_does_not(tmp_path: Path) -> None:
+    process = AggregatorProcess(write_config(tmp_path, make_schema(), broker={"port": free_port()}))
+    try:
+        path = tmp_path / "data" / "catalogue.sqlite"
+        wait_for(lambda: path.exists() and "link" in process.text(), "it does not start")
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("ALTER TABLE rounds RENAME TO away")
+            wait_for(lambda: "tried again until it can" in process.text(), "nothing is said")
+            database.execute("ALTER TABLE away RENAME TO rounds")
+        wait_for(lambda: "going on" in process.text(), f"it never went on: {process.text()}")
+        assert process.text().count("tried again until it can") == 1
+    finally:
+        assert process.stop() == 0
 
 
 def test_a_wrong_configuration_ends_with_one_line(

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from edge_runtime.aggregator.catalogue import Catalogue
-from edge_runtime.aggregator.files import hold_directory
+from edge_runtime.aggregator.files import hold_directory, write_durably
 from edge_runtime.aggregator.opening import create_workspace, open_workspace
 from edge_runtime.aggregator.release_book import ReleaseBook
 from edge_runtime.aggregator.rounds import Rounds
@@ -78,6 +78,28 @@ def test_a_database_that_is_no_catalogue_is_refused(tmp_path: Path, kit: Kit) ->
     with pytest.raises(AggregatorError, match="cannot be opened") as caught:
         Catalogue("nowhere://user:secret@host")
     assert "secret" not in str(caught.value)
+
+
+def test_an_emptied_catalogue_beside_a_pool_is_refused_and_nothing_is_swept(kit: Kit) -> None:
+    kit.filled(rows=100)
+    kit.workspace.close()
+    catalogue = kit.config.data_dir / "catalogue.sqlite"
+    files = set((kit.config.data_dir / "pool").rglob("*.parquet"))
+    for path in kit.config.data_dir.glob("catalogue.sqlite*"):
+        path.unlink()
+    # The second start finds the new tables that the first has made.
+    for _ in range(2):
+        with pytest.raises(AggregatorError, match=r"has a pool.*knows nothing of it.*backup"):
+            Rounds(kit.config)
+    assert catalogue.exists()
+    assert set((kit.config.data_dir / "pool").rglob("*.parquet")) == files
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "name").mkdir()
+    with pytest.raises(OSError, match="name"):
+        write_durably(tmp_path / "name", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
 
 
 def test_a_database_that_fails_later_raises_an_error_in_one_line(kit: Kit) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import os
 import random
 import re
 import signal
@@ -318,6 +319,46 @@ def test_a_damaged_store_ends_with_advice_and_no_traceback(broken: Any) -> None:
     assert process.wait(20) == 1
     log = broken.log.read_text()
     assert "keep it aside" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_without_the_account_that_was_there_it_does_not_begin_another(
+    device: Any, stand_in: Any, left: bytes | None
+) -> None:
+    first = device.start()
+    stand_in.wait_state("waiting")
+    first.terminate()
+    assert first.wait(20) == 0
+    for path in device.state_dir.glob("device.sqlite*"):
+        path.unlink()
+    if left is not None:
+        (device.state_dir / "device.sqlite").write_bytes(left)
+    assert device.start().wait(20) == 1
+    log = device.log.read_text()
+    assert "is gone or empty, and with it the account of the privacy already spent" in log
+    assert "Traceback" not in log
+    # As the message says: with other rows it may begin anew.
+    (device.state_dir / "lock").unlink()
+    device.start()
+    assert stand_in.wait_state("waiting").epsilon_spent == 0.0
+
+
+def test_a_file_damaged_under_the_running_agent_ends_it_with_advice(
+    device: Any, stand_in: Any, kit: SimpleNamespace, schema: Schema
+) -> None:
+    process = device.start()
+    stand_in.wait_state("waiting")
+    path = device.state_dir / "device.sqlite"
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(os.urandom(path.stat().st_size - 100))
+    path.with_name("device.sqlite-wal").write_bytes(b"")
+    stand_in.publish_schema(schema)
+    stand_in.publish_plan(kit.census_plan(schema))
+    assert process.wait(30) == 1
+    log = device.log.read_text()
+    assert "device.sqlite is damaged" in log
     assert "Traceback" not in log
 
 

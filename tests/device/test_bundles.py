@@ -71,3 +71,6 @@ def test_a_disk_that_refuses_is_a_store_error(tmp_path: Path, bundle: Bundle) ->
     (tmp_path / "bundles" / f"{bundle.digest}.bundle").mkdir()
     with pytest.raises(StoreError):
         cache.load(bundle.digest)
+    with pytest.raises(StoreError):
+        cache.put(bundle.digest, bundle.to_bytes())
+    assert not list((tmp_path / "bundles").glob("*.part"))

@@ -15,7 +15,7 @@ from edge_runtime.device import work as work_module
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.report import Reporter
 from edge_runtime.device.schemas import offer_schema
-from edge_runtime.device.work import STORE_FILE, Worker
+from edge_runtime.device.work import STORE_FILE, PlanRunner, Worker
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
     AnchorRequest,
@@ -127,6 +127,32 @@ def test_a_source_that_cannot_be_read_costs_nothing_and_is_tried_again(
     assert "4711" not in caplog.text
     device.source.write_bytes(whole)
     assert shop.settled(plan).status == "done"
+
+
+def test_a_disk_that_refuses_postpones_the_plan(
+    open_shop: Callable[..., Shop], schema: Schema
+) -> None:
+    shop = open_shop()
+    runner = PlanRunner(
+        config=shop.config,
+        store=shop.store,
+        bundles=shop.bundles,
+        reporter=shop.reporter,
+        should_stop=lambda: False,
+        on_bundle_wanted=shop.wanted.append,
+    )
+    plan = shop.kit.census_plan(schema)
+    shop.plans.offer(plan)
+    shop.store.connection.execute("PRAGMA query_only = ON")
+    for _ in range(2):
+        assert runner.once() == shop.config.source.poll_s
+        assert "readonly" in shop.reporter.state.reason
+    shop.store.connection.execute("PRAGMA query_only = OFF")
+    latest = shop.plans.latest()
+    assert latest is not None
+    assert latest.status == "new"
+    assert runner.once() == 0.0
+    assert [entry.released for entry in shop.entries()] == [True]
 
 
 def test_a_full_outbox_postpones_before_anything_is_paid(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.errors import BudgetError, LedgerError
+from edge_runtime.errors import BudgetError, LedgerBusyError, LedgerError
 from edge_runtime.privacy import ORDERS, Ledger, rdp_gaussian, to_epsilon
 
 DELTA = 1e-5
@@ -136,7 +136,7 @@ def test_a_failing_disk_leaves_nothing_half_spent(open_ledger):
     ledger.spend(key="a", what="census", rdp=COST, details={})
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(LedgerError, match="full"):
+    with pytest.raises(LedgerBusyError, match="full"):
         ledger.spend(key="b", what="training", rdp=COST, details={"padding": "x" * 100_000})
     assert not connection.in_transaction
     assert [e.key for e in ledger.entries()] == ["a"]
