@@ -1,0 +1,1 @@
+"""One module per target; each lists its `DECODERS`, and `seeds()` makes valid inputs for them."""
