@@ -63,9 +63,7 @@ class Rounds:
             max_rows=config.rows.maximum,
             gate=self._gate,
         )
-        swept = self.workspace.pool.sweep(
-            record.path for record in self.catalogue.messages(kind="batch")
-        )
+        swept = self.workspace.pool.sweep(self.catalogue.paths(kind="batch"))
         if swept:
             _LOG.info("removed %d files that were written but never committed", swept)
         #: what the guard has found in the round that is being fused
