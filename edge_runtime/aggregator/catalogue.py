@@ -7,6 +7,7 @@ are written and synced before. SQLite by default, any SQLAlchemy URL otherwise.
 from __future__ import annotations
 
 import datetime
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -58,13 +59,16 @@ class Catalogue:
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._engine = open_database(url, tables=_metadata, create=create)
+        # Rows by device and round, of devices that were asked about: see `rows_of`.
+        self._rows: dict[str, dict[int, int]] = {}
+        self._rows_lock = threading.Lock()
         version = self.setting("version")
         if version is None and create:
             self.remember("version", VERSION)
         elif version != VERSION:
             hint = (
                 "start the aggregator once with this release, which brings it up to date"
-                if version == UPGRADED
+                if version in UPGRADED
                 else "use the release that wrote it, or a new data directory"
             )
             raise AggregatorError(
@@ -142,9 +146,16 @@ class Catalogue:
 
     def add_messages(self, records: Sequence[MessageRecord]) -> None:
         """Commit records of new messages in one transaction."""
-        if records:
+        if not records:
+            return
+        with self._rows_lock:
             with self._begin() as connection:
                 connection.execute(sa.insert(_messages), [r._asdict() for r in records])
+            for record in records:
+                if (record.kind, record.status) == ("batch", "accepted"):
+                    rows = self._rows.get(record.device)
+                    if rows is not None:
+                        rows[record.round] = rows.get(record.round, 0) + record.rows
 
     def find_messages(self, ids: Iterable[str]) -> dict[str, MessageRecord]:
         """Return records of those ids that are known."""
@@ -154,8 +165,9 @@ class Catalogue:
 
     def requalify(self, records: Sequence[MessageRecord]) -> None:
         """Commit another status, reason and path of known messages, in one transaction."""
-        with self._begin() as connection:
+        with self._rows_lock, self._begin() as connection:
             for record in records:
+                self._rows.pop(record.device, None)
                 connection.execute(
                     sa.update(_messages)
                     .where(_messages.c.id == record.id)
@@ -182,6 +194,17 @@ class Catalogue:
         with self._begin() as connection:
             return [MessageRecord(*row) for row in connection.execute(query)]
 
+    def latest_batches(self, most: int) -> list[MessageRecord]:
+        """Return records of the batches that were accepted last, the earliest of them first."""
+        query = (
+            sa.select(_messages)
+            .where(_messages.c.kind == "batch", _messages.c.status == "accepted")
+            .order_by(_messages.c.received_at.desc(), _messages.c.id)
+            .limit(most)
+        )
+        with self._begin() as connection:
+            return [MessageRecord(*row) for row in connection.execute(query)][::-1]
+
     def accepted(self) -> list[MessageRecord]:
         """Return records of all kinds that were accepted, in the order of `messages`."""
         query = (
@@ -192,16 +215,39 @@ class Catalogue:
         with self._begin() as connection:
             return [MessageRecord(*row) for row in connection.execute(query)]
 
-    def rows_of(self, device: str, round_number: int) -> int:
-        """Synthetic rows accepted from a device in a round."""
-        query = sa.select(sa.func.coalesce(sa.func.sum(_messages.c.rows), 0)).where(
-            _messages.c.device == device,
-            _messages.c.round == round_number,
-            _messages.c.kind == "batch",
-            _messages.c.status == "accepted",
-        )
+    def rows_of(self, devices: Iterable[str]) -> Mapping[tuple[str, int], int]:
+        """Synthetic rows accepted from devices, by device and round; nothing where none were.
+
+        Of devices that were asked about before they are known without a look at the database, as
+        it would take longer with every batch of a device.
+        """
+        with self._rows_lock:
+            asked = set(devices) - self._rows.keys()
+            if asked:
+                query = (
+                    sa.select(_messages.c.device, _messages.c.round, sa.func.sum(_messages.c.rows))
+                    .where(
+                        _messages.c.device.in_(asked),
+                        _messages.c.kind == "batch",
+                        _messages.c.status == "accepted",
+                    )
+                    .group_by(_messages.c.device, _messages.c.round)
+                )
+                self._rows |= {device: {} for device in asked}
+                with self._begin() as connection:
+                    for device, round_number, rows in connection.execute(query):
+                        self._rows[device][round_number] = int(rows)
+            return {(d, r): n for d in devices for r, n in self._rows[d].items()}
+
+    def paths(self, *, kind: str | None = None, among: Iterable[str] | None = None) -> set[str]:
+        """Return where accepted messages are, of one kind or all, of all files or those asked."""
+        query = sa.select(_messages.c.path).distinct().where(_messages.c.status == "accepted")
+        if kind is not None:
+            query = query.where(_messages.c.kind == kind)
+        if among is not None:
+            query = query.where(_messages.c.path.in_(list(among)))
         with self._begin() as connection:
-            return int(connection.execute(query).scalar_one())
+            return set(connection.execute(query).scalars())
 
     def has_summary(self, device: str, plan_id: str, kind: str) -> bool:
         """Whether a device's summary of this kind was accepted for a plan."""

@@ -16,9 +16,9 @@ __all__ = [
 ]
 
 #: of the tables, and of what the files hold that they name
-VERSION = "2"
-#: the version that `migration` brings up to this one
-UPGRADED = "1"
+VERSION = "3"
+#: the versions that `migration` brings up to this one
+UPGRADED = ("1", "2")
 
 metadata = sa.MetaData()
 

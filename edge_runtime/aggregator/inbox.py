@@ -1,7 +1,8 @@
 """The inbox: a message is verified, written, committed and only then acknowledged.
 
 The order makes an acknowledgement mean "durable": the file is synced first, the catalogue row
-commits second, the acknowledgement leaves last. A crash in between leaves a file without a row
+commits second, the acknowledgement leaves last. Messages that wait together share all three steps:
+one file, one commit, one look at the catalogue. A crash in between leaves a file without a row
 (swept at the next start) or a row without an acknowledgement (the device sends again and is
 answered "duplicate"); never a row twice.
 """
@@ -10,20 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple, cast
 
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.guard.gate import Gate
-from edge_runtime.aggregator.judging import Incoming, Judge
-from edge_runtime.aggregator.pool import Pool
+from edge_runtime.aggregator.judging import Group, Incoming, Judge
+from edge_runtime.aggregator.pool import Pool, PoolBatch
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import MessageError
 from edge_runtime.generator import Layout
-from edge_runtime.messages import Ack, Header, Limits, peek_batch, peek_summary
+from edge_runtime.messages import Ack, Header, Limits, OpenBatch, open_batch, peek_summary
+from edge_runtime.messages.ack import Status
 from edge_runtime.schema import Codec, Schema
 
 __all__ = ["Inbox", "Incoming"]
@@ -35,6 +36,16 @@ _NO_ID = ""
 
 #: a reason may quote a peer's text; an acknowledgement stays small
 _REASON_CHARS = 500
+
+
+class _Read(NamedTuple):
+    """A message with its digest, and its header or why there is none."""
+
+    message: Incoming
+    sha256: str
+    header: Header | None = None
+    opened: OpenBatch | None = None
+    reason: str = ""
 
 
 class Inbox:
@@ -75,7 +86,9 @@ class Inbox:
         gate: Gate,
         limits: Limits | None = None,
     ) -> None:
+        self._fleet, self._schema = fleet, schema
         self._catalogue = catalogue
+        self._pool = pool
         self._quarantine = quarantine
         self._gate = gate
         self._limits = limits or Limits()
@@ -84,7 +97,6 @@ class Inbox:
             fleet=fleet,
             schema=schema,
             catalogue=catalogue,
-            pool=pool,
             max_rows=max_rows,
             gate=gate,
             limits=self._limits,
@@ -116,25 +128,47 @@ class Inbox:
             If a file cannot be written (a full disk) or the database does not answer: nothing is
             acknowledged, and the devices send again.
         """
+        read = [self._read(message) for message in messages]
+        ids = {one.header.id if one.header else one.sha256 for one in read}
+        known = self._catalogue.find_messages(ids)
+        headers = [one.header for one in read if one.header and one.header.id not in known]
+        group = Group(self._catalogue, headers, self._gate)
         fresh: dict[str, MessageRecord] = {}
-        acks = [self._one(message, fresh) for message in messages]
+        batches: list[PoolBatch] = []
+        acks = [self._one(one, known, fresh, group, batches) for one in read]
+        paths = self._pool.write(batches, fleet=self._fleet, names=self._schema.names)
+        fresh |= {key: fresh[key]._replace(path=path) for key, path in paths.items()}
         self._catalogue.add_messages(list(fresh.values()))
         for record in fresh.values():
             if record.kind in ("census", "anchor", "moments") and record.status == "accepted":
                 self._gate.heard(record.device)
         return acks
 
-    def _one(self, message: Incoming, fresh: dict[str, MessageRecord]) -> Ack:
+    def _read(self, message: Incoming) -> _Read:
         sha256 = hashlib.sha256(message.payload).hexdigest()
         try:
-            peek = peek_batch if message.kind == "batch" else peek_summary
-            header = peek(message.payload, limits=self._limits)
+            if message.kind == "batch":
+                opened = open_batch(message.payload, limits=self._limits)
+                return _Read(message, sha256, opened.header, opened)
+            return _Read(message, sha256, peek_summary(message.payload, limits=self._limits))
         except MessageError as error:
-            return self._unreadable(message, sha256, str(error), fresh)
-        known = self._known(header.id, fresh)
-        if known is not None:
-            return _answer_again(known, message, header, sha256)
-        answer = self._judge.judge(message, header, fresh)
+            return _Read(message, sha256, reason=str(error))
+
+    def _one(
+        self,
+        one: _Read,
+        known: Mapping[str, MessageRecord],
+        fresh: dict[str, MessageRecord],
+        group: Group,
+        batches: list[PoolBatch],
+    ) -> Ack:
+        message, sha256, header = one.message, one.sha256, one.header
+        if header is None:
+            return self._unreadable(one, known, fresh)
+        before = fresh.get(header.id) or known.get(header.id)
+        if before is not None:
+            return _answer_again(before, message, header, sha256)
+        answer = self._judge.judge(message, header, one.opened, group)
         if answer.status != "accepted":
             _LOG.warning("%s a message of %s: %s", answer.status, message.device, answer.reason)
             path = self._quarantine.keep(
@@ -145,6 +179,8 @@ class Inbox:
                 reason=answer.reason,
             )
             answer = answer._replace(path=path)
+        elif answer.batch is not None:
+            batches.append(answer.batch)
         fresh[header.id] = MessageRecord(
             id=header.id,
             device=message.device,
@@ -167,14 +203,12 @@ class Inbox:
         )
         return _ack(header, sha256, answer.status, answer.reason)
 
-    def _known(self, key: str, fresh: dict[str, MessageRecord]) -> MessageRecord | None:
-        return fresh.get(key) or self._catalogue.find_messages([key]).get(key)
-
     def _unreadable(
-        self, message: Incoming, sha256: str, reason: str, fresh: dict[str, MessageRecord]
+        self, one: _Read, known: Mapping[str, MessageRecord], fresh: dict[str, MessageRecord]
     ) -> Ack:
         """Refuse bytes without a usable header; they are catalogued by their digest, once."""
-        if self._known(sha256, fresh) is None:
+        message, sha256, reason = one.message, one.sha256, one.reason
+        if sha256 not in known and sha256 not in fresh:
             _LOG.warning("refused bytes from %s: %s", message.device, reason)
             path = self._quarantine.keep(
                 device=message.device,
@@ -219,13 +253,10 @@ def _answer_again(known: MessageRecord, message: Incoming, header: Header, sha25
 
 
 def _ack(header: Header, sha256: str, status: str, reason: str) -> Ack:
-    return msgspec.convert(
-        {
-            "id": header.id,
-            "sequence": header.sequence,
-            "sha256": sha256,
-            "status": status,
-            "reason": reason[:_REASON_CHARS],
-        },
-        Ack,
+    return Ack(
+        id=header.id,
+        sequence=header.sequence,
+        sha256=sha256,
+        status=cast(Status, status),
+        reason=reason[:_REASON_CHARS],
     )

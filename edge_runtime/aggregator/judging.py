@@ -1,35 +1,36 @@
 """What becomes of a message whose header could be read: accepted, quarantined or refused, and why.
 
 Refused is what no aggregator of this fleet could use; quarantined what is well-formed and must not
-be counted. What is accepted is on disk when the answer is given; its catalogue row is not.
+be counted. An accepted summary is on disk when the answer is given, the rows of an accepted batch
+are for the caller to write; the catalogue knows of neither.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from edge_runtime.aggregator.asked import privacy_problem, unasked
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.files import write_durably
+from edge_runtime.aggregator.guard.copies import fingerprint
 from edge_runtime.aggregator.guard.gate import Gate
-from edge_runtime.aggregator.pool import Pool
-from edge_runtime.aggregator.records import MessageRecord
+from edge_runtime.aggregator.pool import PoolBatch
 from edge_runtime.errors import MessageError, ShapeError
 from edge_runtime.generator import Layout
 from edge_runtime.messages import (
     Header,
     Limits,
+    OpenBatch,
     Plan,
-    decode_batch,
     decode_plan,
     decode_summary,
     decode_update,
 )
 from edge_runtime.schema import Codec, Schema, census_cells, census_schema
 
-__all__ = ["Answer", "Incoming", "Judge"]
+__all__ = ["Answer", "Group", "Incoming", "Judge"]
 
 
 class Incoming(NamedTuple):
@@ -41,12 +42,48 @@ class Incoming(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What becomes of a readable message; `path` is set when it is accepted."""
+    """What becomes of a readable message: of an accepted one its path, or its rows to write."""
 
     status: str
     reason: str = ""
     rows: int = 0
     path: str = ""
+    batch: PoolBatch | None = None
+
+
+class Group:
+    """What the catalogue says about messages that are judged together, asked once for all of them.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Asked now.
+    headers : sequence of Header
+        Of the messages.
+    gate : Gate
+        Knows which devices nothing is taken from.
+    """
+
+    def __init__(self, catalogue: Catalogue, headers: Sequence[Header], gate: Gate) -> None:
+        self.plans: dict[str, Plan] = {
+            record.plan_id: decode_plan(record.plan.encode()) for record in catalogue.rounds()
+        }
+        # A device may still be at work on a bundle that was taken back since.
+        self.depths = {
+            bundle.digest: bundle.depth
+            for bundle in catalogue.bundles(status=None)
+            if bundle.status != "rejected"
+        }
+        devices = {header.device for header in headers if header.kind == "batch"}
+        #: rows by device and round, of this group's accepted batches as well
+        self.rows = dict(catalogue.rows_of(devices))
+        #: device, plan and kind of this group's accepted summaries
+        self.summaries: set[tuple[str, str, str]] = set()
+        self._outlying = {number: gate.excluded(number) for number in {h.round for h in headers}}
+
+    def excluded(self, header: Header) -> str:
+        """Say why nothing of a message's device is taken in its round; empty when it is."""
+        return self._outlying[header.round].get(header.device, "")
 
 
 class Judge:
@@ -56,7 +93,7 @@ class Judge:
     ----------
     data_dir : Path
         Where accepted summaries are written.
-    fleet, schema, catalogue, pool, max_rows, gate, limits
+    fleet, schema, catalogue, max_rows, gate, limits
         As `Inbox` has them.
     """
 
@@ -67,7 +104,6 @@ class Judge:
         fleet: str,
         schema: Schema,
         catalogue: Catalogue,
-        pool: Pool,
         max_rows: int,
         gate: Gate,
         limits: Limits,
@@ -75,8 +111,8 @@ class Judge:
         self._base = data_dir
         self._fleet = fleet
         self._schema = schema
+        self._schema_digest = schema.digest  # which is worked out at every call
         self._catalogue = catalogue
-        self._pool = pool
         self._max_rows = max_rows
         self._gate = gate
         self._limits = limits
@@ -89,9 +125,9 @@ class Judge:
         self._layout = layout
 
     def judge(
-        self, message: Incoming, header: Header, fresh: Mapping[str, MessageRecord]
+        self, message: Incoming, header: Header, opened: OpenBatch | None, group: Group
     ) -> Answer:
-        """Decide about a message with a valid header, and store it when it is accepted.
+        """Decide about a message with a valid header; an accepted summary is stored.
 
         Parameters
         ----------
@@ -99,8 +135,10 @@ class Judge:
             Its header is read, its body is not.
         header : Header
             Of this message; its id was never answered before.
-        fresh : mapping of str to MessageRecord
-            By id, what was decided and is not committed yet.
+        opened : OpenBatch or None
+            The batch, None for a summary.
+        group : Group
+            Of the message and those that are judged with it; learns of what is accepted.
 
         Raises
         ------
@@ -111,9 +149,9 @@ class Judge:
         if reason:
             return Answer("refused", reason)
         try:
-            if header.kind == "batch":
-                return self._judge_batch(message, header, fresh)
-            return self._judge_summary(message, header, fresh)
+            if opened is not None:
+                return self._judge_batch(opened, group)
+            return self._judge_summary(message, header, group)
         except MessageError as error:
             return Answer("refused", str(error))
 
@@ -123,7 +161,7 @@ class Judge:
             return f"the header names device {header.device}, the topic {message.device}"
         if header.fleet != self._fleet:
             return f"the header names fleet {header.fleet}, this is {self._fleet}"
-        if header.schema_digest != self._schema.digest:
+        if header.schema_digest != self._schema_digest:
             return f"schema {header.schema_digest[:12]} is not this fleet's"
         if header.kind == "census":
             return ""
@@ -132,77 +170,58 @@ class Judge:
             return ""
         return f"codec {header.codec_digest[:12] or '(none)'} is not this fleet's"
 
-    def _judge_batch(
-        self, message: Incoming, header: Header, fresh: Mapping[str, MessageRecord]
-    ) -> Answer:
-        codec = self._codec
+    def _judge_batch(self, opened: OpenBatch, group: Group) -> Answer:
+        codec, header = self._codec, opened.header
         assert codec is not None
-        _, codes = decode_batch(
-            message.payload,
-            cardinalities=codec.cardinalities,
-            names=self._schema.names,
-            limits=self._limits,
-        )
+        codes = opened.codes(cardinalities=codec.cardinalities, names=self._schema.names)
         rows = len(codes)
-        suspicion = self._suspicion(header)
-        if not suspicion:
-            before = self._catalogue.rows_of(header.device, header.round) + sum(
-                record.rows
-                for record in fresh.values()
-                if (record.device, record.round, record.kind, record.status)
-                == (header.device, header.round, "batch", "accepted")
+        suspicion = self._suspicion(header, group)
+        if suspicion:
+            return Answer("quarantined", suspicion, rows)
+        place = header.device, header.round
+        total = group.rows.get(place, 0) + rows
+        print_ = fingerprint(codes)
+        if total > self._max_rows:
+            suspicion = (
+                f"{total} rows in round {header.round}, at most {self._max_rows} were asked for"
             )
-            if before + rows > self._max_rows:
-                suspicion = (
-                    f"{before + rows} rows in round {header.round}, at most {self._max_rows} "
-                    "were asked for"
-                )
-        plan = self._plan(header.plan_id)
-        if not suspicion and plan is not None:
-            suspicion = self._gate.judge(
-                message_id=header.id, device=header.device, plan=plan, codec=codec, codes=codes
+        else:
+            suspicion = group.excluded(header) or self._gate.judge(
+                message_id=header.id,
+                device=header.device,
+                plan=group.plans[header.plan_id],
+                codec=codec,
+                codes=codes,
+                print_=print_,
             )
         if suspicion:
             return Answer("quarantined", suspicion, rows)
-        path = self._pool.write(
-            device=header.device,
-            round_number=header.round,
-            message_id=header.id,
-            fleet=header.fleet,
-            bundle_digest=header.bundle_digest,
-            depth=header.depth,
-            names=self._schema.names,
-            codes=codes,
-        )
         self._gate.took(
-            message_id=header.id, device=header.device, round_number=header.round, codes=codes
+            message_id=header.id, device=header.device, round_number=header.round, print_=print_
         )
-        return Answer("accepted", "", rows, path)
+        group.rows[place] = total
+        batch = PoolBatch(
+            header.id, header.device, header.round, header.bundle_digest, header.depth, codes
+        )
+        return Answer("accepted", "", rows, batch=batch)
 
-    def _judge_summary(
-        self, message: Incoming, header: Header, fresh: Mapping[str, MessageRecord]
-    ) -> Answer:
+    def _judge_summary(self, message: Incoming, header: Header, group: Group) -> Answer:
         shapes = self._read_summary(message, header)
-        suspicion = self._suspicion(header)
-        plan = self._plan(header.plan_id)
+        suspicion = self._suspicion(header, group)
+        plan = group.plans.get(header.plan_id)
         if not suspicion and plan is not None:
             suspicion = unasked(header, shapes, plan)
         if not suspicion and header.kind != "census":
-            suspicion = self._gate.excluded(header.device, header.round)
-        if not suspicion and (
-            self._catalogue.has_summary(header.device, header.plan_id, header.kind)
-            or any(
-                (record.device, record.plan_id, record.kind, record.status)
-                == (header.device, header.plan_id, header.kind, "accepted")
-                for record in fresh.values()
-            )
-        ):
+            suspicion = group.excluded(header)
+        summary = header.device, header.plan_id, header.kind
+        if not suspicion and (summary in group.summaries or self._catalogue.has_summary(*summary)):
             # Counting a device twice would let its rows weigh double.
             suspicion = f"a second {header.kind} of this device for the same plan"
         if suspicion:
             return Answer("quarantined", suspicion)
         path = f"summaries/round={header.round}/device={header.device}/{header.id}.zst"
         write_durably(self._base / path, message.payload)
+        group.summaries.add(summary)
         return Answer("accepted", "", 0, path)
 
     def _read_summary(self, message: Incoming, header: Header) -> dict[str, tuple[int, ...]]:
@@ -221,9 +240,9 @@ class Judge:
         _, tensors = decode_summary(message.payload, sizes=sizes, limits=self._limits)
         return {name: tensor.shape for name, tensor in tensors.items()}
 
-    def _suspicion(self, header: Header) -> str:
+    def _suspicion(self, header: Header, group: Group) -> str:
         """Why a well-formed message must not be counted, or empty."""
-        plan = self._plan(header.plan_id)
+        plan = group.plans.get(header.plan_id)
         if plan is None:
             return f"it answers no plan of this aggregator ({header.plan_id or 'none named'})"
         if plan.round != header.round:
@@ -231,23 +250,9 @@ class Judge:
         if (plan.kind == "census") != (header.kind == "census"):
             return f"a {header.kind} does not answer a {plan.kind} plan"
         if header.kind == "batch":
-            # A device may still be at work on a bundle that was taken back since.
-            parents = {
-                b.digest: b.depth
-                for b in self._catalogue.bundles(status=None)
-                if b.status != "rejected"
-            }
-            if header.bundle_digest not in parents:
+            depth = group.depths.get(header.bundle_digest)
+            if depth is None:
                 return f"bundle {header.bundle_digest[:12]} was never published here"
-            if header.depth != parents[header.bundle_digest] + 1:
-                return (
-                    f"depth {header.depth} does not follow its bundle's "
-                    f"{parents[header.bundle_digest]}"
-                )
+            if header.depth != depth + 1:
+                return f"depth {header.depth} does not follow its bundle's {depth}"
         return privacy_problem(header, plan)
-
-    def _plan(self, plan_id: str) -> Plan | None:
-        for record in self._catalogue.rounds():
-            if record.plan_id == plan_id:
-                return decode_plan(record.plan.encode())
-        return None

@@ -1,4 +1,7 @@
-"""A data directory of version 1 is brought up to date at the start of an aggregator.
+"""A data directory of an earlier version is brought up to date at the start of an aggregator.
+
+Version 2 kept every batch in a file of its own. Such files are read as they are; the version
+changes because earlier releases would take a file of many batches for one.
 
 Version 1 did not record which bundle a message started from, its plans asked for every column and
 for pairs where they now list tables, and its anchors and its files of the pool are named and
@@ -19,7 +22,7 @@ import sqlalchemy as sa
 from edge_runtime.aggregator.catalogue_tables import UPGRADED, VERSION, messages, rounds, settings
 from edge_runtime.aggregator.database import open_database
 from edge_runtime.aggregator.files import write_durably
-from edge_runtime.aggregator.pool import Pool
+from edge_runtime.aggregator.pool import Pool, PoolBatch
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import AggregatorError, MessageError
 from edge_runtime.messages import name_of_table
@@ -32,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def bring_up_to_date(url: str, data_dir: Path) -> bool:
-    """Turn version 1 into the present one; return whether there was anything to do.
+    """Turn an earlier version into the present one; return whether there was anything to do.
 
     Only for the one process that holds the directory.
 
@@ -54,12 +57,14 @@ def bring_up_to_date(url: str, data_dir: Path) -> bool:
             return False
         with engine.begin() as connection:
             found = {row.key: row.value for row in connection.execute(sa.select(settings))}
-        if found.get("version") != UPGRADED:
+        before = found.get("version")
+        if before not in UPGRADED:
             return False
-        _LOG.info("bringing %s up to date, from version %s to %s", data_dir, UPGRADED, VERSION)
-        schema = Schema.from_json(found["schema"])
-        _change_tables(engine, columns=len(schema.columns))
-        _change_files(engine, data_dir, fleet=found["fleet"], schema=schema)
+        _LOG.info("bringing %s up to date, from version %s to %s", data_dir, before, VERSION)
+        if before == "1":
+            schema = Schema.from_json(found["schema"])
+            _change_tables(engine, columns=len(schema.columns))
+            _change_files(engine, data_dir, fleet=found["fleet"], schema=schema)
         with engine.begin() as connection:
             version = sa.update(settings).where(settings.c.key == "version")
             connection.execute(version.values(value=VERSION))
@@ -111,16 +116,14 @@ def _change_files(engine: sa.Engine, data_dir: Path, *, fleet: str, schema: Sche
         if record.kind == "anchor":
             _rename_tensors(data_dir / record.path)
         elif record.kind == "batch":
-            pool.write(
-                device=record.device,
-                round_number=record.round,
-                message_id=record.id,
-                fleet=fleet,
-                bundle_digest=record.bundle_digest,
-                depth=record.depth,
-                names=schema.names,
-                codes=pool.read([record], names=schema.names).codes,
+            (codes,) = (codes for _, codes in pool.batches([record], names=schema.names))
+            batch = PoolBatch(
+                record.id, record.device, record.round, record.bundle_digest, record.depth, codes
             )
+            paths = pool.write([batch], fleet=fleet, names=schema.names)
+            with engine.begin() as connection:
+                moved = sa.update(messages).where(messages.c.id == record.id)
+                connection.execute(moved.values(path=paths[record.id]))
 
 
 def _rename_tensors(path: Path) -> None:

@@ -1,24 +1,29 @@
 """The pool: every accepted row of synthetic codes, accumulated in partitioned Parquet.
 
-`pool/round=<r>/device=<d>/<id>.parquet` holds one batch; its code columns are called
+`pool/round=<r>/<id>.parquet` holds the batches that were committed together, under the id of the
+first: a file and its sync cost more than the rows of a batch do. Its code columns are called
 `code_<column>`, so that no column of a table can collide with a partition's name. Every row names
-where it is from: device and round by the partition, the parent bundle and the generation depth by
-columns of their own (constant within a file, so they take a few bytes), and the file all of them
-in its mark of synthetic rows, for a reader who has the file alone. A file counts only when the
-catalogue names it: one that a crash left behind is swept away, and comes again when its device
-sends the batch again.
+where it is from: its message, device, parent bundle and generation depth by columns of their own
+(constant within a batch, so they take a few bytes), and the file its fleet and round in its mark
+of synthetic rows, for a reader who has the file alone. Rows count only when the catalogue says of
+their message that it was accepted and that they are in this file. A file that a crash left behind
+is swept away, and its batches come again when their devices send them again.
+
+Files of earlier releases hold one batch each, `pool/round=<r>/device=<d>/<id>.parquet`, and are
+read as they are.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from edge_runtime.aggregator.files import write_durably
@@ -29,10 +34,25 @@ from edge_runtime.schema import marked_metadata
 if TYPE_CHECKING:
     import ibis.expr.types
 
-__all__ = ["DEPTH", "PARENT", "Pool", "PoolRows"]
+__all__ = ["DEPTH", "DEVICE", "MESSAGE", "PARENT", "Pool", "PoolBatch", "PoolRows"]
 
 #: columns of every file of the pool, beside the codes
-PARENT, DEPTH = "parent_bundle", "depth"
+MESSAGE, DEVICE, PARENT, DEPTH = "message", "device", "parent_bundle", "depth"
+
+
+class PoolBatch(NamedTuple):
+    """A batch on its way into the pool.
+
+    `parent` is the digest of the bundle that its device started from, `depth` counts the
+    generations of synthetic rows behind it, its own included; `codes` is int32 [rows, D].
+    """
+
+    message_id: str
+    device: str
+    round: int
+    parent: str
+    depth: int
+    codes: npt.NDArray[np.int32]
 
 
 class PoolRows(NamedTuple):
@@ -72,64 +92,35 @@ class Pool:
     def __init__(self, data_dir: Path) -> None:
         self._base = data_dir
 
-    def path_of(self, *, device: str, round_number: int, message_id: str) -> str:
-        """Where a batch is kept, relative to the data directory."""
-        return f"pool/round={round_number}/device={device}/{message_id}.parquet"
-
     def write(
-        self,
-        *,
-        device: str,
-        round_number: int,
-        message_id: str,
-        fleet: str,
-        bundle_digest: str,
-        depth: int,
-        names: Sequence[str],
-        codes: npt.NDArray[np.int32],
-    ) -> str:
-        """Write one batch, synced; the same batch again replaces itself.
+        self, batches: Sequence[PoolBatch], *, fleet: str, names: Sequence[str]
+    ) -> dict[str, str]:
+        """Write batches, synced: one file per round. The same batches again replace themselves.
 
         Parameters
         ----------
-        device, round_number, message_id
-            The partition and the file's name.
+        batches : sequence of PoolBatch
+            Not in the pool yet.
         fleet : str
             Whose rows they are.
-        bundle_digest : str
-            Their parent: the bundle that the device started from.
-        depth : int
-            Generations of synthetic rows behind them, their own included.
         names : sequence of str
             Column names, D of them.
-        codes : int32 [rows, D]
-            The rows.
 
         Returns
         -------
-        str
-            The path relative to the data directory.
+        dict of str to str
+            Paths relative to the data directory, by message id.
         """
-        narrow = np.uint8 if codes.size == 0 or codes.max() < 256 else np.uint16
-        columns: dict[str, Any] = {
-            f"code_{name}": np.ascontiguousarray(codes[:, d].astype(narrow))
-            for d, name in enumerate(names)
-        }
-        columns[PARENT] = pa.repeat(bundle_digest, len(codes))
-        columns[DEPTH] = pa.repeat(pa.scalar(depth, pa.uint32()), len(codes))
-        mark = {
-            "fleet": fleet,
-            "device": device,
-            "round": round_number,
-            "parent": bundle_digest,
-            "depth": depth,
-        }
-        table = pa.table(columns, metadata=marked_metadata(mark, pandas=True))
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        path = self.path_of(device=device, round_number=round_number, message_id=message_id)
-        write_durably(self._base / path, buffer.getvalue())
-        return path
+        rounds: dict[int, list[PoolBatch]] = {}
+        for batch in batches:
+            rounds.setdefault(batch.round, []).append(batch)
+        paths = {}
+        for number, together in rounds.items():
+            path = f"pool/round={number}/{together[0].message_id}.parquet"
+            table = _table(together, names, mark={"fleet": fleet, "round": number})
+            write_durably(self._base / path, _parquet(table))
+            paths.update(dict.fromkeys((batch.message_id for batch in together), path))
+        return paths
 
     def read(self, records: Iterable[MessageRecord], *, names: Sequence[str]) -> PoolRows:
         """Read the batches that the catalogue names, in the order given.
@@ -142,18 +133,8 @@ class Pool:
         records = list(records)
         devices = tuple(sorted({record.device for record in records}))
         number = {device: index for index, device in enumerate(devices)}
-        columns = [f"code_{name}" for name in names]
-        parts: list[npt.NDArray[np.int32]] = []
-        for record in records:
-            try:
-                table = pq.ParquetFile(self._base / record.path).read(columns=columns)
-                part = [table.column(c).to_numpy().astype(np.int32) for c in columns]
-            except (OSError, KeyError, pa.ArrowException) as error:
-                raise AggregatorError(
-                    f"{record.path} is in the catalogue but cannot be read: {error}; "
-                    "restore the data directory from its backup"
-                ) from error
-            parts.append(np.stack(part, axis=1))
+        found = {record.id: codes for record, codes in self.batches(records, names=names)}
+        parts = [found[record.id] for record in records]
         sizes = [len(part) for part in parts]
         lots = [
             np.random.default_rng(int(r.id, 16)).random(size, dtype=np.float32)
@@ -168,11 +149,37 @@ class Pool:
             lot=np.concatenate(lots) if lots else np.empty(0, np.float32),
         )
 
+    def batches(
+        self, records: Iterable[MessageRecord], *, names: Sequence[str]
+    ) -> Iterator[tuple[MessageRecord, npt.NDArray[np.int32]]]:
+        """Yield batches with their codes int32 [rows, D], file by file; as `read` otherwise."""
+        files: dict[str, list[MessageRecord]] = {}
+        for record in records:
+            files.setdefault(record.path, []).append(record)
+        for path, together in files.items():
+            try:
+                codes, places = _read(self._base / path, [f"code_{name}" for name in names])
+                rows = [places[r.id] if places and r.rows else slice(r.rows) for r in together]
+            except (OSError, KeyError, pa.ArrowException) as error:
+                raise AggregatorError(
+                    f"{path} is in the catalogue but cannot be read: {error}; "
+                    "restore the data directory from its backup"
+                ) from error
+            yield from ((record, codes[own]) for record, own in zip(together, rows, strict=True))
+
+    def extract(self, record: MessageRecord) -> bytes:
+        """Return one batch as a Parquet file of its own."""
+        data = (self._base / record.path).read_bytes()
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
+        if MESSAGE not in table.column_names:
+            return data
+        return _parquet(table.filter(pc.equal(table.column(MESSAGE), record.id)))
+
     def table(self, records: Iterable[MessageRecord]) -> ibis.expr.types.Table:
         """Return the catalogued batches as an Ibis table on DuckDB.
 
-        Its columns are `round`, `device`, `parent_bundle`, `depth` and one `code_<column>` per
-        column; nothing is read before the expression is executed.
+        Its columns are `round`, `message`, `device`, `parent_bundle`, `depth` and one
+        `code_<column>` per column; nothing is read before the expression is executed.
 
         Raises
         ------
@@ -181,11 +188,65 @@ class Pool:
         """
         import ibis  # noqa: PLC0415 - a second to import, and only queries need it
 
-        paths = [str(self._base / record.path) for record in records]
-        if not paths:
+        records = list(records)
+        if not records:
             raise AggregatorError("the pool is empty: no batch has been accepted yet")
         # One thread: the pool is small and the aggregator shares its cores with training.
         connection: Any = ibis.duckdb.connect(threads=1)
-        return connection.read_parquet(
-            paths, table_name="pool", hive_partitioning=True, union_by_name=True
+        rows = connection.read_parquet(
+            sorted({str(self._base / record.path) for record in records}),
+            table_name="pool",
+            hive_partitioning=True,
+            union_by_name=True,
+            filename=True,
         )
+        named = rows.filename.re_extract(r"([^/]+)\.parquet$", 1)
+        # A file of an earlier release is one batch, and has its id for a name only.
+        own = rows[MESSAGE].coalesce(named) if MESSAGE in rows.columns else named
+        counted = connection.create_table(
+            "counted", pa.table({MESSAGE: [record.id for record in records]}), temp=True
+        )
+        return rows.mutate(**{MESSAGE: own}).drop("filename").semi_join(counted, MESSAGE)
+
+
+def _table(batches: Sequence[PoolBatch], names: Sequence[str], mark: dict[str, Any]) -> pa.Table:
+    sizes = [len(batch.codes) for batch in batches]
+    codes = np.concatenate([batch.codes for batch in batches])
+    narrow = np.uint8 if codes.size == 0 or codes.max() < 256 else np.uint16
+    which = pa.array(np.repeat(np.arange(len(batches), dtype=np.int32), sizes))
+
+    def repeated(values: list[str]) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(which, pa.array(values))
+
+    columns: dict[str, Any] = {
+        f"code_{name}": codes[:, d].astype(narrow) for d, name in enumerate(names)
+    }
+    columns[MESSAGE] = repeated([batch.message_id for batch in batches])
+    columns[DEVICE] = repeated([batch.device for batch in batches])
+    columns[PARENT] = repeated([batch.parent for batch in batches])
+    columns[DEPTH] = pa.array(np.repeat([batch.depth for batch in batches], sizes), pa.uint32())
+    return pa.table(columns, metadata=marked_metadata(mark, pandas=True))
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _read(path: Path, columns: list[str]) -> tuple[npt.NDArray[np.int32], dict[str, slice]]:
+    """Return a file's codes int32 [rows, D] and where each message's are; none: one's alone."""
+    file = pq.ParquetFile(path, read_dictionary=[MESSAGE])
+    together = MESSAGE in file.schema_arrow.names
+    table = file.read(columns=[*columns, MESSAGE] if together else columns)
+    codes = np.empty((table.num_rows, len(columns)), np.int32)
+    for d, name in enumerate(columns):
+        codes[:, d] = table.column(name).to_numpy()
+    places: dict[str, slice] = {}
+    if together and len(codes):
+        ids = table.column(MESSAGE).unify_dictionaries().combine_chunks()
+        which = ids.indices.to_numpy()
+        starts = np.flatnonzero(np.diff(which, prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(which)], strict=True):
+            places[ids.dictionary[int(which[start])].as_py()] = slice(start, end)
+    return codes, places

@@ -24,7 +24,7 @@ def sweep(data_dir: Path, catalogue: Catalogue) -> int:
 
     Only for the start of the one process that owns the directory.
     """
-    known = {record.path for record in catalogue.accepted()}
+    known = catalogue.paths()
     bundles = {record.path for record in catalogue.bundles(status=None)}
     # A generator's state of its strategy lies beside it.
     known |= bundles | {str(Path(path).with_suffix(".state")) for path in bundles}

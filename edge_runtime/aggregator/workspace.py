@@ -325,15 +325,19 @@ class Workspace:
         self.catalogue.put(_ALARMS, encode_alarms(alarms).decode())
 
     def keep_aside(self, record: MessageRecord, reason: str) -> str:
-        """Copy an accepted message's file to quarantine, with the reason; its new path."""
+        """Copy an accepted message to quarantine, with the reason; its new path."""
         source = self.data_dir / record.path
+        data = self.pool.extract(record) if record.kind == "batch" else source.read_bytes()
         path = f"quarantine/{record.device}/{record.id}{source.suffix}"
         note = {"device": record.device, "id": record.id, "status": "quarantined", "reason": reason}
         target = self.data_dir / path
         write_durably(target.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(note)))
-        write_durably(target, source.read_bytes())
+        write_durably(target, data)
         return path
 
-    def forget_file(self, path: str) -> None:
-        """Remove a file that the catalogue no longer names."""
-        (self.data_dir / path).unlink(missing_ok=True)
+    def forget_files(self, records: Sequence[MessageRecord]) -> None:
+        """Remove files of messages that are no longer accepted, unless others are in them."""
+        for kind in {record.kind for record in records}:
+            paths = {record.path for record in records if record.kind == kind}
+            for path in paths - self.catalogue.paths(kind=kind, among=paths):
+                (self.data_dir / path).unlink(missing_ok=True)

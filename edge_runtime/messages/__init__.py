@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from edge_runtime.messages.ack import Ack, decode_ack, encode_ack
 from edge_runtime.messages.alarms import Alarm, Alarms, decode_alarms, encode_alarms
-from edge_runtime.messages.batch import METADATA_KEY, decode_batch, encode_batch, peek_batch
+from edge_runtime.messages.batch import (
+    METADATA_KEY,
+    OpenBatch,
+    decode_batch,
+    encode_batch,
+    open_batch,
+    peek_batch,
+)
 from edge_runtime.messages.connection import PublishHandle
 from edge_runtime.messages.fields import FORMAT_VERSION, check_id, new_id
 from edge_runtime.messages.header import Header, PrivacyStatement, decode_header, encode_header
@@ -65,6 +72,7 @@ __all__ = [
     "Limits",
     "Link",
     "MomentsRequest",
+    "OpenBatch",
     "Plan",
     "PrivacyStatement",
     "PublishHandle",
@@ -97,6 +105,7 @@ __all__ = [
     "encode_update",
     "name_of_table",
     "new_id",
+    "open_batch",
     "peek_batch",
     "peek_summary",
     "products",

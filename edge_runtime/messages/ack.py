@@ -7,7 +7,7 @@ then.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -22,7 +22,9 @@ from edge_runtime.messages.fields import (
 )
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["Ack", "decode_ack", "encode_ack"]
+__all__ = ["Ack", "Status", "decode_ack", "encode_ack"]
+
+Status: TypeAlias = Literal["accepted", "duplicate", "quarantined", "refused"]
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,7 +48,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     id: OptionalMessageId
     sequence: Count
     sha256: Digest
-    status: Literal["accepted", "duplicate", "quarantined", "refused"]
+    status: Status
     reason: Text = ""
 
 

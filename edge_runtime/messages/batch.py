@@ -22,7 +22,7 @@ from edge_runtime.messages.header import Header, decode_header, encode_header
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
 from edge_runtime.schema import marked_metadata
 
-__all__ = ["METADATA_KEY", "decode_batch", "encode_batch", "peek_batch"]
+__all__ = ["METADATA_KEY", "OpenBatch", "decode_batch", "encode_batch", "open_batch", "peek_batch"]
 
 #: key of the header in the metadata of an Arrow schema or a safetensors file
 METADATA_KEY = "edge_runtime"
@@ -64,7 +64,7 @@ def encode_batch(
     if codes.ndim != 2 or codes.shape[1] != len(names):
         raise ShapeError(f"batch: codes of shape {codes.shape} for {len(names)} columns")
     _check_size(codes.shape[0], codes.shape[1], limits)
-    _check_range(codes, cardinalities, names)
+    _check_range(codes.T, cardinalities, names)
 
     columns: list[Codes] = [
         np.ascontiguousarray(codes[:, d], dtype=np.uint8 if k <= _UINT8_CODES else np.uint16)
@@ -126,16 +126,52 @@ def decode_batch(
     SizeError, VersionError, ShapeError, RangeError, MessageError
         Too large; of another version; other columns, or nulls; a code out of range; damaged.
     """
-    _check_columns(names, cardinalities)
-    header, stream = _open(data, limits)
-    if tuple(stream.names) != tuple(names):
-        raise ShapeError(f"batch: columns {stream.names} where {list(names)} belong")
-    columns = stream.columns(rows=limits.rows)
-    codes = np.empty((len(columns[0]), len(columns)), dtype=np.int32)
-    for d, column in enumerate(columns):
-        codes[:, d] = column
-    _check_range(codes, cardinalities, names)
-    return header, codes
+    opened = open_batch(data, limits=limits)
+    return opened.header, opened.codes(cardinalities=cardinalities, names=names)
+
+
+class OpenBatch:
+    """A batch whose header is read and checked and whose rows are not looked at; see `open_batch`.
+
+    Attributes
+    ----------
+    header : Header
+        Of kind `batch`.
+    """
+
+    def __init__(self, header: Header, stream: ArrowStream, limits: Limits) -> None:
+        self.header = header
+        self._stream, self._limits = stream, limits
+
+    def codes(self, *, cardinalities: Sequence[int], names: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Return the rows, checked; parameters, result and errors are those of `decode_batch`."""
+        _check_columns(names, cardinalities)
+        if tuple(self._stream.names) != tuple(names):
+            raise ShapeError(f"batch: columns {self._stream.names} where {list(names)} belong")
+        columns = self._stream.columns(rows=self._limits.rows)
+        _check_range(columns, cardinalities, names)
+        codes = np.empty((len(columns[0]), len(columns)), dtype=np.int32)
+        for d, column in enumerate(columns):
+            codes[:, d] = column
+        return codes
+
+
+def open_batch(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> OpenBatch:
+    """Decompress a batch and read its header, to find the codec that its rows need.
+
+    Raises
+    ------
+    SizeError, VersionError, ShapeError, RangeError, MessageError
+        As `decode_batch`, except that names and codes are not looked at.
+    """
+    stream = ArrowStream(decompress(data, limits=limits), columns=limits.columns)
+    metadata = stream.metadata(METADATA_KEY, most=limits.header_bytes)
+    if metadata is None:
+        raise MessageError(f"batch: no {METADATA_KEY!r} in the schema metadata")
+    header = decode_header(metadata, limits=limits)
+    if header.kind != "batch":
+        raise ShapeError(f"batch: header of kind {header.kind!r}")
+    return OpenBatch(header, stream, limits)
 
 
 def peek_batch(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Header:
@@ -146,24 +182,13 @@ def peek_batch(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Header:
     SizeError, VersionError, ShapeError, RangeError, MessageError
         As `decode_batch`, except that names and codes are not looked at.
     """
-    return _open(data, limits)[0]
+    return open_batch(data, limits=limits).header
 
 
 def _mark(header: Header) -> dict[bytes, bytes]:
     # What the header says in full; short, as it goes over the wire with every batch.
     facts = {"fleet": header.fleet, "depth": header.depth}
     return {key.encode(): value.encode() for key, value in marked_metadata(facts).items()}
-
-
-def _open(data: bytes, limits: Limits) -> tuple[Header, ArrowStream]:
-    stream = ArrowStream(decompress(data, limits=limits), columns=limits.columns)
-    metadata = stream.metadata(METADATA_KEY, most=limits.header_bytes)
-    if metadata is None:
-        raise MessageError(f"batch: no {METADATA_KEY!r} in the schema metadata")
-    header = decode_header(metadata, limits=limits)
-    if header.kind != "batch":
-        raise ShapeError(f"batch: header of kind {header.kind!r}")
-    return header, stream
 
 
 def _check_columns(names: Sequence[str], cardinalities: Sequence[int]) -> None:
@@ -186,16 +211,16 @@ def _check_size(rows: int, columns: int, limits: Limits) -> None:
 
 
 def _check_range(
-    codes: npt.NDArray[np.int32], cardinalities: Sequence[int], names: Sequence[str]
+    columns: Sequence[npt.NDArray[np.integer]] | npt.NDArray[np.int32],
+    cardinalities: Sequence[int],
+    names: Sequence[str],
 ) -> None:
-    if not len(codes):
-        return
-    low, high = codes.min(axis=0), codes.max(axis=0)
-    for d, k in enumerate(cardinalities):
-        if low[d] < 0 or high[d] >= k:
-            raise RangeError(
-                f"batch: column {names[d]!r} has codes {low[d]} to {high[d]}, not 0 to {k - 1}"
-            )
+    for column, k, name in zip(columns, cardinalities, names, strict=True):
+        if not len(column):
+            continue
+        low, high = column.min(), column.max()
+        if low < 0 or high >= k:
+            raise RangeError(f"batch: column {name!r} has codes {low} to {high}, not 0 to {k - 1}")
 
 
 def _pieces(stream: memoryview, columns: Sequence[Codes]) -> list[memoryview]:

@@ -6,6 +6,7 @@ decodes its own result once, so that no sender can emit what a strict reader ref
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from typing import Annotated, Any, TypeVar
@@ -136,8 +137,13 @@ def decode_json(data: bytes, kind: type[_T], *, limit: int) -> _T:
             f"{name}: format version {version}, this release reads {FORMAT_VERSION}; "
             "update the older side"
         )
-    decoded: _T = _guarded(msgspec.json.Decoder(kind).decode, data, name)
+    decoded: _T = _guarded(_decoder(kind).decode, data, name)
     return decoded
+
+
+@functools.cache
+def _decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
+    return msgspec.json.Decoder(kind)
 
 
 def _guarded(decode: Any, data: bytes, name: str) -> Any:

@@ -1,9 +1,9 @@
 """Fuzzes every target, a few processes at once, and says what came of it.
 
-    python -m tools.fuzz --seconds 60                  every target for a minute
-    python -m tools.fuzz --only bundle --seconds 600   one of them
-    python -m tools.fuzz --replay FILE --only bundle   an input that was found, with its traceback
-    python -m tools.fuzz --seeds                       writes the valid inputs of the corpus anew
+python -m tools.fuzz --seconds 60                  every target for a minute
+python -m tools.fuzz --only bundle --seconds 600   one of them
+python -m tools.fuzz --replay FILE --only bundle   an input that was found, with its traceback
+python -m tools.fuzz --seeds                       writes the valid inputs of the corpus anew
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ with all that has arrived since.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,14 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import Table, merge_anchors
 from edge_runtime.aggregator.config import GuardSettings
 from edge_runtime.aggregator.guard.batches import BatchLimits, Finding, judge_batch
-from edge_runtime.aggregator.guard.copies import CopyIndex, Fingerprint, fingerprint
+from edge_runtime.aggregator.guard.copies import (
+    REMEMBERED,
+    CopyIndex,
+    Fingerprint,
+    fingerprint,
+)
 from edge_runtime.aggregator.guard.history import History
+from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.messages import Plan
 from edge_runtime.schema import Codec, cells_behind
@@ -45,11 +51,20 @@ class Gate:
         # The inbox asks on its thread, the review before fusion on another.
         self._lock = threading.Lock()
 
-    def excluded(self, device: str, round_number: int) -> str:
-        """Say why nothing of a device is taken in a round; empty when it is."""
-        return self._workspace.outlying(round_number).get(device, "")
+    def excluded(self, round_number: int) -> dict[str, str]:
+        """Return the devices that nothing is taken from in a round, with the reason."""
+        return self._workspace.outlying(round_number)
 
-    def judge(self, *, message_id: str, device: str, plan: Plan, codec: Codec, codes: I32) -> str:
+    def judge(
+        self,
+        *,
+        message_id: str,
+        device: str,
+        plan: Plan,
+        codec: Codec,
+        codes: I32,
+        print_: Fingerprint,
+    ) -> str:
         """Say why a batch must not enter the pool; empty when nothing is wrong with it.
 
         Parameters
@@ -64,12 +79,13 @@ class Gate:
             Of its codes.
         codes : int32 [n, D]
             The rows.
+        print_ : Fingerprint
+            Of the rows.
         """
-        outlying = self.excluded(device, plan.round)
-        if outlying or not self._settings.batches:
-            return outlying
+        if not self._settings.batches:
+            return ""
         with self._lock:
-            copied = self._index().judge(fingerprint(codes), name=message_id)
+            copied = self._index().judge(print_, name=message_id)
         found = [copied] if copied is not None else []
         found += self.findings(
             message_id=message_id, device=device, plan=plan, codec=codec, codes=codes
@@ -100,10 +116,10 @@ class Gate:
         )
         return found if related is None else [*found, related]
 
-    def took(self, *, message_id: str, device: str, round_number: int, codes: I32) -> None:
+    def took(self, *, message_id: str, device: str, round_number: int, print_: Fingerprint) -> None:
         """Remember an accepted batch, so that copies of it are found."""
         with self._lock:
-            self._index().add(message_id, device, round_number, fingerprint(codes))
+            self._index().add(message_id, device, round_number, print_)
 
     def earlier(self, round_number: int) -> dict[str, str]:
         """Return what a round's batches show to be wrong with earlier ones: reasons by message.
@@ -119,11 +135,11 @@ class Gate:
             self._own.pop(device, None)
 
     def _index(self) -> CopyIndex:
-        """Return the fingerprints of the pool, which are taken once a process; lock held."""
+        """Return the fingerprints of the latest batches, taken once a process; lock held."""
         if self._copies is None:
             self._copies = CopyIndex()
             for record, print_ in _fingerprints(self._workspace):
-                self._copies.add(record[0], record[1], record[2], print_)
+                self._copies.add(record.id, record.device, record.round, print_)
         return self._copies
 
 
@@ -171,9 +187,7 @@ def own_tables(workspace: Workspace, codec: Codec, device: str) -> list[Table]:
     return tables
 
 
-def _fingerprints(workspace: Workspace) -> list[tuple[tuple[str, str, int], Fingerprint]]:
-    found = []
-    for record in workspace.catalogue.messages(kind="batch"):
-        codes = workspace.pool.read([record], names=workspace.schema.names).codes
-        found.append(((record.id, record.device, record.round), fingerprint(codes)))
-    return found
+def _fingerprints(workspace: Workspace) -> Iterator[tuple[MessageRecord, Fingerprint]]:
+    latest = workspace.catalogue.latest_batches(REMEMBERED)
+    for record, codes in workspace.pool.batches(latest, names=workspace.schema.names):
+        yield record, fingerprint(codes)

@@ -113,12 +113,16 @@ class History:
         """Take up a device's batches that came before a restart; forget what is too old."""
         first = round_number - _ROUNDS
         self._entries = {m: e for m, e in self._entries.items() if e.round >= first}
-        for record in self._workspace.catalogue.messages(kind="batch", device=device):
-            if record.round >= first and record.id not in self._entries:
-                codes = self._workspace.pool.read([record], names=self._workspace.schema.names)
-                self._entries[record.id] = _Entry(
-                    device, record.round, self._relation(record.bundle_digest, codes.codes)
-                )
+        records = [
+            record
+            for record in self._workspace.catalogue.messages(kind="batch", device=device)
+            if record.round >= first and record.id not in self._entries
+        ]
+        names = self._workspace.schema.names
+        for record, codes in self._workspace.pool.batches(records, names=names):
+            self._entries[record.id] = _Entry(
+                device, record.round, self._relation(record.bundle_digest, codes)
+            )
 
     def _relation(self, digest: str, codes: I32) -> Relation | None:
         parent = self._parents.get(digest)

@@ -102,8 +102,7 @@ def set_aside(workspace: Workspace, records: Mapping[str, str]) -> int:
         moved.append(record._replace(status="quarantined", reason=reason, path=path))
         _LOG.warning("quarantined a %s of %s: %s", record.kind, record.device, reason)
     workspace.catalogue.requalify(moved)
-    for record in moved:
-        workspace.forget_file(found[record.id].path)
+    workspace.forget_files([found[record.id] for record in moved])
     return len(moved)
 
 
@@ -158,8 +157,8 @@ def _review_batches(workspace: Workspace, gate: Gate, codec: Codec, round_number
         return
     plans = {r.plan_id: decode_plan(r.plan.encode()) for r in workspace.catalogue.rounds()}
     reasons = {}
-    for record in workspace.catalogue.messages(kind="batch", round_number=round_number):
-        codes = workspace.pool.read([record], names=codec.schema.names).codes
+    records = workspace.catalogue.messages(kind="batch", round_number=round_number)
+    for record, codes in workspace.pool.batches(records, names=codec.schema.names):
         reason = reason_of(
             gate.findings(
                 message_id=record.id,
