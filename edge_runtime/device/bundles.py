@@ -71,6 +71,30 @@ class BundleCache:
         except OSError as error:
             raise StoreError(f"bundle cannot be kept in {self._directory}: {error}") from error
 
+    def begin_trial(self, digest: str) -> int:
+        """Count a trial of a bundle before it begins, and return the count.
+
+        In a file beside the bundle: what may take the process down is not begun inside a
+        transaction.
+
+        Raises
+        ------
+        StoreError
+            When the disk refuses.
+        """
+        try:
+            with self._path(digest).with_suffix(".trials").open("ab") as file:
+                file.write(b".")
+                file.flush()
+                os.fsync(file.fileno())
+                return file.tell()
+        except OSError as error:
+            raise StoreError(f"a trial in {self._directory} cannot be noted: {error}") from error
+
+    def end_trial(self, digest: str) -> None:
+        """Note that a trial came to an end, whichever."""
+        self._path(digest).with_suffix(".trials").unlink(missing_ok=True)
+
     def remove(self, digest: str) -> None:
         """Forget a bundle."""
         self._path(digest).unlink(missing_ok=True)

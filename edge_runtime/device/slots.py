@@ -53,8 +53,6 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     current, previous : str
         In use, and to go back to; empty before the first.
-    trial, trials : str, int
-        On trial, and how often that was begun.
     refused : dict of str to str
         Bundles that have failed, and why.
     software : str
@@ -63,15 +61,13 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True):
 
     current: str = ""
     previous: str = ""
-    trial: str = ""
-    trials: int = 0
     refused: dict[str, str] = {}
     software: str = __version__
 
     @property
     def kept(self) -> set[str]:
         """Bundles whose files must stay."""
-        return {self.current, self.previous, self.trial} - {""}
+        return {self.current, self.previous} - {""}
 
 
 def load_slots(store: Store) -> Slots:
@@ -100,30 +96,29 @@ def take_bundle(bench: Bench, digest: str) -> Bundle | GraphBundle | None:
         return None
     if digest == slots.current:
         return bench.bundles.load(digest)
-    trials = slots.trials + 1 if slots.trial == digest else 1
-    slots = msgspec.structs.replace(slots, trial=digest, trials=trials)
-    _put(bench, slots)
+    trials = bench.bundles.begin_trial(digest)
     try:
         if trials > _TRIALS:
             raise BundleError(f"the agent ended {_TRIALS} times while it was tried")
         bundle = bench.bundles.load(digest)
-        if bundle is None:
-            return None
-        _try(bench, bundle)
+        if bundle is not None:
+            _try(bench, bundle)
+            slots = Slots(current=digest, previous=slots.current, refused=slots.refused)
+            _put(bench, slots)
+            bench.bundles.prune(but=slots.kept)
     except (StoreError, MissingExtraError):
         # Nothing was found out about the bundle.
-        _put(bench, msgspec.structs.replace(slots, trials=trials - 1))
+        bench.bundles.end_trial(digest)
         raise
     except EdgeRuntimeError as error:
         back = slots.current[:12] or "none"
         _LOG.error("bundle %s failed its trial, back to %s: %s", digest[:12], back, error.public)
         refused = dict(list(slots.refused.items())[1 - _REFUSED :]) | {digest: error.public}
-        _put(bench, msgspec.structs.replace(slots, trial="", trials=0, refused=refused))
+        _put(bench, msgspec.structs.replace(slots, refused=refused))
         bench.bundles.remove(digest)
+        bench.bundles.end_trial(digest)
         raise BundleError(f"bundle {digest[:12]} failed its trial: {error.public}") from error
-    slots = Slots(current=digest, previous=slots.current, refused=slots.refused)
-    _put(bench, slots)
-    bench.bundles.prune(but=slots.kept)
+    bench.bundles.end_trial(digest)
     return bundle
 
 
