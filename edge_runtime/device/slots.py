@@ -95,6 +95,7 @@ def take_bundle(bench: Bench, digest: str) -> Bundle | GraphBundle | None:
     if not bench.bundles.has(digest):
         return None
     if digest == slots.current:
+        bench.bundles.end_trial(digest)  # where the agent ended just after the switch
         return bench.bundles.load(digest)
     trials = bench.bundles.begin_trial(digest)
     try:
