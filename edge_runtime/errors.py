@@ -23,6 +23,7 @@ __all__ = [
     "EngineError",
     "EnrolmentError",
     "EvaluationError",
+    "ExpiredError",
     "FleetError",
     "KernelError",
     "LedgerBusyError",
@@ -30,16 +31,20 @@ __all__ = [
     "LinkError",
     "MessageError",
     "MissingExtraError",
+    "MixError",
     "ModelImportError",
     "OutboxFullError",
     "PlanError",
     "RangeError",
+    "RollbackError",
     "SamplingError",
     "SchemaError",
     "ShapeError",
+    "SignatureError",
     "SizeError",
     "StoreError",
     "TrainingError",
+    "UpdateError",
     "VersionError",
 ]
 
@@ -245,6 +250,26 @@ class RangeError(MessageError):
 
 class SizeError(MessageError):
     """The message, or what it decompresses to, is larger than allowed."""
+
+
+class UpdateError(MessageError):
+    """Signed metadata, or a schema, plan or bundle, that must not be taken; nothing was changed."""
+
+
+class SignatureError(UpdateError):
+    """Not signed, or not by the keys that the fleet's root names."""
+
+
+class RollbackError(UpdateError):
+    """Older than what was accepted before."""
+
+
+class ExpiredError(UpdateError):
+    """Past its expiry: somebody may be holding newer metadata back."""
+
+
+class MixError(UpdateError):
+    """Parts that were never published together."""
 
 
 class PlanError(EdgeRuntimeError):

@@ -324,6 +324,13 @@ class Catalogue:
         with self._begin() as connection:
             connection.execute(sa.insert(_rounds).values(**record._asdict()))
 
+    def replace_plan(self, number: int, plan: str, *, reason: str) -> None:
+        """Put a round's plan with a larger share of the fleet in the place of the one before."""
+        with self._begin() as connection:
+            connection.execute(
+                sa.update(_rounds).where(_rounds.c.round == number).values(plan=plan, reason=reason)
+            )
+
     def mark_round(
         self, number: int, status: str, *, reason: str = "", ended_unix_s: float | None = None
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -76,6 +76,18 @@ class BundleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     tflite: bool = False
     packed: str = ""
+
+
+class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[updates]: with what schema, plans and bundles are signed (docs/updates.md).
+
+    Parameters
+    ----------
+    keys : str
+        The directory of online keys and roots, as `edge-runtime fleet init` makes it.
+    """
+
+    keys: str
 
 
 class DataSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,6 +164,12 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     moments : {"auto", "none"}
         Whether fleets that are asked for counts alone also sum scores and their products, over two
         rounds at least.
+    rollout : tuple of float
+        Shares of the fleet that a round's plan goes to one after the other, ascending up to 1;
+        the census goes to all at once.
+    rollout_failures : float
+        Share of the reports of the first devices that may be failures. With more the plan goes no
+        further.
     """
 
     count: int = 2
@@ -165,6 +183,8 @@ class RoundSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     holdout: float = 0.0
     pairs: Literal["conditions", "none"] = "conditions"
     moments: Literal["auto", "none"] = "auto"
+    rollout: Annotated[tuple[float, ...], msgspec.Meta(min_length=1, max_length=32)] = (1.0,)
+    rollout_failures: float = 0.1
 
 
 class TrainPlanSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -307,6 +327,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     metrics: MetricsSettings = MetricsSettings()
     release: ReleaseSettings = ReleaseSettings()
     limits: LimitSettings = LimitSettings()
+    updates: UpdateSettings | None = None
     seed: int = 0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -364,6 +385,7 @@ def load_config(path: str | Path) -> AggregatorConfig:
         bundle=msgspec.structs.replace(
             config.bundle, packed=config.bundle.packed and str(base / config.bundle.packed)
         ),
+        updates=config.updates and UpdateSettings(keys=str(base / config.updates.keys)),
     )
     problem = first_problem(config)
     if problem:

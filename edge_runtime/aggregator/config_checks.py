@@ -111,6 +111,18 @@ def first_problem(config: AggregatorConfig) -> str:
             "fusion needs 0 < validation_share < 1, max_seconds > 0 and max_rows > 1",
             (fusion.validation_share, fusion.max_seconds, fusion.max_rows),
         ),
+        (
+            rounds.rollout[-1] == 1
+            and rounds.rollout[0] > 0
+            and list(rounds.rollout) == sorted(set(rounds.rollout)),
+            "rounds.rollout must ascend from above 0 to 1",
+            rounds.rollout,
+        ),
+        (
+            0 <= rounds.rollout_failures < 1,
+            "rounds.rollout_failures must be at least 0 and below 1",
+            rounds.rollout_failures,
+        ),
         *guard_checks(config.guard, config.metrics),
         (
             fusion.update_clip > 0 and fusion.server_learning_rate >= 0,

@@ -24,6 +24,7 @@ from edge_runtime.aggregator.budget import Schedule, make_schedule
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.records import RoundRecord
+from edge_runtime.aggregator.rollout import STOPPED, decide
 from edge_runtime.aggregator.sizing import anchor_share, moment_shares, only_counts
 from edge_runtime.aggregator.strategies import find_strategy
 from edge_runtime.messages import (
@@ -268,6 +269,8 @@ class Planner:
 
     def _open(self, number: int, now_unix_s: float, bundle_digest: str | None) -> Step:
         plan = self.make_plan(number, bundle_digest)
+        if number > 0:
+            plan = msgspec.structs.replace(plan, rollout=self._config.rounds.rollout[0])
         self._catalogue.open_round(
             RoundRecord(
                 round=number,
@@ -309,10 +312,53 @@ class Planner:
                 return Step("wait", phase, record.round, 1.0, reason)
             self._catalogue.mark_round(record.round, "fusing", reason=reason)
             return Step("fuse", "fusing", record.round, 0.0, reason)
+        if plan.rollout < 1:
+            return self._roll_out(
+                record, plan, states,
+                answered=answered, declined=declined, late=late, counts=counts,
+            )  # fmt: skip
         if late or everyone:
             counts += f"; the quorum is {quorum}: waiting on"
         progress = min(1.0, len(answered) / max(expected, quorum))
         return Step("wait", phase, record.round, progress, counts)
+
+    def _roll_out(
+        self,
+        record: RoundRecord,
+        plan: Plan,
+        states: Mapping[str, DeviceState],
+        *,
+        answered: set[str],
+        declined: set[str],
+        late: bool,
+        counts: str,
+    ) -> Step:
+        """Look whether an open round's plan goes to more of the fleet."""
+        rounds = self._config.rounds
+        steps = rounds.rollout
+        wait = Step("wait", "round", record.round, plan.rollout, record.reason or counts)
+        # A configuration without stages takes a rollout that was stopped to its end.
+        if record.reason.startswith(STOPPED) and len(steps) > 1:
+            return wait
+        decision = decide(
+            plan,
+            steps=steps,
+            most_failures=rounds.rollout_failures if len(steps) > 1 else 1.0,
+            known=states.keys() | self._catalogue.devices().keys(),
+            answered=answered,
+            declined=declined,
+            late=late or len(steps) == 1,
+        )
+        if decision.stop:
+            self._catalogue.mark_round(record.round, "open", reason=decision.stop)
+            return wait._replace(reason=decision.stop)
+        share = f"plan for {plan.rollout:.2g} of the fleet"
+        if decision.share is None:
+            return wait._replace(reason=f"{share}; {counts}")
+        wider = msgspec.structs.replace(plan, rollout=decision.share)
+        reason = f"plan for {decision.share:.2g} of the fleet, after {counts}"
+        self._catalogue.replace_plan(record.round, encode_plan(wider).decode(), reason=reason)
+        return Step("open", "round", record.round, wider.rollout, reason, wider)
 
     def _answers(self, plan: Plan, states: Mapping[str, DeviceState]) -> tuple[set[str], set[str]]:
         """Devices that have answered a plan completely, and those that declined it.

@@ -25,6 +25,7 @@ from edge_runtime.aggregator.guard.rollback import curve
 from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.metrics import Metrics
 from edge_runtime.aggregator.planner import Step
+from edge_runtime.aggregator.publishing import Publisher
 from edge_runtime.aggregator.release import write_release
 from edge_runtime.aggregator.rounds import Rounds
 from edge_runtime.aggregator.showing import make_status
@@ -38,7 +39,6 @@ from edge_runtime.messages import (
     decode_state,
     encode_ack,
     encode_alarms,
-    encode_plan,
     encode_status,
 )
 from edge_runtime.process import Notifier, Pulse
@@ -123,6 +123,9 @@ class Service:
             password=config.broker.password,
             tls=tls,
             keepalive_s=config.broker.keepalive_s,
+        )
+        self._publisher = Publisher(
+            config=config, rounds=self._rounds, link=self._link, topics=self._topics
         )
 
     def stop(self) -> None:
@@ -225,31 +228,13 @@ class Service:
 
     def _restore(self) -> None:
         """Publish what is in force, as it was before a restart."""
-        workspace = self._workspace
-        self._link.publish(self._topics.schema, workspace.declared.to_json(), retain=True)
         self._rounds.restore()
-        self._publish_bundles()
-        self._link.publish(self._topics.alarms, encode_alarms(workspace.alarms()), retain=True)
+        self._publisher.begin()
+        alarms = encode_alarms(self._workspace.alarms())
+        self._link.publish(self._topics.alarms, alarms, retain=True)
         plan = self._planner.current_plan
         if plan is not None:
             _LOG.info("going on with round %d", plan.round)
-            self._link.publish(self._topics.plan, encode_plan(plan), retain=True)
-
-    def _publish_bundles(self) -> None:
-        """Retain the bundle in force and the one the plan names; clear older ones."""
-        if not self._rounds.digest:
-            return
-        plan = self._planner.current_plan
-        keep = {self._rounds.digest, plan.bundle_digest if plan else None}
-        for record in self._catalogue.bundles(status=None):
-            if record.status == "rejected":
-                continue
-            topic = self._topics.bundle(record.digest)
-            if record.digest in keep:
-                data = (self._workspace.data_dir / record.path).read_bytes()
-                self._link.publish(topic, data, retain=True)
-            else:
-                self._link.publish(topic, b"", retain=True)
 
     def _turn(self) -> None:
         """Do what is due; what a disk or a database refuses is tried again until it does not."""
@@ -276,13 +261,13 @@ class Service:
         step = self._rounds.step(now_unix_s=self._now_unix_s(), states=states)
         if step.action == "open":
             assert step.plan is not None
-            _LOG.info("round %d opened, plan %s", step.number, step.plan.id)
-            self._publish_bundles()
-            self._link.publish(self._topics.plan, encode_plan(step.plan), retain=True)
+            _LOG.info("round %d: %s", step.number, step.reason)
+            self._publisher.publish()
         elif step.action == "fuse":
             step = self._drive_fusion(step)
         elif step.action == "done":
             step = self._drive_release(step)
+        self._publisher.look()
         self._show(step)
 
     def _now_unix_s(self) -> float:
@@ -317,7 +302,7 @@ class Service:
         """Use the generator in force after a fusion and close the round."""
         _LOG.info("round %d: %s", number, reason)
         alarms = self._rounds.adopt(number)
-        self._publish_bundles()
+        self._publisher.publish()
         self._link.publish(self._topics.alarms, encode_alarms(alarms), retain=True)
         self._planner.close(number, now_unix_s=self._now_unix_s(), reason=reason)
 

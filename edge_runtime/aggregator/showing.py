@@ -8,9 +8,10 @@ from typing import Any
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.planner import Step
-from edge_runtime.messages import AggregatorStatus, DeviceProgress, DeviceState
+from edge_runtime.aggregator.rollout import STOPPED
+from edge_runtime.messages import AggregatorStatus, DeviceProgress, DeviceState, decode_plan
 
-__all__ = ["make_status"]
+__all__ = ["make_status", "rollout_of"]
 
 
 def make_status(
@@ -65,7 +66,20 @@ def make_status(
         private=private,
         metrics=_figures(made[-1].metrics) if made else {},
         reason=step.reason if private else f"WITHOUT PRIVACY. {step.reason}",
+        signed=config.updates is not None,
+        **rollout_of(catalogue),
     )
+
+
+def rollout_of(catalogue: Catalogue) -> dict[str, Any]:
+    """How far the last round's plan has come, and whether it was stopped there."""
+    rounds = catalogue.rounds()
+    if not rounds:
+        return {}
+    return {
+        "rollout": decode_plan(rounds[-1].plan.encode()).rollout,
+        "rollout_stopped": rounds[-1].reason.startswith(STOPPED),
+    }
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ import msgspec
 
 from edge_runtime.aggregator.guard.rollback import curve
 from edge_runtime.aggregator.opening import open_workspace
+from edge_runtime.aggregator.showing import rollout_of
 from edge_runtime.aggregator.workspace import Workspace
 
 __all__ = ["status"]
@@ -26,7 +27,8 @@ def status(data_dir: str | Path) -> dict[str, Any]:
     -------
     dict
         `fleet`, `private`, `privacy` (statement), `phase`, `round`, `rounds` (list), `planned`
-        (training rounds), `totals`, `devices` (by id: last state and what was accepted),
+        (training rounds), `signed`, `rollout` and `rollout_stopped` (of the last round's plan),
+        `totals`, `devices` (by id: last state and what was accepted),
         `bundle` (in force, or None), `rejected` and `withdrawn` (generators), `metrics` of the
         generator in force, `alarms` (critical ones first) and `curve` (the fleet's score of
         bundles: nats per row on held-out real rows, with errors).
@@ -60,6 +62,8 @@ def _collect(workspace: Workspace) -> dict[str, Any]:
         "phase": _phase(workspace),
         "round": rounds[-1].round if rounds else 0,
         "planned": config.rounds.count,
+        "signed": config.updates is not None,
+        **rollout_of(catalogue),
         "rounds": [{k: v for k, v in record._asdict().items() if k != "plan"} for record in rounds],
         "totals": catalogue.totals(),
         "devices": devices,

@@ -78,7 +78,9 @@ def status(*, where: Path, as_json: bool) -> None:
             if bundle
             else "none yet",
             "alarms": _count_alarms(found["alarms"]),
+            "updates": "signed" if found["signed"] else "NOT signed (docs/updates.md)",
         }
+        | _rollout(found)
     )
     if found["alarms"]:
         say("")
@@ -122,6 +124,13 @@ def backup(*, where: Path, to: Path) -> None:
         f"{made.path}: {made.files:,} files, {_size(made.size_bytes)}; "
         f"{made.files - made.kept:,} of them new"
     )
+
+
+def _rollout(found: dict[str, Any]) -> dict[str, str]:
+    if found.get("rollout", 1.0) == 1.0:
+        return {}
+    stopped = found["rounds"][-1]["reason"] if found["rollout_stopped"] else ""
+    return {"rollout": stopped or f"{found['rollout']:.2g} of the fleet so far"}
 
 
 def _count_alarms(alarms: list[dict[str, Any]]) -> str:
@@ -182,7 +191,9 @@ def _device(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         f"{entry.get('bytes_up', accepted.get('bytes', 0)) / 1e3:,.0f}",
         _epsilon(entry, accepted),
         _time(datetime.fromisoformat(seen)) if seen else "",
-        "; ".join(text for key in ("flood", "throttled", "reason") if (text := entry.get(key))),
+        "; ".join(
+            text for key in ("flood", "throttled", "refused", "reason") if (text := entry.get(key))
+        ),
     )
 
 

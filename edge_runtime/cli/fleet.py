@@ -24,6 +24,7 @@ __all__ = ["fleet"]
 
 _DIRECTORY = existing(directory=True)
 _PORT = click.IntRange(1, 65535)
+_ROTATED = ["broker", "aggregator", "enrolment", "updates", "root"]
 
 
 @click.group(
@@ -73,6 +74,7 @@ def init(
         {
             "authority": str(made.path / "ca.pem"),
             "its key": f"{made.authority_key}  (can make any device: keep it safe)",
+            "update keys": f"{made.root_key}  (names the others: keep it safe)",
             "broker": f"mosquitto -c {made.access.configuration}",
             "aggregator": f"edge-runtime aggregator run --config {made.path / 'aggregator.toml'}",
             "enrolment": f"edge-runtime fleet serve {directory}",
@@ -195,20 +197,28 @@ def revoke(*, directory: Path, name: str) -> None:
 
 
 @fleet.command(
-    short_help="Give broker, aggregator or enrolment service a new key.",
+    short_help="Give broker, aggregator, enrolment service or updates new keys.",
     epilog="\b\nExample:\n  edge-runtime fleet rotate clinics aggregator",
 )
 @click.argument("directory", type=_DIRECTORY)
-@click.argument("service", type=click.Choice(["broker", "aggregator", "enrolment"]))
+@click.argument("service", type=click.Choice(_ROTATED))
 def rotate(*, directory: Path, service: str) -> None:
     """Give SERVICE a new key and certificate, and revoke its old ones.
 
     Copy them to where the service runs; it takes them up at its next connection. A device gets a
     new key by enrolling again with a new token.
+
+    `updates` are the keys that schema, plans and bundles are signed with: the root's key, which
+    may live offline, names new ones. `root` replaces that key as well. Copy aggregator/updates to
+    the aggregator, which takes them up within seconds; devices follow by themselves.
     """
     from edge_runtime.fleet.fleet_dir import FleetDir
 
     opened = FleetDir(directory)
+    if service in ("updates", "root"):
+        opened.rotate_updates(root_too=service == "root")
+        say(f"new keys in {opened.online}; the aggregator's machine needs them")
+        return
     opened.rotate(service)
     _reload(opened)
 

@@ -23,6 +23,7 @@ from edge_runtime import __version__
 from edge_runtime.device.account_kept import check_account, note_account
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
+from edge_runtime.device.gate import Gate
 from edge_runtime.device.governor import STAYS_HERE
 from edge_runtime.device.outbox import Outbox, SendWindow
 from edge_runtime.device.planbook import PlanBook
@@ -47,6 +48,7 @@ from edge_runtime.messages import (
     decode_plan,
     encode_state,
 )
+from edge_runtime.updates import Verdict
 
 __all__ = ["Agent"]
 
@@ -56,6 +58,10 @@ _LOG = logging.getLogger(__name__)
 #: of it is for the broker's confirmation (`_FAREWELL_S`, twice) and for closing files.
 _WORK_ENDS_S = 6.0
 _FAREWELL_S = 1.5
+#: of a packet that is not a bundle: a plan of 1 MB, and schemas that name thousands of categories
+_PACKET_BYTES = 4 << 20
+#: topic and header around a bundle
+_AROUND_BYTES = 1024
 #: pause after the local file refused, so that a full disk does not also fill the log
 _PAUSE_S = 1.0
 
@@ -77,6 +83,10 @@ class _BundleWanted(NamedTuple):
     digest: str
 
 
+class _Verified(NamedTuple):
+    verdict: Verdict
+
+
 class _StateChanged(NamedTuple):
     pass
 
@@ -85,7 +95,7 @@ class _Stop(NamedTuple):
     reason: str
 
 
-_Event = _Message | _Connected | _News | _StateChanged | _BundleWanted | _Stop
+_Event = _Message | _Connected | _News | _StateChanged | _BundleWanted | _Verified | _Stop
 
 
 class Agent:
@@ -187,13 +197,23 @@ class Agent:
         self._vitals = Vitals(
             config=config, reporter=self._reporter, work=self._worker, readings=self._readings
         )
+        self._gate: Gate | None = None
+        if config.updates is not None:
+            self._gate = Gate(
+                store=store,
+                root=config.updates.root,
+                directory=config.state_dir / "updates.part",
+                reporter=self._reporter,
+                now=self._vitals.now,
+                on_verdict=lambda verdict: self._events.put(_Verified(verdict)),
+            )
         state_topic = self._topics.state(config.id)
         offline = msgspec.structs.replace(self._reporter.state, status="offline")
         self._link = Link(
             host=config.broker.host,
             port=config.broker.port,
             client_id=f"{config.fleet}-{config.id}" if tls is None else tls.client_id(config.id),
-            topics=(self._topics.schema, self._topics.plan, self._topics.ack(config.id)),
+            topics=self._subscribed(),
             will=(state_topic, encode_state(offline)),
             on_message=lambda topic, payload, _: self._events.put(_Message(topic, payload)),
             on_connect=lambda: self._events.put(_Connected()),
@@ -201,6 +221,7 @@ class Agent:
             password=config.broker.password(),
             tls=tls,
             keepalive_s=config.broker.keepalive_s,
+            packet_bytes=_PACKET_BYTES,
         )
         self._link.start()
         try:
@@ -221,11 +242,17 @@ class Agent:
         if self._worker.failure is not None:
             raise self._worker.failure
 
+    def _subscribed(self) -> tuple[str, ...]:
+        signed = () if self._gate is None else (self._topics.update,)
+        return (*signed, self._topics.schema, self._topics.plan, self._topics.ack(self._config.id))
+
     # -- one turn of the agent's thread ---------------------------------------------------------
 
     def _turn(self) -> None:
         try:
             self._vitals.look()
+            if self._gate is not None:
+                self._gate.look()
             self._send_due()
             self._publish_state()
             self._handle(self._events.get(timeout=self._wait_s()))
@@ -260,6 +287,10 @@ class Agent:
                 self._reporter.again()
             case _BundleWanted():
                 self._fetch(event.digest)
+            case _Verified() if self._gate is not None:
+                for name, payload in self._gate.settle(event.verdict):
+                    kind, _, digest = name.partition("/")
+                    self._take(kind, digest, payload)
             case _Stop():
                 _LOG.info("stopping: %s", event.reason)
                 self._stopping = True
@@ -274,6 +305,9 @@ class Agent:
         if self._wanted:
             self._link.unsubscribe(self._topics.bundle(self._wanted))
         self._wanted = digest
+        signed = None if self._gate is None else self._gate.size_of(f"bundle/{digest}")
+        most = self._bundles.max_bytes if signed is None else min(signed, self._bundles.max_bytes)
+        self._link.packet_bytes = max(_PACKET_BYTES, most + _AROUND_BYTES)
         # One bundle, and not all: the others are retained as well and may be many.
         self._link.subscribe(self._topics.bundle(digest))
 
@@ -282,24 +316,35 @@ class Agent:
         if not message.payload:
             return
         match address.kind:
+            case "ack":
+                self._on_ack(message.payload)
+            case "update" if self._gate is not None:
+                self._gate.offer(message.payload)
+            case "schema" | "plan" | "bundle" as kind:
+                name = f"bundle/{address.rest}" if kind == "bundle" else kind
+                if self._gate is None or self._gate.admits(name, message.payload):
+                    self._take(kind, address.rest, message.payload)
+
+    def _take(self, kind: str, digest: str, payload: bytes) -> None:
+        """Take what the gate, where there is one, has let in."""
+        match kind:
             case "schema":
-                if offer_schema(self._store, message.payload):
+                if offer_schema(self._store, payload):
                     self._worker.wake()
             case "plan":
-                plan = decode_plan(message.payload)
+                plan = decode_plan(payload)
                 if plan.fleet != self._config.fleet:
                     raise RangeError(f"a plan of fleet {plan.fleet!r} on this fleet's topic")
                 if self._plans.offer(plan):
                     _LOG.info("plan of round %d: %s", plan.round, plan.kind)
                     self._worker.wake()
             case "bundle":
-                if address.rest == self._wanted:
-                    self._bundles.put(address.rest, message.payload)
-                    self._link.unsubscribe(message.topic)
+                if digest == self._wanted:
+                    self._bundles.put(digest, payload)
+                    self._link.unsubscribe(self._topics.bundle(digest))
+                    self._link.packet_bytes = _PACKET_BYTES
                     self._wanted = ""
                     self._worker.wake()
-            case "ack":
-                self._on_ack(message.payload)
 
     def _on_ack(self, payload: bytes) -> None:
         ack = decode_ack(payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from edge_runtime.errors import DigestError, SizeError, StoreError
@@ -23,13 +24,17 @@ class BundleCache:
     max_bytes : int
         Largest bundle accepted.
     keep : int
-        Bundles kept; the oldest go first.
+        Bundles that `prune` leaves.
+
+    Attributes
+    ----------
+    max_bytes : int
     """
 
     def __init__(self, *, directory: Path, max_bytes: int = 32 << 20, keep: int = 4) -> None:
         self._directory = directory
-        self._max_bytes = max_bytes
         self._keep = keep
+        self.max_bytes = max_bytes
         directory.mkdir(parents=True, exist_ok=True)
         # What a killed process left half written has no other use.
         for rest in directory.glob("*.part"):
@@ -52,8 +57,8 @@ class BundleCache:
         StoreError
             When the disk refuses.
         """
-        if len(data) > self._max_bytes:
-            raise SizeError(f"bundle of {len(data)} bytes; at most {self._max_bytes} are accepted")
+        if len(data) > self.max_bytes:
+            raise SizeError(f"bundle of {len(data)} bytes; at most {self.max_bytes} are accepted")
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise DigestError(f"bundle announced as {digest} has digest {found}")
@@ -64,16 +69,45 @@ class BundleCache:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self._path(digest))
-            self._prune()
         except OSError as error:
             with contextlib.suppress(OSError):  # on a read-only disk it was never there
                 part.unlink(missing_ok=True)
             raise StoreError(f"bundle cannot be kept in {self._directory}: {error}") from error
 
-    def _prune(self) -> None:
+    def begin_trial(self, digest: str) -> int:
+        """Count a trial of a bundle before it begins, and return the count.
+
+        In a file beside the bundle: what may take the process down is not begun inside a
+        transaction.
+
+        Raises
+        ------
+        StoreError
+            When the disk refuses.
+        """
+        try:
+            with self._path(digest).with_suffix(".trials").open("ab") as file:
+                file.write(b".")
+                file.flush()
+                os.fsync(file.fileno())
+                return file.tell()
+        except OSError as error:
+            raise StoreError(f"a trial in {self._directory} cannot be noted: {error}") from error
+
+    def end_trial(self, digest: str) -> None:
+        """Note that a trial came to an end, whichever."""
+        self._path(digest).with_suffix(".trials").unlink(missing_ok=True)
+
+    def remove(self, digest: str) -> None:
+        """Forget a bundle."""
+        self._path(digest).unlink(missing_ok=True)
+
+    def prune(self, *, but: Collection[str]) -> None:
+        """Forget the oldest beyond `keep`, and never these."""
         bundles = sorted(self._directory.glob("*.bundle"), key=lambda path: path.stat().st_mtime)
         for path in bundles[: -self._keep]:
-            path.unlink(missing_ok=True)
+            if path.stem not in but:
+                path.unlink(missing_ok=True)
 
     def load(self, digest: str) -> Bundle | GraphBundle | None:
         """Read and check a bundle; None when it is not here.
@@ -94,4 +128,4 @@ class BundleCache:
         if hashlib.sha256(data).hexdigest() != digest:
             self._path(digest).unlink(missing_ok=True)
             return None
-        return read_bundle(data, max_bytes=self._max_bytes)
+        return read_bundle(data, max_bytes=self.max_bytes)

@@ -21,6 +21,9 @@ A complete file, with the defaults of everything that may be left out::
     # certificate = "device.pem"    # the device's own; certificate and key, or neither
     # key = "device.key"            # mode 0600
 
+    # [updates]                     # without this section anything the broker hands out is taken
+    # root = "root.json"            # the fleet's update keys: only what they have signed is taken
+
     [source]
     kind = "csv"
     path = "rows.csv"
@@ -78,6 +81,7 @@ __all__ = [
     "PrivacyConfig",
     "SourceConfig",
     "TrainingConfig",
+    "UpdatesConfig",
     "load_config",
 ]
 
@@ -133,6 +137,12 @@ class BrokerConfig(_Section, frozen=True, kw_only=True):
                 f"broker.password_file {self.password_file} cannot be read ({error.strerror}); "
                 "create it, readable by the device's user alone, or remove the key"
             ) from error
+
+
+class UpdatesConfig(_Section, frozen=True, kw_only=True):
+    """Whose signatures schemas, plans and bundles must have (docs/updates.md)."""
+
+    root: Path
 
 
 class SourceConfig(_Section, frozen=True, kw_only=True):
@@ -238,6 +248,7 @@ class _File(_Section, frozen=True, kw_only=True):
     engine: EngineConfig = EngineConfig()
     training: TrainingConfig = TrainingConfig()
     limits: LimitsConfig = LimitsConfig()
+    updates: UpdatesConfig | None = None
 
 
 class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,6 +271,7 @@ class DeviceConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineConfig = EngineConfig()
     training: TrainingConfig = TrainingConfig()
     limits: LimitsConfig = LimitsConfig()
+    updates: UpdatesConfig | None = None
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -316,5 +328,6 @@ def load_config(path: str | Path) -> DeviceConfig:
         engine=file.engine,
         training=file.training,
         limits=file.limits,
+        updates=file.updates,
         log_level=file.device.log_level,
     )

@@ -130,7 +130,11 @@ def _enrol(
     settings = _settings(provision, identity, state_dir, config)
     if not enrolled:
         with as_owner_of(state_dir):
-            identity.prepare(token=token.id, ca=provision.fleet.ca.strip() + "\n")
+            identity.prepare(
+                token=token.id,
+                ca=provision.fleet.ca.strip() + "\n",
+                root=provision.fleet.root.strip(),
+            )
             key = load_or_make_key(identity.new_key)
             obtained = identity.has_new_certificate
         if not obtained:
@@ -256,7 +260,10 @@ def _settings(provision: Provision, identity: IdentityDir, state_dir: Path, conf
             "tls": {"ca": str(tls.ca), "certificate": str(tls.certificate), "key": str(tls.key)},
         },
     }  # fmt: skip
-    kept = {name: values for name, values in old.items() if name not in own}
+    if fleet.root:
+        own["updates"] = {"root": str(identity.root)}
+    # Of another fleet, perhaps: what it trusted is not to be trusted by this one.
+    kept = {name: values for name, values in old.items() if name not in (*own, "updates")}
     text = "# written at enrolment; change what you like\n\n" + toml_text(
         {**own, **kept, **provision.settings}
     )

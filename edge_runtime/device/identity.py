@@ -28,7 +28,8 @@ class IdentityDir:
     ----------
     path : Path
         The identity in force, if it exists: ``ca.pem``, ``certificate.pem``, ``key.pem`` (mode
-        0600), ``token`` (the id of the token it was got with), and ``minimum-time`` (seconds
+        0600), ``token`` (the id of the token it was got with), ``root.json`` (of the fleet's update
+        keys, where it has any), and ``minimum-time`` (seconds
         since 1970: the authority's clock at enrolment, before which this device's cannot be).
     """
 
@@ -57,16 +58,23 @@ class IdentityDir:
         """The authority of the identity in the making."""
         return self._new / "ca.pem"
 
+    @property
+    def root(self) -> Path:
+        """The root of the update keys in the identity in force."""
+        return self.path / "root.json"
+
     def belongs_to(self, token: str) -> bool:
         """Return whether the identity in force was got with this token."""
         return _read(self.path / "token") == token.encode()
 
-    def prepare(self, *, token: str, ca: str) -> None:
+    def prepare(self, *, token: str, ca: str, root: str = "") -> None:
         """Begin an identity, or go on with the one begun with the same token."""
         if _read(self._new / "token") != token.encode():
             shutil.rmtree(self._new, ignore_errors=True)
             self._new.mkdir(mode=0o700)
             write_durably(self.new_ca, ca)
+            if root:
+                write_durably(self._new / "root.json", root)
             write_durably(self._new / "token", token)
             sync_directory(self._state_dir)
 

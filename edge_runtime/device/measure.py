@@ -12,6 +12,7 @@ from edge_runtime.device.memory import give_back
 from edge_runtime.device.moments import check_moments, release_moments
 from edge_runtime.device.score import release_score
 from edge_runtime.device.series import open_intake
+from edge_runtime.device.slots import take_bundle
 from edge_runtime.device.update import check_update
 from edge_runtime.errors import PlanError
 from edge_runtime.generator import Bundle, GraphBundle
@@ -60,12 +61,14 @@ def prepare(bench: Bench, plan: Plan, schema: Schema) -> Prepared | Outcome:
     ------
     PlanError
         When the plan asks for what this device or the bundle cannot give.
+    BundleError
+        When the bundle fails its trial.
     DataError, StoreError
         As `Intake.advance`.
     """
     if plan.bundle_digest is None:
         raise PlanError("the plan is about a bundle and does not say which")
-    bundle = bench.bundles.load(plan.bundle_digest)
+    bundle = take_bundle(bench, plan.bundle_digest)
     if bundle is None:
         return Outcome("waiting", "for the bundle", wants_bundle=plan.bundle_digest)
     if isinstance(bundle, GraphBundle):

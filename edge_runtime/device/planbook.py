@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from edge_runtime.device.store import Store
 from edge_runtime.errors import MessageError
 from edge_runtime.messages import Plan, decode_plan, encode_plan
@@ -60,12 +62,20 @@ class PlanBook:
     def offer(self, plan: Plan) -> bool:
         """Record a plan that arrived; False when it is known already.
 
-        The same plan arrives again after every reconnect, as it is retained.
+        The same plan arrives again after every reconnect, as it is retained, and with a larger
+        share of the fleet, which is all of it that may change.
         """
         with self._store.transaction() as connection:
-            known = connection.execute("SELECT 1 FROM plans WHERE id = ?", (plan.id,)).fetchone()
-            if known:
-                return False
+            row = connection.execute("SELECT plan FROM plans WHERE id = ?", (plan.id,)).fetchone()
+            if row:
+                known = decode_plan(bytes(row[0]))
+                wider = plan.rollout > known.rollout
+                if not wider or replace(known, rollout=plan.rollout) != plan:
+                    return False
+                connection.execute(
+                    "UPDATE plans SET plan = ? WHERE id = ?", (encode_plan(plan), plan.id)
+                )
+                return True
             # Plans that nothing was spent for give way to the newest one.
             connection.execute("UPDATE plans SET status = 'superseded' WHERE status = 'new'")
             connection.execute(

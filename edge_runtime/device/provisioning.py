@@ -17,6 +17,8 @@
     -----END CERTIFICATE-----
     '''
 
+    root = '''...'''                # root.json of the fleet's update keys; left out: unsigned
+
     [token]                         # good for one certificate
     id = "32 hexadecimal digits"
     secret = "43 letters, digits, - and _"
@@ -90,6 +92,7 @@ class Fleet(_Section, frozen=True, kw_only=True):
     enrol_port: _Port = 8884
     issued_unix_s: Count = 0
     ca: Annotated[str, msgspec.Meta(pattern=r"-----BEGIN CERTIFICATE-----")]
+    root: Annotated[str, msgspec.Meta(max_length=65_536)] = ""
 
 
 class Token(_Section, frozen=True, kw_only=True):

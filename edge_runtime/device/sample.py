@@ -13,6 +13,7 @@ from edge_runtime.device.clamp import clamp_columns
 from edge_runtime.device.measure import check_fit
 from edge_runtime.device.released import Released
 from edge_runtime.device.rows import draw_rows, enqueue_rows, none_kept, row_count
+from edge_runtime.device.slots import take_bundle
 from edge_runtime.errors import PlanError
 from edge_runtime.generator import Bundle, Engine, GraphBundle, GraphEngine, open_engine, open_graph
 from edge_runtime.messages import Plan, PrivacyStatement, RowRequest
@@ -28,14 +29,14 @@ def run_sample(bench: Bench, plan: Plan, schema: Schema) -> Outcome:
     ------
     PlanError
         When the plan or its bundle does not fit this device.
-    EngineError, MissingExtraError
-        When the bundle cannot be run here.
+    BundleError, EngineError, MissingExtraError
+        When the bundle is none, fails its trial, or cannot be run here.
     StoreError
         When the store or the outbox is full.
     """
     if plan.bundle_digest is None or plan.rows is None:
         raise PlanError("the plan asks for rows of a bundle and does not say which, or how many")
-    bundle = bench.bundles.load(plan.bundle_digest)
+    bundle = take_bundle(bench, plan.bundle_digest)
     if bundle is None:
         return Outcome("waiting", "for the bundle", wants_bundle=plan.bundle_digest)
     if bundle.schema.digest != schema.digest:

@@ -66,6 +66,10 @@ class Vitals:
         self.look()
         self._notifier.ready()
 
+    def now(self) -> float:
+        """Return the time that nothing may be older than, in Unix seconds."""
+        return self._minimum.now()
+
     def wait_s(self) -> float:
         """Seconds the agent may sleep before the next look."""
         return min(self._limits.look_s, self._notifier.watchdog_s or self._limits.look_s)

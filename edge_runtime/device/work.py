@@ -26,6 +26,7 @@ from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.report import Reporter
 from edge_runtime.device.sample import run_sample
 from edge_runtime.device.schemas import SchemaKeeper
+from edge_runtime.device.slots import show_slots
 from edge_runtime.device.source import open_source
 from edge_runtime.device.store import Store, damage
 from edge_runtime.device.train import run_train
@@ -38,7 +39,7 @@ from edge_runtime.errors import (
     PlanError,
     StoreError,
 )
-from edge_runtime.messages import Plan
+from edge_runtime.messages import Plan, in_rollout
 from edge_runtime.privacy import Ledger
 from edge_runtime.schema import Schema
 
@@ -240,6 +241,7 @@ class PlanRunner:
             accept_new=config.privacy.accept_new_schema,
         )
         self._bench.show_spent()
+        show_slots(self._bench)
 
     def once(self) -> float | None:
         """Do what can be done now.
@@ -322,6 +324,9 @@ class PlanRunner:
             raise PlanError(keeper.refusal().public)
         if schema is None or schema.learnt.digest != plan.schema_digest:
             return Outcome("waiting", "for the schema of the plan")
+        if not in_rollout(plan, self._config.id):
+            share = f"{plan.rollout:.2g} of the fleet so far"
+            return Outcome("waiting", f"for the rollout to reach this device ({share})")
         if plan.kind == "sample":
             return run_sample(bench, plan, schema.learnt)
         paid = any(bench.ledger.find(f"{plan.id}/{part}") for part in _PARTS)

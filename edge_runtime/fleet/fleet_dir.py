@@ -6,10 +6,12 @@
     fleet.sqlite               the register: tokens and certificates
     ca.pem                     the authority's certificate; public
     private/ca.key             its key (0600); may live elsewhere, see authority.key in fleet.toml
+    private/root.key           names the update keys (0600); beside ca.key, where that is elsewhere
     private/enrolment.key      from which the secrets of tokens follow (0600)
     device-settings.toml       sections that every provisioning file gets; edit it
     aggregator.toml            for the aggregator; edit it
     aggregator/, enrolment/    certificate and key of these two services
+    aggregator/updates/        keys that sign what is published, and their roots
     broker/                    all that the broker's machine needs
 """
 
@@ -21,6 +23,7 @@ import hmac
 import os
 import re
 import secrets
+import shutil
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -39,6 +42,7 @@ from edge_runtime.fleet.broker_access import BrokerAccess
 from edge_runtime.fleet.register import Register
 from edge_runtime.messages import TlsFiles
 from edge_runtime.messages.fields import Id
+from edge_runtime.updates.keys import load_roots, make_roots, rotate_roots
 
 __all__ = ["SERVICES", "FleetDir", "init_fleet"]
 
@@ -75,6 +79,9 @@ port = {port}
 ca = "aggregator/ca.pem"
 certificate = "aggregator/certificate.pem"
 key = "aggregator/key.pem"
+
+[updates]
+keys = "aggregator/updates"
 """
 _DEVICE_SETTINGS = """\
 # Sections of device.toml that `edge-runtime fleet token` puts into every provisioning file; see
@@ -108,10 +115,15 @@ class _Authority(_Section, frozen=True, kw_only=True):
     key: str
 
 
+class _Updates(_Section, frozen=True, kw_only=True):
+    root_key: str
+
+
 class _File(_Section, frozen=True, kw_only=True):
     fleet: _Fleet
     broker: _Broker
     authority: _Authority
+    updates: _Updates | None = None  # a fleet of an earlier release signs nothing
 
 
 class FleetDir:
@@ -128,6 +140,8 @@ class FleetDir:
         The fleet, and where its broker listens for certificates and for tokens.
     authority_key : Path
         Where the authority's key is; it may be away.
+    root_key : Path or None
+        The same of the update keys' root; None in a fleet without them.
 
     Raises
     ------
@@ -153,6 +167,7 @@ class FleetDir:
         self.host, self.port = read.broker.host, read.broker.port
         self.enrol_port = read.broker.enrol_port
         self.authority_key = self.path / read.authority.key
+        self.root_key = None if read.updates is None else self.path / read.updates.root_key
 
     @property
     def ca(self) -> str:
@@ -167,6 +182,37 @@ class FleetDir:
     def authority(self) -> Authority:
         """Load the authority with its key; see `Authority.load` for errors."""
         return Authority.load(certificate_path=self.path / "ca.pem", key_path=self.authority_key)
+
+    @property
+    def online(self) -> Path:
+        """The directory of the update keys that are in daily use, and of all roots."""
+        return self.path / "aggregator" / "updates"
+
+    def newest_root(self) -> str:
+        """Return root.json for new devices, empty in a fleet that signs nothing."""
+        if self.root_key is None:
+            return ""
+        roots = load_roots(self.online)
+        return roots[max(roots)]
+
+    def rotate_updates(self, *, root_too: bool) -> None:
+        """Put new update keys in force, and a new root key if asked.
+
+        Raises
+        ------
+        ConfigError
+            The root's key is not there.
+        FleetError
+            The fleet has none.
+        """
+        if self.root_key is None:
+            raise FleetError(
+                f"{self.path} was made by a release that signs nothing; see docs/updates.md"
+            )
+        with self._lock():
+            rotate_roots(
+                root_key=self.root_key, online=self.online, write=_write, root_too=root_too
+            )
 
     def register(self) -> Register:
         """Open the register."""
@@ -258,7 +304,8 @@ def init_fleet(
     also : sequence of str
         Further names and addresses for the broker's certificate.
     authority_key : Path, optional
-        Where the authority's key goes, ``private/ca.key`` by default.
+        Where the authority's key goes, ``private/ca.key`` by default; the key of the update keys'
+        root goes beside it, as ``root.key``.
     broker_user : str, optional
         Whom Mosquitto gives root up for; this process's user by default.
 
@@ -284,6 +331,11 @@ def init_fleet(
             f"{authority_key} holds a key already, perhaps another fleet's; name another place, or "
             "remove it if an earlier init was cut off"
         )
+    if authority_key is not None and authority_key.with_name("root.key").exists():
+        raise FleetError(
+            f"{authority_key.with_name('root.key')} exists already; name another directory for "
+            "the authority's key"
+        )
     # Whatever the umask: the broker's own user must get to its part and to nothing that is secret.
     modes = {"broker": 0o755, "broker/data": 0o700}
     if not path.exists():  # one that was there may hold more than the fleet: its mode stays
@@ -295,6 +347,11 @@ def init_fleet(
     key_path = path / "private" / "ca.key" if authority_key is None else authority_key.absolute()
     write_durably(path / "private" / "enrolment.key", secrets.token_bytes(32), mode=0o600)
     authority = Authority.create(fleet=name, certificate_path=path / "ca.pem", key_path=key_path)
+    online = path / "aggregator" / "updates"
+    shutil.rmtree(online, ignore_errors=True)  # of an attempt that was cut off
+    online.mkdir(mode=0o700)
+    root_key = key_path.with_name("root.key")
+    make_roots(root_key=root_key, online=online, write=_write)
     # A register of an attempt that was cut off names certificates of another authority.
     (path / "fleet.sqlite").unlink(missing_ok=True)
     with Register(path / "fleet.sqlite") as register:
@@ -314,15 +371,23 @@ def init_fleet(
     text = {"name": toml_value(name), "host": toml_value(host), "port": port}
     write_durably(path / "aggregator.toml", _AGGREGATOR.format(**text))
     write_durably(path / "device-settings.toml", _DEVICE_SETTINGS)
-    key_text = os.path.relpath(key_path, path) if authority_key is None else str(key_path)
+
+    def place(key: Path) -> str:
+        return os.path.relpath(key, path) if authority_key is None else str(key)
+
     sections: dict[str, dict[str, object]] = {
         "fleet": {"name": name},
         "broker": {"host": host, "port": port, "enrol_port": enrol_port},
-        "authority": {"key": key_text},
+        "authority": {"key": place(key_path)},
+        "updates": {"root_key": place(root_key)},
     }
     # Last: where it is, the rest is complete.
     write_durably(path / "fleet.toml", toml_text(sections))
     return FleetDir(path)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    write_durably(path, data, mode=mode)
 
 
 def _equip(folder: Path, authority: Authority, register: Register, service: str) -> int:

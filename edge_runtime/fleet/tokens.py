@@ -27,7 +27,7 @@ port = {port}
 enrol_port = {enrol_port}
 issued_unix_s = {issued}
 ca = '''
-{ca}'''
+{ca}'''{root}
 
 # Good for one certificate until {until}; the secret is overwritten once it was used.
 [token]
@@ -92,6 +92,7 @@ def make_provision(
         enrol_port=fleet.enrol_port,
         issued=int(now),
         ca=fleet.ca,
+        root=f"\nroot = '''\n{root}'''" if (root := fleet.newest_root()) else "",
         until=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(expires_s)),
         token=toml_value(token),
         secret=toml_value(_text(fleet.token_secret(token, device))),

@@ -32,6 +32,7 @@ from edge_runtime.messages.plan import (
     UpdateRequest,
     decode_plan,
     encode_plan,
+    in_rollout,
 )
 from edge_runtime.messages.state import (
     AggregatorStatus,
@@ -103,6 +104,7 @@ __all__ = [
     "encode_status",
     "encode_summary",
     "encode_update",
+    "in_rollout",
     "name_of_table",
     "new_id",
     "open_batch",

@@ -62,10 +62,17 @@ class PublishHandle:
 
 
 class Connection(mqtt.Client):
-    """A client for one connection, which tells when its network loop has ended, however."""
+    """A client for one connection, which tells when its network loop has ended, however.
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
+    Parameters
+    ----------
+    packet_limit : callable ()
+        Most bytes of a packet from the broker now; a larger one ends the connection unread.
+    """
+
+    def __init__(self, *args: object, packet_limit: Callable[[], int], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self._packet_limit = packet_limit
         #: set when the network loop has ended, even by an error on damaged packets
         self.ended = threading.Event()
         #: whether the broker has answered, be it with a refusal
@@ -78,6 +85,15 @@ class Connection(mqtt.Client):
         # paho hands out the reason of a lost connection, such as a TLS alert, nowhere else.
         if level == LogLevel.MQTT_LOG_ERR:
             self.network_error = text
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        # MQTT 3.1.1 lets a broker announce up to 256 MB, which paho would collect in memory. It
+        # asks here for all that is missing of a packet.
+        if bufsize > (limit := self._packet_limit()):
+            raise ConnectionError(
+                f"the broker announces a packet of {bufsize} bytes; at most {limit} are accepted"
+            )
+        return super()._sock_recv(bufsize)
 
     def loop_forever(
         self, timeout: float = 1.0, retry_first_connection: bool = False

@@ -71,6 +71,9 @@ class Link:
     ask_again_s : float
         Silence on a subscribed topic after which its retained message is asked for again; see
         `subscriptions`.
+    packet_bytes : int
+        A packet of the broker that is larger ends the connection before it is read; may be set
+        anew at any time. The most that MQTT knows, by default.
 
     Raises
     ------
@@ -102,6 +105,7 @@ class Link:
         retry_min_s: float = 0.5,
         retry_max_s: float = 30.0,
         ask_again_s: float = 3.0,
+        packet_bytes: int = 256 << 20,
     ) -> None:
         if _CLIENT_ID.match(client_id) is None:
             raise ConfigError(
@@ -114,6 +118,7 @@ class Link:
         self._keepalive_s, self._clean_session = keepalive_s, clean_session
         self._connect_timeout_s = connect_timeout_s
         self._retry_min_s, self._retry_max_s = retry_min_s, retry_max_s
+        self.packet_bytes = packet_bytes
 
         #: set while the broker has accepted this client and its subscriptions
         self.connected = threading.Event()
@@ -295,6 +300,7 @@ class Link:
             clean_session=self._clean_session,
             protocol=mqtt.MQTTv311,
             reconnect_on_failure=False,
+            packet_limit=lambda: self.packet_bytes,
         )
         client.connect_timeout = self._connect_timeout_s
         # The caller's own window bounds what is in flight; a second one here would only hide it.
@@ -406,9 +412,11 @@ class Link:
         if was_live:
             self.connected.clear()
             if not self._closing.is_set():
+                oversized = "announces a packet" in client.network_error
                 self._report(
-                    f"the connection to the broker at {self._place} was lost; it is tried again "
-                    "until it returns"
+                    f"the connection to the broker at {self._place} was "
+                    + (f"ended ({client.network_error})" if oversized else "lost")
+                    + "; it is tried again until it returns"
                 )
 
     def _report(self, problem: str) -> None:

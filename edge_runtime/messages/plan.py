@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from typing import Annotated, Literal
 
@@ -31,6 +32,7 @@ __all__ = [
     "UpdateRequest",
     "decode_plan",
     "encode_plan",
+    "in_rollout",
 ]
 
 _Steps = Annotated[int, Meta(ge=1, le=10_000_000)]
@@ -204,6 +206,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     holdout : float
         Share of a device's rows that take part in nothing but scoring: neither in counts and
         sums nor in training. The device draws them once; the same rows for ever.
+    rollout : float
+        Share of the fleet that is to carry the plan out, see `in_rollout`; the others wait for the
+        same plan with a larger one.
     """
 
     version: int = FORMAT_VERSION
@@ -225,6 +230,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     score: ScoreRequest | None = None
     update: UpdateRequest | None = None
     holdout: Annotated[float, Meta(ge=0.0, lt=0.5)] = 0.0
+    rollout: _Share = 1.0
 
     def __post_init__(self) -> None:
         training = (self.train, self.rows)
@@ -266,6 +272,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 f"plan: anchor, moments and score take {shares:g} of the budget"
                 + ("" if self.kind == "measure" else "; nothing is left for training")
             )
+
+
+def in_rollout(plan: Plan, device: str) -> bool:
+    """Whether a plan's share of the fleet includes a device.
+
+    A device's place between 0 and 1 follows from both ids: devices and aggregator agree on it, it
+    differs from plan to plan, and a larger share includes all devices of a smaller one.
+    """
+    place = hashlib.sha256(f"{device}\0{plan.id}".encode()).digest()[:8]
+    return int.from_bytes(place, "big") < plan.rollout * 2**64
 
 
 def encode_plan(plan: Plan) -> bytes:

@@ -70,6 +70,14 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Why the agent works slowly or not at all, such as `slow: temperature 82 C`; else empty.
     clock : str
         `synchronised` (held to a reference) or `unsynchronised`; empty where it is not known.
+    updates : str
+        `unsigned`: this device takes what the broker hands it; `waiting`: it takes only what is
+        signed, and has no valid metadata; `verified`: it has; `expired`: it had.
+    refused : str
+        What was refused last of schemas, plans, bundles and their metadata, and why; empty once
+        all that is in force has been taken.
+    bundle, previous_bundle : str
+        Digests of the bundle in use and of the one to go back to; empty before the first.
     """
 
     version: int = FORMAT_VERSION
@@ -100,6 +108,10 @@ class DeviceState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     software: Annotated[str, Meta(max_length=64)] = ""
     throttled: Text = ""
     clock: Literal["", "synchronised", "unsynchronised"] = ""
+    updates: Literal["unsigned", "waiting", "verified", "expired"] = "unsigned"
+    refused: Text = ""
+    bundle: OptionalDigest = ""
+    previous_bundle: OptionalDigest = ""
 
 
 class DeviceProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +165,12 @@ class AggregatorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         Figures of the last candidate against the anchor.
     reason : str
         For people.
+    rollout : float
+        Share of the fleet that the round's plan is for so far; 1 without a staged rollout.
+    rollout_stopped : bool
+        Whether it widens no more, as devices have failed; see `reason`.
+    signed : bool
+        Whether schema, plan and bundles are signed.
     """
 
     version: int = FORMAT_VERSION
@@ -170,6 +188,9 @@ class AggregatorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         default_factory=dict
     )
     reason: Text = ""
+    rollout: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    rollout_stopped: bool = False
+    signed: bool = False
 
 
 def encode_state(state: DeviceState) -> bytes:

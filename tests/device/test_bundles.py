@@ -48,7 +48,7 @@ def test_bytes_that_are_no_bundle_stay_an_error(tmp_path: Path) -> None:
         cache.load(hashlib.sha256(data).hexdigest())
 
 
-def test_only_the_newest_are_kept_and_halves_are_removed(tmp_path: Path) -> None:
+def test_the_newest_and_those_in_the_slots_are_kept_and_halves_are_removed(tmp_path: Path) -> None:
     cache = BundleCache(directory=tmp_path, keep=2)
     digests = []
     for age in range(4):
@@ -56,7 +56,10 @@ def test_only_the_newest_are_kept_and_halves_are_removed(tmp_path: Path) -> None
         digests.append(hashlib.sha256(data).hexdigest())
         cache.put(digests[-1], data)
         os.utime(tmp_path / f"{digests[-1]}.bundle", (age, age))
-    assert [cache.has(digest) for digest in digests] == [False, False, True, True]
+    cache.prune(but={digests[1]})
+    assert [cache.has(digest) for digest in digests] == [False, True, True, True]
+    cache.remove(digests[3])
+    assert not cache.has(digests[3])
     (tmp_path / "half.part").write_bytes(b"x")
     BundleCache(directory=tmp_path)
     assert not (tmp_path / "half.part").exists()

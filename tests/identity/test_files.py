@@ -121,7 +121,7 @@ def test_keys_are_their_owners_alone(fleet: FleetDir) -> None:
     keys = [
         path for path in fleet.path.rglob("*") if path.suffix == ".key" or path.name == "key.pem"
     ]
-    assert len(keys) == 5
+    assert len(keys) == 9
     for path in [*keys, fleet.access.directory / "enrol.passwd"]:
         assert path.stat().st_mode & 0o777 == 0o600, path
     # What the broker's machine gets has no key but the broker's.

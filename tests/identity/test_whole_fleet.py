@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 from edge_runtime.device.enrol import enrol
@@ -53,10 +56,36 @@ def test_a_census_through_mutual_tls(site: Site, tmp_path: Path) -> None:
                 lambda: first.poll() is not None or phase_of(watcher) in ("fusing", "round"),
                 "a census that is over", timeout_s=180,
             )  # fmt: skip
+            assert root_of(tmp_path / "state") == 1
+            # Keys are changed while the device is away, and the aggregator goes on.
+            second.terminate()
+            assert second.wait(60) == 0
+            fleet.rotate_updates(root_too=True)
+            fleet.rotate_updates(root_too=False)
+            wait_for(lambda: roots_of(watcher) == {"2", "3"}, "metadata by the new keys")
+            with subprocess.Popen(device, stderr=log) as third:
+                try:
+                    wait_for(lambda: root_of(tmp_path / "state") == 3, "trust in the new keys")
+                finally:
+                    third.terminate()
         finally:
             for process in (second, first):
                 process.terminate()
-    assert (first.returncode, second.returncode) == (0, 0), (tmp_path / "log").read_text()
+    codes = (first.returncode, second.returncode, third.returncode)
+    assert codes == (0, 0, 0), (tmp_path / "log").read_text()
+
+
+def root_of(state_dir: Path) -> int:
+    """Return the version of the root that a device goes by."""
+    with closing(sqlite3.connect(f"file:{state_dir / 'device.sqlite'}?mode=ro", uri=True)) as store:
+        row = store.execute("SELECT value FROM meta WHERE key = 'updates'").fetchone()
+    trusted = None if row is None else json.loads(row[0])["trusted"]
+    return 0 if trusted is None else int(trusted["root"])
+
+
+def roots_of(watcher: Party) -> set[str]:
+    found = [payload for topic, payload in watcher.got if topic == f"{ROOT}/down/all/update"]
+    return set(json.loads(found[-1])["roots"]) if found else set()
 
 
 def phase_of(watcher: Party) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from edge_runtime.device.doctor import board, broker, certificates, machine
+from edge_runtime.device.doctor import board, broker, certificates, machine, updates
 from edge_runtime.device.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ def examine(config: DeviceConfig | None = None) -> list[Finding]:
     """
     checks: list[Callable[[], Iterator[Finding]]] = list(machine.CHECKS)
     if config is not None:
-        for of_device in (*board.CHECKS, *certificates.CHECKS, *broker.CHECKS):
+        for of_device in (
+            *board.CHECKS,
+            *certificates.CHECKS,
+            *updates.CHECKS,
+            *broker.CHECKS,
+        ):
             checks.append(lambda check=of_device: check(config))  # type: ignore[misc]
     return [finding for check in checks for finding in check()]
