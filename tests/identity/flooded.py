@@ -139,7 +139,7 @@ def main(directory: Path, size: int, *, rules: bool) -> dict[str, Any]:
     process = AggregatorProcess(config)
     devices: list[LiveDevice] = []
     try:
-        wait_for((directory / "data" / "catalogue.sqlite").exists, process.text())
+        wait_for((directory / "data" / "catalogue.sqlite").exists, process.text(), 120)
         flood = Flood(site.identity("flood"), size) if size else None
         wait_for(lambda: flood is None or flood.bytes > 1 << 20, "no flood")
         began = time.monotonic()

@@ -46,7 +46,7 @@ def test_a_flood_starves_nobody(tmp_path: Path, size: int) -> None:
     found = run_fleet(tmp_path / "fleet", size)
     assert found["accepted"] == {f"d{number}": 3 for number in range(9)}
     # Without a flood: 5 s of a busy machine; without the rules: a minute and more.
-    assert found["took_s"] < 40.0
+    assert found["took_s"] < 60.0
     # However fast it would: what the rule lets through, and what sockets and buffers hold.
     assert found["flood_mb"] < 16.0 + 0.25 * found["took_s"]
     assert found["aggregator_peak_mb"] < 256

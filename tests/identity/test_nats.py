@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.cli import main
+from edge_runtime.device.keys import certificate_request, load_or_make_key
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.fleet.broker import find_broker
 from edge_runtime.messages import TlsFiles
@@ -108,3 +112,50 @@ def test_a_stranger_and_a_revoked_device_are_refused(site: NatsSite, tmp_path: P
         party = site.party(files, client_id=name)
         wait_for(lambda party=party: "refuses" in party.link.problem, f"{name} being refused")
         assert party.connects == 0
+
+
+def shown_certificate(site: NatsSite) -> str:
+    """Return the certificate that the broker shows, as a new device of the fleet sees it."""
+    context = ssl.create_default_context(cafile=str(site.fleet.path / "ca.pem"))
+    address = ("127.0.0.1", site.fleet.port)
+    with (
+        socket.create_connection(address) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as link,
+    ):
+        der = link.getpeercert(binary_form=True)
+    assert der is not None
+    return ssl.DER_cert_to_PEM_cert(der)
+
+
+def test_a_board_is_enrolled_by_its_request_and_let_in(site: NatsSite, tmp_path: Path) -> None:
+    """The way for brokers without a door for tokens; by the verb, as an operator does it."""
+    key = load_or_make_key(tmp_path / "key.pem")
+    request = tmp_path / "ward-7.csr"
+    # Whatever the request calls itself, the operator's word counts.
+    request.write_text(certificate_request(key, "aggregator"))
+    out = tmp_path / "certificate.pem"
+    verb = ["enrol", str(site.directory), "ward-7", "--request", str(request), "--out", str(out)]
+    assert main(["fleet", *verb]) == 0
+    tls = TlsFiles(ca=site.fleet.path / "ca.pem", certificate=out, key=tmp_path / "key.pem")
+    board = site.party(tls, [f"{ROOT}/down/ward-7/ack"], client_id=tls.client_id("w")).ready()
+    services = site.fleet.service_tls("aggregator")
+    aggregator = site.party(services, [f"{ROOT}/up/+/state"], client_id="aggregator-1").ready()
+    board.send(f"{ROOT}/up/ward-7/state", b"enrolled")
+    aggregator.wait_got(f"{ROOT}/up/ward-7/state", b"enrolled")
+    aggregator.send(f"{ROOT}/down/ward-7/ack", b"heard")
+    board.wait_got(f"{ROOT}/down/ward-7/ack", b"heard")
+
+    # Rotated, the aggregator's old certificate is of no use, and its new one is.
+    assert main(["fleet", "rotate", str(site.directory), "aggregator"]) == 0
+    wait_for(lambda: aggregator.connects > 1, "the aggregator with its new certificate")
+    board.send(f"{ROOT}/up/ward-7/state", b"rotated")
+    aggregator.wait_got(f"{ROOT}/up/ward-7/state", b"rotated")
+    # The broker's: shown to whoever connects from the reload on.
+    before = shown_certificate(site)
+    assert main(["fleet", "rotate", str(site.directory), "broker"]) == 0
+    wait_for(lambda: shown_certificate(site) != before, "the broker's new certificate")
+    after = (site.fleet.access.directory / "server.pem").read_text()
+    assert shown_certificate(site).split() == after.split()
+    # And no more once it is revoked.
+    assert main(["fleet", "revoke", str(site.directory), "ward-7"]) == 0
+    wait_for(lambda: "Not authorized" in board.link.problem, "the end of an open connection")
