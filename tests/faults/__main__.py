@@ -68,6 +68,7 @@ def _run_on_one(
         folder=folder, shim=shim, mounts=mounts, rounds=4 * len(numbers) + 4, seed=seed + rest[0]
     )
     try:
+        fleet.wait_ready()
         while rest and not failed:
             number, *rest = rest
             troubles = draw(seed=seed, number=number, mounts=mounts)
