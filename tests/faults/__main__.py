@@ -68,7 +68,6 @@ def _run_on_one(
         folder=folder, shim=shim, mounts=mounts, rounds=4 * len(numbers) + 4, seed=seed + rest[0]
     )
     try:
-        fleet.wait_ready()
         while rest and not failed:
             number, *rest = rest
             troubles = draw(seed=seed, number=number, mounts=mounts)
@@ -76,6 +75,7 @@ def _run_on_one(
             tally.faults += Counter(trouble.kind for trouble in troubles)
             began = time.monotonic()
             try:
+                fleet.wait_ready()
                 carry_out(troubles, fleet, books)
             except (EdgeRuntimeError, AssertionError, OSError) as error:
                 failed = True

@@ -122,7 +122,7 @@ class Fleet:
         """
         self.wait(
             "the first round",
-            lambda: self.status is not None and self.status.phase == "round",
+            lambda: self.status is not None and self.status.round > 0,
             patience_s=_START_S,
         )
 
