@@ -10,13 +10,14 @@ PYTEST_ARGS ?=
 # Of Debian's release, for `make deb`: 12 (Raspberry Pi OS bookworm) or 13 (trixie).
 RELEASE ?= 12
 
-.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help
+.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help test-faults
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
 	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
 	@echo "make test-tflite-legacy  the engines' contract under tflite-runtime 2.14 (Python 3.11, numpy 1)"
 	@echo "make test-sdv  the import of SDV's models, with SDV itself (installs torch and SDV)"
+	@echo "make test-faults  seeded faults on real processes, full as root  (ARGS='--schedules 300 --seed 1')"
 	@echo "make test-arm  emulated boards: packages, unit tests on cortex-a53 and a72, a boot  (as root)"
 	@echo "make test-image  the SD images started on an emulated Pi 3, half an hour   (as root)"
 	@echo "make deb    Debian packages for arm64 and amd64 into dist/          (RELEASE=13 ARGS='--arch arm64')"
@@ -81,6 +82,10 @@ test-tflite-legacy:
 	else \
 		echo "skipped: tflite-runtime has no wheels for this Python (3.11 is the last)"; \
 	fi
+
+# As root also with full and read-only file systems; without it these two kinds are left out.
+test-faults: $(VENV)/.dev
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 # Everything downloaded is kept in .cache/arm, so that a second run is quick. Two processes: the
 # emulated board in one of them, and the rest wherever there is time.

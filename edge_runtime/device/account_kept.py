@@ -11,36 +11,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_runtime.device.files import sync_directory
-from edge_runtime.errors import DamagedStoreError, StoreError
+from edge_runtime.errors import StoreError
 
-__all__ = ["check_account", "note_account"]
+__all__ = ["has_account", "note_account"]
 
 _MARK = b"an account of spent privacy is kept beside this file\n"
 
 
-def check_account(path: Path, lock: BinaryIO) -> None:
-    """Refuse to go on without the file that was there before.
+def has_account(lock: BinaryIO) -> bool:
+    """Whether there was an account before.
 
     Parameters
     ----------
-    path : Path
-        The device's one file.
     lock : file
         The lock file, open for appending.
-
-    Raises
-    ------
-    DamagedStoreError
-        When it is gone or empty, and so is SQLite's log beside it.
     """
-    parts = (path, path.with_name(f"{path.name}-wal"))
-    if os.fstat(lock.fileno()).st_size == 0 or any(p.exists() and p.stat().st_size for p in parts):
-        return
-    raise DamagedStoreError(
-        f"{path} is gone or empty, and with it the account of the privacy already spent; restore "
-        f"its backup, or retire this device's rows: with other rows remove {lock.name} to begin "
-        "anew"
-    )
+    return os.fstat(lock.fileno()).st_size > 0
 
 
 def note_account(path: Path, lock: BinaryIO) -> None:
@@ -51,7 +37,7 @@ def note_account(path: Path, lock: BinaryIO) -> None:
     StoreError
         When the disk refuses.
     """
-    if os.fstat(lock.fileno()).st_size:
+    if has_account(lock):
         return
     try:
         sync_directory(path.parent)

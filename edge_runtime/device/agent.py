@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from edge_runtime import __version__
-from edge_runtime.device.account_kept import check_account, note_account
+from edge_runtime.device.account_kept import has_account, note_account
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.gate import Gate
@@ -179,8 +179,11 @@ class Agent:
         tls = config.broker.tls
         if tls is not None:
             tls.context()  # a missing file is a mistake to report now, not to log
-        check_account(config.state_dir / STORE_FILE, lock)
-        store = Store(config.state_dir / STORE_FILE, max_code_bytes=config.limits.store_bytes)
+        store = Store(
+            config.state_dir / STORE_FILE,
+            max_code_bytes=config.limits.store_bytes,
+            known=has_account(lock),
+        )
         note_account(config.state_dir / STORE_FILE, lock)
         self._store = store
         self._outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)

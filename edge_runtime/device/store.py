@@ -87,6 +87,8 @@ class Store:
         The file; created with its tables when missing.
     max_code_bytes : int
         Bound of the packed codes; an append beyond it is refused.
+    known : bool
+        Whether there was such a file before: then one without tables is not filled anew.
 
     Raises
     ------
@@ -94,7 +96,7 @@ class Store:
         When the file cannot be opened, is damaged or was written by another version.
     """
 
-    def __init__(self, path: Path, *, max_code_bytes: int = 1 << 30) -> None:
+    def __init__(self, path: Path, *, max_code_bytes: int = 1 << 30, known: bool = False) -> None:
         self.path = path
         self.max_code_bytes = max_code_bytes
         try:
@@ -104,16 +106,22 @@ class Store:
                 self.connection.execute(f"PRAGMA {pragma}")
             # A small page cache: this process shares a board with the work it observes.
             self.connection.execute("PRAGMA cache_size=-1024")
-            self._prepare()
+            self._prepare(known=known)
         except sqlite3.Error as error:
             raise StoreError(
                 f"{path} cannot be opened ({error}); if the disk is full, free some space; if the "
                 "file is damaged, keep it aside: it holds the account of the privacy already spent"
             ) from error
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, known: bool) -> None:
         with self.transaction():
             (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+            if version == 0 and known:
+                raise DamagedStoreError(
+                    f"{self.path} is gone or empty, and with it the account of the privacy already "
+                    "spent; restore its backup, or retire this device's rows: with other rows "
+                    f"remove {self.path.with_name('lock')} to begin anew"
+                )
             if version == 0:
                 for statement in _TABLES.split(";\n"):
                     if statement.strip():

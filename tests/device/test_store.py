@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.device.store import Store
-from edge_runtime.errors import StoreError
+from edge_runtime.errors import DamagedStoreError, StoreError
 
 
 @pytest.fixture
@@ -127,6 +128,18 @@ def test_a_damaged_file_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"this is no database, but it is long enough to be read" * 100)
     with pytest.raises(StoreError, match="keep it aside"):
         Store(tmp_path / "s")
+
+
+def test_a_file_that_was_known_and_has_lost_its_log_is_not_filled_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.put("a", b"1")
+    # Everything is in the log until SQLite writes it back.
+    shutil.copy(tmp_path / "s", tmp_path / "copy")
+    store.close()
+    for path in (tmp_path / "copy", tmp_path / "missing"):
+        with pytest.raises(DamagedStoreError, match="gone or empty"):
+            Store(path, known=True)
+    assert Store(tmp_path / "s", known=True).get("a") == b"1"
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:

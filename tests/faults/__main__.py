@@ -75,6 +75,7 @@ def _run_on_one(
             tally.faults += Counter(trouble.kind for trouble in troubles)
             began = time.monotonic()
             try:
+                fleet.wait_ready()
                 carry_out(troubles, fleet, books)
             except (EdgeRuntimeError, AssertionError, OSError) as error:
                 failed = True

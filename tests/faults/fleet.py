@@ -34,6 +34,7 @@ __all__ = ["Fleet", "can_mount"]
 NAME = "faults"
 DEVICES = ("north", "middle", "south")
 _ROWS = 400
+_START_S = 240.0
 _EPSILON = 400.0
 
 _SCHEMA = Schema(
@@ -111,6 +112,19 @@ class Fleet:
         self._configure_aggregator(self.nodes["aggregator"], rounds=rounds, seed=seed)
         for node in self.nodes.values():
             node.start()
+
+    def wait_ready(self) -> None:
+        """Wait for the first generator: from then on devices train and send rows.
+
+        Raises
+        ------
+        FleetError
+        """
+        self.wait(
+            "the first round",
+            lambda: self.status is not None and self.status.round > 0,
+            patience_s=_START_S,
+        )
 
     @property
     def devices(self) -> list[Node]:

@@ -192,11 +192,10 @@ class Node:
 
     def fill(self, left: int) -> None:
         """Fill its disk up to so many bytes."""
-        with (self.disk / "filler").open("wb") as file:
+        with (self.disk / "filler").open("wb", buffering=0) as file:
             try:
                 while True:
                     file.write(bytes(65536))
-                    file.flush()
             except OSError:
                 size = os.fstat(file.fileno()).st_size
         os.truncate(self.disk / "filler", max(0, size - left))

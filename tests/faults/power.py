@@ -153,7 +153,7 @@ def _redo_some(file: _File, rng: random.Random) -> int:
         for start, end in _sectors(change):
             if way == "any" and rng.random() < 0.5:
                 continue
-            if way == "torn" and last and rng.random() < 0.5:
+            if way == "torn" and last and rng.random() < 0.2:
                 break
             missing = start - len(file.data)
             # A file may have grown over sectors whose bytes were never written.
