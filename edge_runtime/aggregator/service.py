@@ -46,8 +46,10 @@ __all__ = ["Service", "run"]
 _LOG = logging.getLogger(__name__)
 
 #: messages that share one commit: enough to keep up with a fleet, few enough to answer soon
-_GROUP = 64
+_GROUP = 256
 _TICK_S = 0.1
+#: A look at a fleet of thousands takes time that its batches need: a twentieth at most.
+_REST = 20.0
 _SHOW_S = 0.5
 _RETRY_S = 1.0
 #: a commit that takes longer will not come back: systemd's watchdog may restart the service
@@ -139,8 +141,12 @@ class Service:
         farewell = None
         self._notifier.ready()
         try:
+            rests_until_s = 0.0
             while not self._stop.wait(_TICK_S):
-                self._tick()
+                if time.monotonic() >= rests_until_s:
+                    began_s = time.monotonic()
+                    self._tick()
+                    rests_until_s = began_s + _REST * (time.monotonic() - began_s)
                 # A fusion is bounded by its own max_seconds; devices are not to wait for more.
                 if self._inbox_pulse.silent_s < _STALL_S:
                     self._notifier.feed()
