@@ -214,9 +214,7 @@ class Judge:
         if not suspicion and header.kind != "census":
             suspicion = group.excluded(header)
         summary = header.device, header.plan_id, header.kind
-        if not suspicion and (
-            summary in group.summaries or self._catalogue.has_summary(*summary)
-        ):
+        if not suspicion and (summary in group.summaries or self._catalogue.has_summary(*summary)):
             # Counting a device twice would let its rows weigh double.
             suspicion = f"a second {header.kind} of this device for the same plan"
         if suspicion:

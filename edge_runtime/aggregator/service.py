@@ -83,6 +83,7 @@ class Service:
         self._inbox = self._rounds.inbox
         self._topics = Topics(config.fleet.name)
         self._queue: queue.Queue[Incoming] = queue.Queue(config.limits.queue_messages)
+        self._full = False
         self._states: dict[str, DeviceState] = {}
         self._changed: set[str] = set()
         self._states_lock = threading.Lock()
@@ -191,8 +192,13 @@ class Service:
         try:
             self._queue.put_nowait(Incoming(address.device, address.kind, payload))
         except queue.Full:
-            # Not acknowledged: its device sends it again, later.
-            _LOG.warning("the inbox is full; a message of %s has to come again", address.device)
+            # Not acknowledged: its device sends it again, later. Said once a flood: a line for
+            # each message would keep the inbox from its work.
+            if not self._full:
+                _LOG.warning("the inbox is full; a message of %s has to come again", address.device)
+            self._full = True
+        else:
+            self._full = False
 
     def _serve_inbox(self) -> None:
         while not self._stop.is_set():

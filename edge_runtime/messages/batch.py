@@ -143,9 +143,7 @@ class OpenBatch:
         self.header = header
         self._stream, self._limits = stream, limits
 
-    def codes(
-        self, *, cardinalities: Sequence[int], names: Sequence[str]
-    ) -> npt.NDArray[np.int32]:
+    def codes(self, *, cardinalities: Sequence[int], names: Sequence[str]) -> npt.NDArray[np.int32]:
         """Return the rows, checked; parameters, result and errors are those of `decode_batch`."""
         _check_columns(names, cardinalities)
         if tuple(self._stream.names) != tuple(names):

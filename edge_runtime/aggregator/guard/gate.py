@@ -118,9 +118,7 @@ class Gate:
         )
         return found if related is None else [*found, related]
 
-    def took(
-        self, *, message_id: str, device: str, round_number: int, print_: Fingerprint
-    ) -> None:
+    def took(self, *, message_id: str, device: str, round_number: int, print_: Fingerprint) -> None:
         """Remember an accepted batch, so that copies of it are found."""
         with self._lock:
             self._index().add(message_id, device, round_number, print_)
