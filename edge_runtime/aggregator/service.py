@@ -1,6 +1,6 @@
 """The aggregator, assembled: link, inbox, planner and fusion, each on a thread of its own.
 
-The network thread only sorts messages into a bounded queue; the inbox thread verifies, commits
+The network thread only sorts messages into a bounded queue, and waits where that is full; the inbox thread verifies, commits
 and acknowledges; fusion trains on a third, so that devices are answered while it does; the
 planner runs on the caller's.
 """
@@ -50,6 +50,9 @@ _GROUP = 256
 _TICK_S = 0.1
 #: A look at a fleet of thousands takes time that its batches need: a twentieth at most.
 _REST = 20.0
+#: While the inbox is full the broker keeps what comes, which costs less than to have it again; no
+#: longer, as the connection has to be kept alive where a disk is full.
+_PATIENCE_S = 1.0
 _SHOW_S = 0.5
 _RETRY_S = 1.0
 #: a commit that takes longer will not come back: systemd's watchdog may restart the service
@@ -190,7 +193,7 @@ class Service:
             _LOG.warning("ignored a retained message on %s", topic)
             return
         try:
-            self._queue.put_nowait(Incoming(address.device, address.kind, payload))
+            self._queue.put(Incoming(address.device, address.kind, payload), timeout=_PATIENCE_S)
         except queue.Full:
             # Not acknowledged: its device sends it again, later. Said once a flood: a line for
             # each message would keep the inbox from its work.

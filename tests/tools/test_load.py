@@ -32,7 +32,7 @@ def _settings(**changes: Any) -> Settings:
 )  # fmt: skip
 def test_it_stays_on_this_machine_and_within_bounds(changes: dict[str, Any]) -> None:
     assert _settings(host="::1").checked()
-    with pytest.raises(ConfigError, match="loopback|at most"):
+    with pytest.raises(ConfigError, match=r"loopback|at most"):
         _settings(**changes).checked()
 
 

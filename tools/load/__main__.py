@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--bytes", type=int, default=10_000, help="of a batch, compressed")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long batches are offered")
-    parser.add_argument("--resend", type=float, default=10.0, help="seconds before a repeat")
+    parser.add_argument("--resend", type=float, default=30.0, help="seconds before a repeat")
     parser.add_argument("--no-kill", dest="kill", action="store_false", help="no kill half way")
     parser.add_argument("--dir", type=Path, help="keep the run's files here; a new directory")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
