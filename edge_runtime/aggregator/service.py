@@ -1,8 +1,8 @@
 """The aggregator, assembled: link, inbox, planner and fusion, each on a thread of its own.
 
 The network thread only sorts messages into a bounded queue, and waits where that is full; the
-inbox thread verifies, commits and acknowledges; fusion trains on a third, so that devices are answered while it does; the
-planner runs on the caller's.
+inbox thread verifies, commits and acknowledges; fusion trains on a third, so that devices are
+answered while it does; the planner runs on the caller's.
 """
 
 from __future__ import annotations
