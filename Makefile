@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 # Of Debian's release, for `make deb`: 12 (Raspberry Pi OS bookworm) or 13 (trixie).
 RELEASE ?= 12
 
-.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help test-faults
+.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help test-faults bench-load
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -29,6 +29,7 @@ help:
 	@echo "make audit-privacy  attacks on what devices release, beside their claims  (ARGS='--runs 2000')"
 	@echo "make bench-collapse  ten generations in six regimes, alarms over 20 seeds  (ARGS='--skip-alarms')"
 	@echo "make models  train the examples in models/ again, about 20 minutes  (installs torch; MODELS='vae-digits')"
+	@echo "make bench-load  10,000 connected devices on one machine      (ARGS='--minutes 10 --rate 1000')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
 	@echo "make sbom   packages and their licences, base and extras, in build/sbom  (ARGS='--osv DIR')"
 	@echo "make clean  remove .venv and everything built"
@@ -122,6 +123,9 @@ check: $(VENV)/.dev
 
 sbom: $(VENV)/.dev
 	@$(BIN)/python tools/sbom.py --out build/sbom $(ARGS)
+
+bench-load: $(VENV)/.demo
+	@$(BIN)/python -m tools.load $(ARGS)
 
 bench: $(VENV)/.bench
 	@$(BIN)/python tools/bench/sampling.py $(ARGS)

@@ -90,13 +90,18 @@ class Arrivals:
             sender.budget_bytes -= cost
             return True
 
-    def put(self, message: Incoming) -> bool:
-        """Hold a message, if it is within its device's rate and share; return whether it is."""
+    def put(self, message: Incoming, *, timeout: float = 0.0) -> bool:
+        """Hold a message, if it is within its device's rate and share; return whether it is.
+
+        Waits up to `timeout` seconds for a place before anybody has to make room: meanwhile the
+        broker keeps what comes next, where otherwise much would have to come again.
+        """
         if not self.within_rate(message.device, len(message.payload)):
             return False
         with self._changed:
             sender = self._senders[message.device]
             size = len(message.payload)
+            self._changed.wait_for(lambda: self._has_room(size), timeout)
             while not self._has_room(size):
                 widest = max(self._turns, key=lambda device: self._turns[device].cost)
                 other = self._turns[widest]
@@ -110,7 +115,7 @@ class Arrivals:
             self._messages += 1
             self._bytes += size
             self._turns.setdefault(message.device, sender)
-            self._changed.notify()
+            self._changed.notify_all()
             return True
 
     def get(self, timeout: float) -> Incoming:
@@ -128,6 +133,7 @@ class Arrivals:
             message = sender.waiting.popleft()
             self._turns.move_to_end(device)
             self._forget(device, sender, message)
+            self._changed.notify_all()
             return message
 
     def get_nowait(self) -> Incoming:

@@ -203,9 +203,7 @@ class Pool:
         named = rows.filename.re_extract(r"([^/]+)\.parquet$", 1)
         # A file of an earlier release is one batch, and has its id for a name only.
         own = rows[MESSAGE].coalesce(named) if MESSAGE in rows.columns else named
-        counted = connection.create_table(
-            "counted", pa.table({MESSAGE: [record.id for record in records]}), temp=True
-        )
+        counted = ibis.memtable(pa.table({MESSAGE: [record.id for record in records]}))
         return rows.mutate(**{MESSAGE: own}).drop("filename").semi_join(counted, MESSAGE)
 
 
@@ -236,7 +234,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _read(path: Path, columns: list[str]) -> tuple[npt.NDArray[np.int32], dict[str, slice]]:
     """Return a file's codes int32 [rows, D] and where each message's are; none: one's alone."""
-    file = pq.ParquetFile(path, read_dictionary=[MESSAGE])
+    file = pq.ParquetFile(path)
     together = MESSAGE in file.schema_arrow.names
     table = file.read(columns=[*columns, MESSAGE] if together else columns)
     codes = np.empty((table.num_rows, len(columns)), np.int32)

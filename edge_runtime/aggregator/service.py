@@ -1,8 +1,8 @@
 """The aggregator, assembled: link, inbox, planner and fusion, each on a thread of its own.
 
-The network thread only sorts messages into a bounded queue; the inbox thread verifies, commits
-and acknowledges; fusion trains on a third, so that devices are answered while it does; the
-planner runs on the caller's.
+The network thread only sorts messages into a bounded queue, and waits where that is full; the
+inbox thread verifies, commits and acknowledges; fusion trains on a third, so that devices are
+answered while it does; the planner runs on the caller's.
 """
 
 from __future__ import annotations
@@ -48,8 +48,13 @@ __all__ = ["Service", "run"]
 _LOG = logging.getLogger(__name__)
 
 #: messages that share one commit: enough to keep up with a fleet, few enough to answer soon
-_GROUP = 64
+_GROUP = 256
 _TICK_S = 0.1
+#: A look at a fleet of thousands takes time that its batches need: a twentieth at most.
+_REST = 20.0
+#: While the inbox is full the broker keeps what comes, which costs less than to have it again; no
+#: longer, as the connection has to be kept alive where a disk is full.
+_PATIENCE_S = 1.0
 _SHOW_S = 0.5
 _RETRY_S = 1.0
 #: a commit that takes longer will not come back: systemd's watchdog may restart the service
@@ -149,8 +154,12 @@ class Service:
         farewell = None
         self._notifier.ready()
         try:
+            rests_until_s = 0.0
             while not self._stop.wait(_TICK_S):
-                self._turn()
+                if time.monotonic() >= rests_until_s:
+                    began_s = time.monotonic()
+                    self._turn()
+                    rests_until_s = began_s + _REST * (time.monotonic() - began_s)
                 # A fusion is bounded by its own max_seconds; devices are not to wait for more.
                 if self._inbox_pulse.silent_s < _STALL_S:
                     self._notifier.feed()
@@ -197,7 +206,7 @@ class Service:
             _LOG.warning("ignored a retained message on %s", topic)
             return
         # What is not held is not acknowledged: its device sends it again, later.
-        self._queue.put(Incoming(address.device, address.kind, payload))
+        self._queue.put(Incoming(address.device, address.kind, payload), timeout=_PATIENCE_S)
 
     def _serve_inbox(self) -> None:
         while not self._stop.is_set():

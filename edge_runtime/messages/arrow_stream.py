@@ -6,14 +6,21 @@ So what comes in is read here, in plain Python, in the one form that a batch nee
 uint8 and uint16 columns, one record batch with plain buffers, the end. What goes out is written
 by nanoarrow.
 
+A fleet's batches differ in their columns' codes and in the header, little else; what the rest says
+is remembered, as reading it takes most of the time that a batch does.
+
+A fleet's batches differ in their header and codes, hardly in anything else: what the rest says is
+remembered, because reading it takes longer than everything else about a batch.
+
 The layout is that of `Message.fbs` and `Schema.fbs` of Apache Arrow: each message is FFFFFFFF, the
 length of its metadata (int32), the metadata (FlatBuffers), and a body.
 """
 
 from __future__ import annotations
 
+import functools
 import struct
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -62,20 +69,20 @@ class ArrowStream:
 
     def __init__(self, raw: bytes, *, columns: int) -> None:
         self._raw = raw
-        message, _, self._position = self._message(0, _SCHEMA)
-        self._schema = message.table(_MESSAGE_HEADER)
-        if self._schema.scalar(_SCHEMA_ENDIANNESS, "<h") != 0:
-            raise ShapeError("batch: an Arrow stream with big-endian numbers")
-        fields = self._schema.tables(_SCHEMA_FIELDS, most=columns)
-        self.names = [_text(field, _FIELD_NAME) for field in fields]
-        self._dtypes = [_dtype(field, name) for field, name in zip(fields, self.names, strict=True)]
+        self._metadata, body = _message(raw, 0)
+        self._schema = _schema_of(self._metadata, columns=columns)
+        self.names = list(self._schema.names)
+        self._position = _end(raw, body, self._schema.body_bytes)
 
     def metadata(self, key: str, *, most: int) -> bytes | None:
         """Return a value of the schema's metadata of at most `most` bytes, None without it."""
-        for entry in self._schema.tables(_SCHEMA_METADATA, most=_MOST_METADATA):
-            if entry.text(_KEY, most=_MOST_NAME_BYTES) == key.encode():
-                return entry.text(_VALUE, most=most)
-        return None
+        span = self._schema.values.get(key.encode())
+        if span is None:
+            return None
+        value = self._metadata[span]
+        if len(value) > most:
+            raise SizeError(f"batch: {key!r} has {len(value)} bytes where {most} may be")
+        return value
 
     def columns(self, *, rows: int) -> list[Codes]:
         """Return the columns of the one record batch, views of at most `rows` codes each.
@@ -85,30 +92,23 @@ class ArrowStream:
         SizeError, ShapeError, MessageError
             Too many rows; nulls, compressed buffers or a second record batch; anything else.
         """
-        message, body, after = self._message(self._position, _RECORD_BATCH)
+        metadata, body = _message(self._raw, self._position)
+        short = len(metadata) <= _MOST_REMEMBERED_BYTES
+        read = _record_batch if short else _record_batch.__wrapped__
+        found, buffers, size = read(metadata, len(self.names))
+        after = _end(self._raw, body, size)
         if self._raw[after:] != struct.pack("<II", _CONTINUATION, 0):
             raise ShapeError("batch: an Arrow stream of more than one record batch, or cut off")
-        batch = message.table(_MESSAGE_HEADER)
-        if batch.has(_BATCH_COMPRESSION):
-            raise ShapeError("batch: Arrow buffers must not be compressed one by one")
-        found = batch.scalar(_BATCH_LENGTH, "<q")
         if found > rows:
             raise SizeError(f"batch: {found} rows, at most {rows} are accepted")
-        width = len(self.names)
-        nodes = batch.int64_pairs(_BATCH_NODES, most=width)
-        buffers = batch.int64_pairs(_BATCH_BUFFERS, most=2 * width)
-        if found < 0 or len(nodes) != width or len(buffers) != 2 * width:
-            raise ShapeError(f"batch: an Arrow record batch that does not have {width} columns")
-        if any(node != (found, 0) for node in nodes):
-            raise ShapeError("batch: a column has nulls, where missing is a code, or is too short")
-        return self._columns(found, buffers[1::2], body)  # buffers[0::2] are validity bitmaps
+        return self._columns(found, buffers, (body, size))
 
     def _columns(
-        self, rows: int, buffers: list[tuple[int, int]], body: tuple[int, int]
+        self, rows: int, buffers: tuple[tuple[int, int], ...], body: tuple[int, int]
     ) -> list[Codes]:
         start, size = body
         columns: list[Codes] = []
-        for dtype, (offset, length) in zip(self._dtypes, buffers, strict=True):
+        for dtype, (offset, length) in zip(self._schema.dtypes, buffers, strict=True):
             if not (0 <= offset <= size and rows * dtype.itemsize <= length <= size - offset):
                 raise MessageError("batch: an Arrow buffer that is not within its body")
             columns.append(np.frombuffer(self._raw, dtype, rows, start + offset))
@@ -117,24 +117,110 @@ class ArrowStream:
             raise MessageError("batch: Arrow buffers that overlap")
         return columns
 
-    def _message(self, position: int, wanted: int) -> tuple[Table, tuple[int, int], int]:
-        """Return a message's metadata, start and size of its body, and what comes after."""
-        raw = self._raw
-        start = position + 8
-        if start > len(raw):
-            raise MessageError("batch: the Arrow stream ends early")
-        mark, length = struct.unpack_from("<Ii", raw, position)
-        if mark != _CONTINUATION or length <= 0 or start + length > len(raw):
-            raise MessageError(f"batch: no Arrow message at byte {position}")
-        table = Table(raw[start : start + length])
-        if table.scalar(_MESSAGE_HEADER_TYPE, "<B") != wanted:
-            raise ShapeError(
-                "batch: an Arrow stream must be a schema and one record batch, nothing else"
-            )
-        body, size = start + length, table.scalar(_MESSAGE_BODY_LENGTH, "<q")
-        if not 0 <= size <= len(raw) - body:
-            raise MessageError(f"batch: an Arrow body of {size} bytes does not fit")
-        return table, (body, size), body + size
+
+class _Schema(NamedTuple):
+    """What the metadata of a schema message says.
+
+    `before` and `after` are its bytes around the longest value of the schema's metadata, the
+    header; `values` says where each value is.
+    """
+
+    before: bytes
+    after: bytes
+    names: tuple[str, ...]
+    dtypes: tuple[np.dtype[np.unsignedinteger], ...]
+    values: dict[bytes, slice]
+    body_bytes: int
+
+
+#: by length; where the bytes around the header are the same, so is all that they say
+_SCHEMAS: dict[int, _Schema] = {}
+#: of each kind; longer ones are read again each time, so that nobody fills memory with them
+_REMEMBERED = 256
+_MOST_REMEMBERED_BYTES = 1 << 16
+
+
+def _schema_of(metadata: bytes, *, columns: int) -> _Schema:
+    known = _SCHEMAS.get(len(metadata))
+    if (
+        known is None
+        or not metadata.startswith(known.before)
+        or not metadata.endswith(known.after)
+        or len(known.names) > columns
+    ):
+        known = _read_schema(metadata, columns=columns)
+        if len(metadata) <= _MOST_REMEMBERED_BYTES:
+            if len(_SCHEMAS) >= _REMEMBERED:
+                _SCHEMAS.clear()
+            _SCHEMAS[len(metadata)] = known
+    return known
+
+
+def _read_schema(metadata: bytes, *, columns: int) -> _Schema:
+    message = _table(metadata, _SCHEMA)
+    schema = message.table(_MESSAGE_HEADER)
+    if schema.scalar(_SCHEMA_ENDIANNESS, "<h") != 0:
+        raise ShapeError("batch: an Arrow stream with big-endian numbers")
+    fields = schema.tables(_SCHEMA_FIELDS, most=columns)
+    names = tuple(_text(field, _FIELD_NAME) for field in fields)
+    values: dict[bytes, slice] = {}
+    for entry in schema.tables(_SCHEMA_METADATA, most=_MOST_METADATA):
+        key = entry.text(_KEY, most=_MOST_NAME_BYTES)
+        values.setdefault(key, entry.span(_VALUE, most=len(metadata)))
+    end = len(metadata)
+    header = max(values.values(), key=lambda s: s.stop - s.start, default=slice(end, end))
+    return _Schema(
+        before=metadata[: header.start],
+        after=metadata[header.stop :],
+        names=names,
+        dtypes=tuple(_dtype(field, name) for field, name in zip(fields, names, strict=True)),
+        values=values,
+        body_bytes=message.scalar(_MESSAGE_BODY_LENGTH, "<q"),
+    )
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _record_batch(metadata: bytes, width: int) -> tuple[int, tuple[tuple[int, int], ...], int]:
+    """Return rows, where each column's codes are (offset, length), and the size of the body."""
+    message = _table(metadata, _RECORD_BATCH)
+    batch = message.table(_MESSAGE_HEADER)
+    if batch.has(_BATCH_COMPRESSION):
+        raise ShapeError("batch: Arrow buffers must not be compressed one by one")
+    rows = batch.scalar(_BATCH_LENGTH, "<q")
+    nodes = batch.int64_pairs(_BATCH_NODES, most=width)
+    buffers = batch.int64_pairs(_BATCH_BUFFERS, most=2 * width)
+    if rows < 0 or len(nodes) != width or len(buffers) != 2 * width:
+        raise ShapeError(f"batch: an Arrow record batch that does not have {width} columns")
+    if any(node != (rows, 0) for node in nodes):
+        raise ShapeError("batch: a column has nulls, where missing is a code, or is too short")
+    # buffers[0::2] are validity bitmaps
+    return rows, tuple(buffers[1::2]), message.scalar(_MESSAGE_BODY_LENGTH, "<q")
+
+
+def _message(raw: bytes, position: int) -> tuple[bytes, int]:
+    """Return the metadata of the message that begins at a position, and where its body does."""
+    start = position + 8
+    if start > len(raw):
+        raise MessageError("batch: the Arrow stream ends early")
+    mark, length = struct.unpack_from("<Ii", raw, position)
+    if mark != _CONTINUATION or length <= 0 or start + length > len(raw):
+        raise MessageError(f"batch: no Arrow message at byte {position}")
+    return raw[start : start + length], start + length
+
+
+def _end(raw: bytes, body: int, size: int) -> int:
+    if not 0 <= size <= len(raw) - body:
+        raise MessageError(f"batch: an Arrow body of {size} bytes does not fit")
+    return body + size
+
+
+def _table(metadata: bytes, wanted: int) -> Table:
+    table = Table(metadata)
+    if table.scalar(_MESSAGE_HEADER_TYPE, "<B") != wanted:
+        raise ShapeError(
+            "batch: an Arrow stream must be a schema and one record batch, nothing else"
+        )
+    return table
 
 
 def _text(table: Table, field: int) -> str:

@@ -50,10 +50,15 @@ class Table:
 
     def text(self, field: int, *, most: int) -> bytes:
         """Bytes of a string field, empty when it is not there; at most `most`."""
+        span = self.span(field, most=most)
+        return self._data[span]
+
+    def span(self, field: int, *, most: int) -> slice:
+        """Where the bytes of a string field are, at most `most`; empty when it is not there."""
         start, length = self._vector(field, most)
         if start + length > len(self._data):
             raise MessageError("Arrow metadata ends inside a string")
-        return self._data[start : start + length]
+        return slice(start, start + length)
 
     def tables(self, field: int, *, most: int) -> list[Table]:
         """Tables of a vector field, at most `most`."""

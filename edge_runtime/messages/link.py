@@ -15,6 +15,7 @@ import re
 import ssl
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import paho.mqtt.client as mqtt
@@ -129,7 +130,7 @@ class Link:
         self._requests: dict[int, list[str]] = {}  # SUBSCRIBE packets not answered yet
         self._current: Connection | None = None
         self._live: Connection | None = None  # the current one, once the broker has accepted it
-        self._pending: list[PublishHandle] = []
+        self._pending: deque[PublishHandle] = deque()
         self._retained: dict[str, tuple[bytes, PublishHandle]] = {}
         self._problem = f"the broker at {self._place} has not answered yet"
         self._refusal = ""  # what the broker has against the certificate, once it has said so
@@ -399,7 +400,9 @@ class Link:
             return
         handle.follow(client.publish(topic, payload, qos=1, retain=retain))
         if not retain:
-            self._pending = [other for other in self._pending if not other.confirmed]
+            # Brokers confirm in order: a look at all of them would cost more, the more there are.
+            while self._pending and self._pending[0].confirmed:
+                self._pending.popleft()
             self._pending.append(handle)
 
     def _lose(self, client: Connection) -> None:
@@ -408,7 +411,7 @@ class Link:
             self._current = self._live = None
             for handle in self._pending:
                 handle.abandon()
-            self._pending = []
+            self._pending.clear()
         if was_live:
             self.connected.clear()
             if not self._closing.is_set():

@@ -116,3 +116,15 @@ def test_a_flood_is_named_once_a_minute(caplog: pytest.LogCaptureFixture) -> Non
     assert flooding.news() == {"noisy"}
     assert flooding.news() == set()
     assert len([r for r in caplog.records if "noisy" in r.getMessage()]) == 2
+
+
+def test_a_full_queue_waits_for_a_place_before_anybody_makes_room() -> None:
+    arrivals = Arrivals(LimitSettings(queue_messages=1))
+    assert arrivals.put(message("a"))
+    taken: list[Incoming] = []
+    taker = threading.Timer(0.05, lambda: taken.append(arrivals.get(0.0)))
+    taker.start()
+    assert arrivals.put(message("b"), timeout=30.0)
+    taker.join()
+    assert [one.device for one in taken] == ["a"]
+    assert arrivals.overflow == 0

@@ -223,7 +223,7 @@ def test_a_poisoned_device_is_set_aside_with_all_it_sent(fleet: Kit) -> None:
     device = fleet.devices["d5"]
     late_one = device.batch(plan, bundle, _codes(device, bundle, 50, seed=77))
     assert "the fleet" in _send(fleet, "d5", "batch", late_one)[0]
-    assert fleet.workspace.catalogue.rows_of("d5", 1) == 0
+    assert fleet.workspace.catalogue.rows_of(["d5"]) == {}
     assert fleet.workspace.outlying(2) == {}
 
 

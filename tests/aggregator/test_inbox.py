@@ -36,19 +36,19 @@ def test_an_accepted_batch_is_in_the_pool_as_it_was_sent(kit: Kit) -> None:
     assert (ack.status, ack.sequence, ack.sha256) == ("accepted", 2, sha256(payload))
     (record,) = kit.workspace.catalogue.messages(kind="batch")
     assert (record.id, record.rows, record.round, record.bytes) == (ack.id, 50, 1, len(payload))
-    assert record.path == f"pool/round=1/device=a/{ack.id}.parquet"
+    assert record.path == f"pool/round=1/{ack.id}.parquet"
     rows = kit.workspace.pool_rows()
     np.testing.assert_array_equal(rows.codes, codes)
     assert rows.codes.dtype == np.int32
     # The file alone can be read by anything that reads Parquet.
     table = pq.ParquetFile(kit.config.data_dir / record.path).read()
     coded = [f"code_{n}" for n in kit.workspace.schema.names]
-    assert table.column_names == [*coded, "parent_bundle", "depth"]
+    assert table.column_names == [*coded, "message", "device", "parent_bundle", "depth"]
+    assert set(table["message"].to_pylist()) == {record.id}
+    assert set(table["device"].to_pylist()) == {"a"}
     assert set(table["parent_bundle"].to_pylist()) == {bundle.digest} == {record.bundle_digest}
     assert set(table["depth"].to_pylist()) == {1} == {record.depth}
-    assert marked_of(table.schema.metadata) == {
-        "fleet": "testing", "device": "a", "round": 1, "parent": bundle.digest, "depth": 1,
-    }  # fmt: skip
+    assert marked_of(table.schema.metadata) == {"fleet": "testing", "round": 1}
     assert {str(table.schema.field(c).type) for c in coded} == {"uint8"}
 
 
@@ -214,7 +214,7 @@ def test_a_full_disk_acknowledges_nothing(kit: Kit, monkeypatch: pytest.MonkeyPa
 def test_files_without_a_row_are_swept_and_lost_files_are_reported(kit: Kit) -> None:
     kit.filled()
     records = kit.workspace.catalogue.messages(kind="batch")
-    stray = kit.config.data_dir / "pool/round=1/device=a/stray.parquet"
+    stray = kit.config.data_dir / "pool/round=1/stray.parquet"
     stray.write_bytes(b"written, never committed")
     half = kit.config.data_dir / "summaries/round=0/device=a/00.zst.17.tmp"
     half.write_bytes(b"written, never")

@@ -56,7 +56,7 @@ def test_messages_name_their_bundle_and_anchors_their_tables(old: AggregatorConf
     assert found == [{"parent_bundle": bundle.digest, "depth": 1}]
     mark = marked_of(pq.read_schema(old.data_dir / batches[0].path).metadata)
     assert mark is not None
-    assert mark["parent"] == bundle.digest
+    assert mark["round"] == 1
     workspace.close()
 
 

@@ -63,9 +63,7 @@ def test_lintian_finds_no_error(packages: Packages, arch: str) -> None:
     # These are not compressed; those for people are.
     ours = ["--fail-on", "error", "--suppress-tags",
             "uses-no-compression-for-control-tarball,uses-no-compression-for-data-tarball"]  # fmt: skip
-    done = subprocess.run(
-        ["lintian", *ours, *files], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["lintian", *ours, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

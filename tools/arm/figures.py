@@ -252,8 +252,10 @@ class Board:
                 for name in os.listdir(site):
                     part = target / name
                     shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
-                subprocess.run([sys.executable, "-m", "compileall", "-q", "-s", str(root), str(target)],
-                               check=True)
+                subprocess.run(
+                    [sys.executable, "-m", "compileall", "-q", "-s", str(root), str(target)],
+                    check=True,
+                )
         shutil.copy(REPOSITORY / "tools/board-bench", root / "root/board-bench")
         shutil.copy(directory / "rows.csv", root / "srv/rows.csv")
         make_disk(root, directory / "disk.img", size_mb=1536)
@@ -282,7 +284,9 @@ class Board:
         )
 
     def start(self) -> None:
-        self._run(f"journalctl --rotate -q; journalctl --vacuum-time=1s -q; systemctl start {self._SERVICE}")
+        self._run(
+            f"journalctl --rotate -q; journalctl --vacuum-time=1s -q; systemctl start {self._SERVICE}"
+        )
 
     def memory_mb(self, field: str) -> float:
         pid = self._run(f"systemctl show -P MainPID {self._SERVICE}")
@@ -339,7 +343,9 @@ def measure(agent: Here | Board, stand_in: StandIn, engine: str) -> tuple[float,
 
 def main() -> int:
     """Measure what the options name, and print tables in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--here", action="store_true", help="on this machine, not emulated")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--epoch-rows", type=int, default=2560, help="of the emulated local epoch")
@@ -362,7 +368,10 @@ def main() -> int:
                 print("| --- | --- | --- | --- | --- |")
                 for engine in options.engines:
                     idle, peak, after, first = measure(agent, stand_in, engine)
-                    print(f"| {engine} | {idle:.0f} | {peak:.0f} | {after:.0f} | {first:.2f} |", flush=True)
+                    print(
+                        f"| {engine} | {idle:.0f} | {peak:.0f} | {after:.0f} | {first:.2f} |",
+                        flush=True,
+                    )
                 if isinstance(agent, Board):
                     print(agent.epoch("onnx", options.epoch_rows))
             finally:

@@ -88,7 +88,9 @@ def _fuzz(names: list[str], options: argparse.Namespace) -> int:
                 "3.14): random changes instead, WITHOUT COVERAGE"
             )
     waiting, running, failed = list(names), {}, False
-    print(f"{'target':<10} {'runs':>10} {'runs/s':>8} {'edges':>7} {'valid':>9}  findings", flush=True)
+    print(
+        f"{'target':<10} {'runs':>10} {'runs/s':>8} {'edges':>7} {'valid':>9}  findings", flush=True
+    )
     while waiting or running:
         while waiting and len(running) < options.jobs:
             name = waiting.pop(0)

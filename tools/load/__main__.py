@@ -155,10 +155,12 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--devices", type=int, default=10_000, help="connected light devices")
-    parser.add_argument("--rate", type=float, default=1000.0, help="batches per second, all devices")
+    parser.add_argument(
+        "--rate", type=float, default=1000.0, help="batches per second, all devices"
+    )
     parser.add_argument("--bytes", type=int, default=10_000, help="of a batch, compressed")
     parser.add_argument("--minutes", type=float, default=1.0, help="how long batches are offered")
-    parser.add_argument("--resend", type=float, default=10.0, help="seconds before a repeat")
+    parser.add_argument("--resend", type=float, default=30.0, help="seconds before a repeat")
     parser.add_argument("--no-kill", dest="kill", action="store_false", help="no kill half way")
     parser.add_argument("--dir", type=Path, help="keep the run's files here; a new directory")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
@@ -167,7 +169,9 @@ def main(arguments: list[str] | None = None) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < options.devices + 100:
-        parser.error(f"{hard} open files are allowed here (ulimit -Hn), {options.devices + 100} needed")
+        parser.error(
+            f"{hard} open files are allowed here (ulimit -Hn), {options.devices + 100} needed"
+        )
     with contextlib.ExitStack() as stack:
         if options.dir is None:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="load-")))

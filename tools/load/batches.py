@@ -62,8 +62,10 @@ class BatchMaker:
         self._plan, self._bundle = plan, bundle
         self._sequence = _SEQUENCE
         self._use(devices[0], 512)
-        per_row = len(self.make(devices[0])[1]) / 512
-        self._use(devices[0], max(8, int(size_bytes / per_row) // 8 * 8))
+        few = len(self.make(devices[0])[1])
+        self._use(devices[0], 1024)
+        per_row = (len(self.make(devices[0])[1]) - few) / 512
+        self._use(devices[0], max(8, int(512 + (size_bytes - few) / per_row) // 8 * 8))
 
     def _use(self, device: str, rows: int) -> None:
         """Encode the batch that all others are made from; rows by the eight need no padding."""

@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import ipaddress
 import json
-import os
 import sys
 import time
 from collections import deque
@@ -325,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     asyncio.run(generator.run())
     report = settings.out / "report.json"
     report.with_suffix(".new").write_text(json.dumps(generator.report()))
-    os.replace(report.with_suffix(".new"), report)
+    report.with_suffix(".new").replace(report)
     return 0
 
 

@@ -28,7 +28,10 @@ def print_table(figures: dict[str, Any]) -> None:
         ("asked for", f"{figures['rate']:.0f} batches/s for {seconds:.0f} s"),
         ("offered", f"{counts['offered'] / seconds:.0f} batches/s ({counts['offered']})"),
         ("held back", f"{counts['held_back']} (too many unacknowledged)"),
-        ("acknowledged", f"{in_time / seconds:.0f} batches/s ({counts['acknowledged']} in the end)"),
+        (
+            "acknowledged",
+            f"{in_time / seconds:.0f} batches/s ({counts['acknowledged']} in the end)",
+        ),
         ("committed", f"{found['committed']} batches in {found['files']} files"),
         ("sent again", f"{counts['resent']}"),
         ("statuses", ", ".join(f"{k} {v}" for k, v in sorted(figures["statuses"].items()))),

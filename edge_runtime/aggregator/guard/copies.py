@@ -196,6 +196,8 @@ def _overlap(print_: Fingerprint, known: _Known) -> Finding | None:
     if covered < _FEW_ROWS:
         return None
     value = len({*mine.tolist()} & {*earlier.smallest.tolist()}) / covered
+    if value <= _OVERLAP:  # as of nearly all that have a row in common
+        return None
     natural = print_.natural_overlap(earlier.rows)
     error = math.sqrt(max(value * (1 - value), 1 / covered) / covered)
     allowed = natural + _OVERLAP + 3 * error
@@ -224,7 +226,7 @@ def _last(print_: Fingerprint) -> int:
 
 
 def _hash_rows(rows: I32) -> U64:
-    """Hash rows int32 [n, D] to uint64 [n]: a sum of odd multiples, mixed by splitmix64's finaliser.
+    """Hash rows int32 [n, D] to uint64 [n]: a sum of odd multiples, mixed as in splitmix64.
 
     The multiples come from a fixed seed: equal rows give equal hashes on every machine. It is no
     defence against forged collisions, which would only make the forger's own batch look like a

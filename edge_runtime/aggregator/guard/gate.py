@@ -102,7 +102,9 @@ class Gate:
                 message_id=message_id, device=device, plan=plan, codes=codes
             )
         if own is None:
-            own = own_tables(self._workspace, codec, device)
+            # Where a packed graph is served, nobody counts anything.
+            packed = self._workspace.config.bundle.packed
+            own = [] if packed else own_tables(self._workspace, codec, device)
             with self._lock:
                 self._own[device] = own
         found = judge_batch(
