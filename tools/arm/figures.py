@@ -8,8 +8,8 @@ through a census and a private training, and the time from the start of its proc
 batch in its outbox, for a plan that asks for 4,096 rows of a bundle that it has.
 
 The emulated board counts instructions, one per nanosecond of its own time (`-icount shift=0`). So
-its seconds are thousands of millions of instructions, whatever else this machine does, and a processor
-at f GHz that retires i instructions per cycle takes that number divided by f * i seconds. There
+its seconds are thousands of millions of instructions, whatever else this machine does, and a
+processor at f GHz that retires i instructions per cycle takes that number divided by f * i. There
 `tools/board-bench` is run as well, for the local epoch. Memory of the board is that of a board.
 """
 
