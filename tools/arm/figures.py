@@ -7,9 +7,9 @@ The real agent, over a real broker. For each engine: resident memory before any 
 through a census and a private training, and the time from the start of its process to the first
 batch in its outbox, for a plan that asks for 4,096 rows of a bundle that it has.
 
-The emulated board counts instructions: one per nanosecond of its own time (`-icount shift=0`). So its
-seconds are thousands of millions of instructions, whatever else this machine does, and a processor
-at f GHz that retires i instructions per cycle takes that number divided by f * i seconds. There
+The emulated board counts instructions, one per nanosecond of its own time (`-icount shift=0`). So
+its seconds are thousands of millions of instructions, whatever else this machine does, and a
+processor at f GHz that retires i instructions per cycle takes that number divided by f * i. There
 `tools/board-bench` is run as well, for the local epoch. Memory of the board is that of a board.
 """
 
@@ -36,7 +36,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tools/deb")]
 
 import emulate  # noqa: E402 - tools are programs beside each other, not a package
 from machine import HOST_ADDRESS, Machine, make_disk  # noqa: E402
-from root import CACHE, make_root, unpack  # noqa: E402
+from root import CACHE, make_root, precompile, unpack  # noqa: E402
 from wheels import TARGETS, build_wheel, install_wheels  # noqa: E402
 
 from edge_runtime.fleet.broker import start_broker  # noqa: E402
@@ -203,6 +203,7 @@ class Here:
         )
 
     def start(self) -> None:
+        """Start the agent."""
         self._log.write_bytes(b"")
         self._began_s = time.time()
         with self._log.open("ab") as log:
@@ -213,15 +214,18 @@ class Here:
             )  # fmt: skip
 
     def memory_mb(self, field: str) -> float:
+        """Return a field of its /proc/PID/status, in MB."""
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8")
         return int(status.partition(f"{field}:")[2].split()[0]) / 1024
 
     def first_batch_s(self) -> float:
+        """From the start of the process to the line in its log."""
         line = next(x for x in self._log.read_text().splitlines() if "rows enqueued" in x)
         return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp() - self._began_s
 
     def stop(self) -> None:
+        """End it."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()
@@ -249,13 +253,10 @@ class Board:
             if wanted:
                 target = root / "opt" / engine
                 install_wheels(TARGETS["arm64"], "3.11", wanted, target, wheel)
-                for name in os.listdir(site):
-                    part = target / name
+                for there in site.iterdir():
+                    part = target / there.name
                     shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
-                subprocess.run(
-                    [sys.executable, "-m", "compileall", "-q", "-s", str(root), str(target)],
-                    check=True,
-                )
+                precompile(target, root)
         shutil.copy(REPOSITORY / "tools/board-bench", root / "root/board-bench")
         shutil.copy(directory / "rows.csv", root / "srv/rows.csv")
         make_disk(root, directory / "disk.img", size_mb=1536)
@@ -274,6 +275,7 @@ class Board:
         return float(self._run("cat /proc/uptime").split()[0])
 
     def prepare(self, engine: str) -> None:
+        """Begin with an empty store."""
         config = _CONFIG.format(device=DEVICE, fleet=FLEET, state="/var/lib/edge-runtime",
                                 host=HOST_ADDRESS, port=self._port, rows="/srv/rows.csv",
                                 engine=engine)  # fmt: skip
@@ -284,11 +286,11 @@ class Board:
         )
 
     def start(self) -> None:
-        self._run(
-            f"journalctl --rotate -q; journalctl --vacuum-time=1s -q; systemctl start {self._SERVICE}"
-        )
+        """Start the agent."""
+        self._run(f"systemctl start {self._SERVICE}")
 
     def memory_mb(self, field: str) -> float:
+        """Return a field of its /proc/PID/status, in MB."""
         pid = self._run(f"systemctl show -P MainPID {self._SERVICE}")
         return int(self._run(f"grep {field}: /proc/{pid}/status").split()[1]) / 1024
 
@@ -302,6 +304,7 @@ class Board:
         return float(found[1]) - int(began) / 1e6
 
     def stop(self) -> None:
+        """End it."""
         self._run(f"systemctl stop {self._SERVICE}")
 
     def epoch(self, engine: str, rows: int) -> str:
@@ -343,9 +346,7 @@ def measure(agent: Here | Board, stand_in: StandIn, engine: str) -> tuple[float,
 
 def main() -> int:
     """Measure what the options name, and print tables in Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--here", action="store_true", help="on this machine, not emulated")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--epoch-rows", type=int, default=2560, help="of the emulated local epoch")
@@ -368,10 +369,8 @@ def main() -> int:
                 print("| --- | --- | --- | --- | --- |")
                 for engine in options.engines:
                     idle, peak, after, first = measure(agent, stand_in, engine)
-                    print(
-                        f"| {engine} | {idle:.0f} | {peak:.0f} | {after:.0f} | {first:.2f} |",
-                        flush=True,
-                    )
+                    memory = f"{idle:.0f} | {peak:.0f} | {after:.0f}"
+                    print(f"| {engine} | {memory} | {first:.2f} |", flush=True)
                 if isinstance(agent, Board):
                     print(agent.epoch("onnx", options.epoch_rows))
             finally:

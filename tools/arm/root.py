@@ -124,9 +124,9 @@ def precompile(directory: Path, root: Path) -> None:
     here = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     python = sys.executable if here == PYTHON else shutil.which(PYTHON)
     if python is not None:
-        # Some libraries bring files that are not Python; they stay as they are.
+        # Not the tests of libraries. Some bring files that are not Python: those stay as they are.
         subprocess.run(
-            [python, "-I", "-m", "compileall", "-q", "-s", root, directory],
+            [python, "-I", "-m", "compileall", "-q", "-x", "/tests/", "-s", root, directory],
             stdout=subprocess.DEVNULL, check=False,
         )  # fmt: skip
 
