@@ -1,9 +1,9 @@
 """Fuzzes every target, a few processes at once, and says what came of it.
 
-    python -m tools.fuzz --seconds 60                  every target for a minute
-    python -m tools.fuzz --only bundle --seconds 600   one of them
-    python -m tools.fuzz --replay FILE --only bundle   an input that was found, with its traceback
-    python -m tools.fuzz --seeds                       writes the valid inputs of the corpus anew
+python -m tools.fuzz --seconds 60                  every target for a minute
+python -m tools.fuzz --only bundle --seconds 600   one of them
+python -m tools.fuzz --replay FILE --only bundle   an input that was found, with its traceback
+python -m tools.fuzz --seeds                       writes the valid inputs of the corpus anew
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _fuzz(names: list[str], options: argparse.Namespace) -> int:
                 "3.14): random changes instead, WITHOUT COVERAGE"
             )
     waiting, running, failed = list(names), {}, False
-    print(f"{'target':<10} {'runs':>10} {'runs/s':>8} {'edges':>7} {'valid':>9}  findings", flush=True)
+    print(
+        f"{'target':<10} {'runs':>10} {'runs/s':>8} {'edges':>7} {'valid':>9}  findings", flush=True
+    )
     while waiting or running:
         while waiting and len(running) < options.jobs:
             name = waiting.pop(0)

@@ -74,7 +74,8 @@ def some_codec() -> Codec:
             "out": out.astype(np.int64),
             "sum": (inflow + out).astype(np.int64),
             "at": rng.integers(1_577_836_800_000_000, 1_609_459_200_000_000, rows)
-            // 1_000_000 * 1_000_000,
+            // 1_000_000
+            * 1_000_000,
         },
         missing={name: np.zeros(rows, bool) for name in SCHEMA.names},
         file="<sample>",

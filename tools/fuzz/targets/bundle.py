@@ -74,7 +74,12 @@ DECODERS = (
     Decoder("archive", _archive, (BundleError,)),
     Decoder("graph", _graph, (BundleError,)),
     *(
-        Decoder(name, _member(name), (BundleError,), _MUTATORS.get(name.rpartition(".")[2], mutate_bytes))
+        Decoder(
+            name,
+            _member(name),
+            (BundleError,),
+            _MUTATORS.get(name.rpartition(".")[2], mutate_bytes),
+        )
         for name in _MEMBERS
     ),
 )

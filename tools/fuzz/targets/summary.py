@@ -64,9 +64,7 @@ def seeds() -> dict[str, list[bytes]]:
     frames = [
         encode_summary(header("census"), {"census.0": counts(3), "census.1": counts(2)}),
         encode_summary(header("anchor"), {"table.0": counts(3), "table.0.1": counts(3, 2)}),
-        encode_summary(
-            header("moments", shift=3), {"moments": counts(2, 3), "rows": counts(2)}
-        ),
+        encode_summary(header("moments", shift=3), {"moments": counts(2, 3), "rows": counts(2)}),
         encode_summary(header("score", clip_nats=9.0), {"score": counts(2)}),
         encode_update(header("update", clip_norm=1.0), delta, layout=LAYOUT),
     ]
