@@ -95,7 +95,8 @@ def schema_file(columns: list[dict[str, Any]], **more: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (schema_file([{"name": f"c{i}", "kind": "boolean"} for i in range(50_000)]), "50000 columns"),
+        (schema_file([{"name": f"c{i}", "kind": "boolean"} for i in range(50_000)]),
+         "50000 columns"),
         (schema_file([{"name": f"c{i // 2}", "kind": "boolean"} for i in range(4000)]), "twice"),
         (schema_file([{"name": "a", "kind": "category",
                        "values": [f"v{i // 2}" for i in range(60_000)]}]), "listed twice"),
@@ -150,10 +151,10 @@ def test_shapes_that_no_array_has(shape: list[int]) -> None:
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "-1e999", "1" * 5000])
 def test_numbers_that_are_none_in_plans_and_states(number: str) -> None:
-    plan = '{"version": 1, "fleet": "f", "epsilon_after": %s}' % number
+    plan = f'{{"version": 1, "fleet": "f", "epsilon_after": {number}}}'
     with pytest.raises(MessageError):
         decode_plan(plan.encode())
-    state = '{"version": 1, "device": "d", "status": "idle", "epsilon_spent": %s}' % number
+    state = f'{{"version": 1, "device": "d", "status": "idle", "epsilon_spent": {number}}}'
     with pytest.raises(MessageError):
         decode_state(state.encode())
 

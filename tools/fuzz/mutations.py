@@ -22,7 +22,8 @@ _ODD: tuple[Any, ...] = (
 )  # fmt: skip
 #: as text, since no JSON library writes them
 _ODD_TEXT = (b"1e999", b"-1e999", b"NaN", b"Infinity", b"1" * 400, b"1" * 5000, b'"\\ud800"',
-             b'"\\udc00\\ud800"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b"[" * 3000, b'{"a":' * 3000)  # fmt: skip
+             b'"\\udc00\\ud800"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b"[" * 3000,
+             b'{"a":' * 3000)  # fmt: skip
 _MARK = "\ue000mark\ue000"
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x22, 0x5B, 0x7B, 0x2C, 0x0A)
 _TOML_ODD = (
