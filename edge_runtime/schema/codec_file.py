@@ -20,7 +20,7 @@ VERSION = 1
 
 #: most bins or slots that a codec from outside may ask memory for
 _SIZE_LIMIT = 1 << 16
-#: Points of all columns together: 64 MB. Run-length coded, a kilobyte could ask for many times that.
+#: Points of all columns together: 64 MB. They are run-length coded: a kilobyte can ask for more.
 _POINTS_LIMIT = 1 << 23
 
 
