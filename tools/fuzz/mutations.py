@@ -128,5 +128,7 @@ def _change(holder: Any, random: Random) -> None:
         del holder[key]
     elif isinstance(value, bool | str) or value is None:
         holder[key] = f"{value}{random.choice(('x', '0', chr(0), chr(0x202E)))}"
-    elif isinstance(value, int | float):
-        holder[key] = value * random.choice((-1, 0.5, 2, 10**6)) + random.choice((-1, 0, 1))
+    elif isinstance(value, int):
+        holder[key] = random.choice((-value, value // 2, value * 10**6)) + random.choice((-1, 0, 1))
+    elif isinstance(value, float):
+        holder[key] = value * random.choice((-1.0, 0.5, 2.0, 1e6)) + random.choice((-1.0, 0.0, 1.0))
