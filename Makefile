@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 # Of Debian's release, for `make deb`: 12 (Raspberry Pi OS bookworm) or 13 (trixie).
 RELEASE ?= 12
 
-.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help test-faults bench-load
+.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help test-faults bench-load fuzz-decoders
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -31,6 +31,7 @@ help:
 	@echo "make models  train the examples in models/ again, about 20 minutes  (installs torch; MODELS='vae-digits')"
 	@echo "make bench-load  10,000 connected devices on one machine      (ARGS='--minutes 10 --rate 1000')"
 	@echo "make fuzz   libFuzzer over every entry point of the C kernel         (FUZZ_SECONDS=600)"
+	@echo "make fuzz-decoders  atheris over every decoder of bytes from outside  (FUZZ_SECONDS=600)"
 	@echo "make sbom   packages and their licences, base and extras, in build/sbom  (ARGS='--osv DIR')"
 	@echo "make clean  remove .venv and everything built"
 
@@ -182,6 +183,14 @@ fuzz:
 	@native/build/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 \
 		-rss_limit_mb=1024 -seed=$(FUZZ_SEED) -verbosity=0 -print_final_stats=1 -artifact_prefix=native/build/ \
 		native/build/corpus native/fuzz/corpus
+
+# Two targets at once, FUZZ_SECONDS each; where atheris has no wheel, random changes instead.
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,fuzz]'
+	@touch $@
+
+fuzz-decoders: $(VENV)/.fuzz
+	@$(BIN)/python -m tools.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build native/build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache

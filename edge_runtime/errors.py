@@ -49,11 +49,24 @@ __all__ = [
 ]
 
 
+_MOST_CHARS = 4000
+
+
 class EdgeRuntimeError(Exception):
     """Base of all errors of this package."""
 
     #: process exit code of the command line when this error ends a command
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message, its middle left out where it is longer than a log should hold.
+
+        It may quote what came from outside, such as ten thousand names of columns.
+        """
+        text = super().__str__()
+        if len(text) <= _MOST_CHARS:
+            return text
+        return f"{text[: _MOST_CHARS // 2]} ... {text[-_MOST_CHARS // 4 :]}"
 
     @property
     def public(self) -> str:
@@ -173,7 +186,7 @@ class DataError(EdgeRuntimeError):
     @property
     def public(self) -> str:
         """The message without row and value."""
-        return self._public
+        return self._public[:_MOST_CHARS]
 
 
 class BudgetError(EdgeRuntimeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +11,7 @@ from edge_runtime.aggregator.config_checks import first_problem
 from edge_runtime.aggregator.guard_config import GuardSettings, MetricsSettings
 from edge_runtime.errors import ConfigError
 from edge_runtime.process.tls import TlsFiles
+from edge_runtime.process.toml_file import below, read_toml
 
 __all__ = [
     "AggregatorConfig",
@@ -362,17 +362,15 @@ def load_config(path: str | Path) -> AggregatorConfig:
     """
     path = Path(path)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
     base = path.parent
 
     def resolve(kind: type, value: object) -> Path:
-        if kind is not Path or not isinstance(value, str) or not value:
+        if kind is not Path:
             raise ValueError(f"expected a path, got {value!r}")
-        return base / Path(value).expanduser()
+        return below(base, value)
 
     try:
         config = msgspec.convert(raw, AggregatorConfig, dec_hook=resolve)

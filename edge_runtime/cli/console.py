@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from edge_runtime.process import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
+    from rich.text import Text
 
 __all__ = [
     "WITHOUT_PRIVACY",
@@ -45,7 +48,7 @@ def say(text: str) -> None:
     """Print a line as it is, never wrapped, so that paths and commands can be copied."""
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    Console(highlight=False, soft_wrap=True).print(printable(text), markup=False)
 
 
 def notes(lines: Iterable[str]) -> None:
@@ -54,7 +57,7 @@ def notes(lines: Iterable[str]) -> None:
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for line in lines:
-        console.print(f"note: {line}", markup=False)
+        console.print(printable(f"note: {line}"), markup=False)
 
 
 def print_json(value: object) -> None:
@@ -71,7 +74,7 @@ def facts(rows: Mapping[str, str]) -> None:
     shown.add_column(overflow="fold")
     for name, value in rows.items():
         style = "bold white on red" if WITHOUT_PRIVACY in value else ""
-        shown.add_row(name, value, style=style)
+        shown.add_row(_cell(name), _cell(value), style=style)
     _output().print(shown)
 
 
@@ -85,8 +88,15 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, title: str =
             name.removeprefix("#"), justify="right" if name.startswith("#") else "left"
         )
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(_cell, row))
     _output().print(shown, soft_wrap=True)
+
+
+def _cell(text: str) -> Text:
+    """Return a text as it is: without rich's markup, which `[...]` would be, nor a terminal's."""
+    from rich.text import Text
+
+    return Text(printable(text))
 
 
 def privacy_text(privacy: Mapping[str, Any] | None) -> str:

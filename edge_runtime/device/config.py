@@ -63,14 +63,14 @@ from __future__ import annotations
 import math
 import platform
 import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.process.tls import TlsFiles
+from edge_runtime.process.toml_file import below, read_toml
 
 __all__ = [
     "ENGINE_NAMES",
@@ -299,17 +299,15 @@ def load_config(path: str | Path) -> DeviceConfig:
     """
     path = Path(path)
     try:
-        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not a TOML file: {error}") from error
     base = path.resolve().parent
 
     def resolve(kind: type, value: object) -> Path:
-        if kind is not Path or not isinstance(value, str) or not value:
+        if kind is not Path:
             raise ValueError(f"expected a path, got {value!r}")
-        return base / Path(value).expanduser()
+        return below(base, value)
 
     broker = raw.get("broker")
     if isinstance(broker, dict) and broker.get("password_file") == "":

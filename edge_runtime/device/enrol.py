@@ -12,9 +12,8 @@ import fcntl
 import logging
 import queue
 import time
-import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -36,6 +35,7 @@ from edge_runtime.messages.enrolment import (
     reply_topic,
     request_topic,
 )
+from edge_runtime.process.toml_file import read_toml
 
 __all__ = ["Enrolled", "enrol"]
 
@@ -241,11 +241,11 @@ def _hint(provision: Provision, problem: str) -> str:
 def _settings(provision: Provision, identity: IdentityDir, state_dir: Path, config: Path) -> str:
     """Return the text of the new device.toml, checked."""
     try:
-        old: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
+        old = read_toml(config)
     except FileNotFoundError:
         old = {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{config}: is not a TOML file: {error}; remove or correct it") from error
+    except ConfigError as error:
+        raise ConfigError(f"{error}; remove or correct it") from error
     tls = identity.tls
     fleet = provision.fleet
     own = {

@@ -38,7 +38,6 @@ import base64
 import hashlib
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +53,7 @@ from edge_runtime.device.config import (
 from edge_runtime.errors import ConfigError
 from edge_runtime.messages import check_id
 from edge_runtime.messages.fields import Count, Id, MessageId
+from edge_runtime.process.toml_file import parse_toml, read_toml
 
 __all__ = [
     "SETTINGS",
@@ -161,22 +161,20 @@ def load_provision(path: Path) -> Provision:
     """
     try:
         # With a byte order mark where it was edited under Windows, as boot partitions are.
-        return parse_provision(path.read_text(encoding="utf-8-sig"), path)
+        return _checked(read_toml(path, encoding="utf-8-sig"), path)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}); a provisioning file is written by "
             "edge-runtime fleet token"
         ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not a TOML file: {error}") from error
 
 
 def parse_provision(text: str, path: Path) -> Provision:
     """Check the text of a provisioning file; see `load_provision`."""
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not a TOML file: {error}") from error
+    return _checked(parse_toml(text, path), path)
+
+
+def _checked(raw: dict[str, Any], path: Path) -> Provision:
     try:
         file = msgspec.convert(raw, _File, dec_hook=_path)
     except msgspec.ValidationError as error:

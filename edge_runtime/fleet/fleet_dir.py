@@ -25,7 +25,6 @@ import re
 import secrets
 import shutil
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +41,7 @@ from edge_runtime.fleet.broker_access import BrokerAccess
 from edge_runtime.fleet.register import Register
 from edge_runtime.messages import TlsFiles
 from edge_runtime.messages.fields import Id
+from edge_runtime.process.toml_file import read_toml
 from edge_runtime.updates.keys import load_roots, make_roots, rotate_roots
 
 __all__ = ["SERVICES", "FleetDir", "init_fleet"]
@@ -153,14 +153,12 @@ class FleetDir:
         self.path = path.absolute()
         file = self.path / "fleet.toml"
         try:
-            read = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _File)
+            read = msgspec.convert(read_toml(file), _File)
         except OSError as error:
             raise ConfigError(
                 f"{path} is not the directory of a fleet: {file} cannot be read "
                 f"({error.strerror}); make one with edge-runtime fleet init"
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: is not a TOML file: {error}") from error
         except msgspec.ValidationError as error:
             raise ConfigError.invalid(file, error, hint="docs/fleet.md") from error
         self.name = read.fleet.name

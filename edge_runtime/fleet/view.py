@@ -14,6 +14,7 @@ from rich.text import Text
 
 from edge_runtime.fleet.observer import Snapshot
 from edge_runtime.messages import AggregatorStatus, DeviceState
+from edge_runtime.process import printable
 
 __all__ = ["FleetView"]
 
@@ -101,7 +102,7 @@ class FleetView:
         parts: list[Text | Table] = [self._head(snapshot, memory_bytes), Text(""), table]
         for device, state in snapshot.devices.items():
             if state.status in _TROUBLE and state.reason:
-                parts.append(Text(f"{device}: {state.reason}", style="red"))
+                parts.append(Text(printable(f"{device}: {state.reason}"), style="red"))
         if note:
             parts.append(Text(f"\n{note}", style="dim"))
         return Group(*parts)

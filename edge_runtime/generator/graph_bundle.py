@@ -175,7 +175,7 @@ class GraphBundle(BundleFile):
             codec = Codec.from_json(members["codec.json"])
             card = members["card.md"].decode()
             metrics = msgspec.json.decode(members["metrics.json"], type=dict[str, Any])
-        except (EdgeRuntimeError, msgspec.MsgspecError, UnicodeError) as error:
+        except (EdgeRuntimeError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise BundleError(f"the bundle is not valid: {error}") from error
         if (schema.digest, codec.digest) != (manifest.schema_digest, manifest.codec_digest):
             raise BundleError("the schema or codec is not the one that the manifest names")

@@ -124,7 +124,7 @@ def pack_graph(
 def _declared(said: bytes) -> tuple[Noise, ...]:
     try:
         segments = msgspec.json.decode(said, type=tuple[Noise, ...])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BundleError(
             "the graph's metadata does not say what noise it takes (key 'noise'); say it, e.g. "
             f"--noise normal:64 ({error})"

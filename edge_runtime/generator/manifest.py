@@ -19,6 +19,8 @@ __all__ = ["MANIFEST", "VERSION", "Member", "Noise", "encode", "read", "read_for
 MANIFEST = "manifest.json"
 #: Version of all kinds of bundles.
 VERSION = 1
+#: Of a member that is JSON or text: objects take twenty times the bytes that they are written in.
+_MOST_TEXT_BYTES = 8 << 20
 
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -66,9 +68,12 @@ def _plain_number(value: object) -> object:
 
 def read_format(data: bytes) -> str:
     """Name of a bundle's format, empty where it cannot be told."""
+    manifest = first_member(data, MANIFEST)
+    if len(manifest) > _MOST_TEXT_BYTES:
+        return ""
     try:
-        head = msgspec.json.decode(first_member(data, MANIFEST))
-    except (msgspec.MsgspecError, UnicodeError):
+        head = msgspec.json.decode(manifest)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return ""
     found = head.get("format") if isinstance(head, dict) else ""
     return found if isinstance(found, str) else ""
@@ -91,6 +96,9 @@ def read(members: Mapping[str, bytes], *, type: type[M], format: str) -> M:  # n
     BundleError
         If it is of another format or version, or any member is not the one it lists.
     """
+    for name, data in members.items():
+        if name.endswith((".json", ".md")) and len(data) > _MOST_TEXT_BYTES:
+            raise BundleError(f"{name} has {len(data)} bytes; at most {_MOST_TEXT_BYTES} are")
     raw = members[MANIFEST]
     try:
         head = msgspec.json.decode(raw, type=dict[str, Any])
@@ -100,7 +108,7 @@ def read(members: Mapping[str, bytes], *, type: type[M], format: str) -> M:  # n
                 f"reads {format!r} version {VERSION}"
             )
         manifest = msgspec.json.decode(raw, type=type)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BundleError(f"manifest.json is not valid: {error}") from error
     listed: dict[str, Member] = manifest.members  # type: ignore[attr-defined]
     if set(listed) != set(members) - {MANIFEST}:

@@ -114,7 +114,7 @@ class TfliteGraph:
     def _places(self) -> list[Place]:
         try:
             table = msgspec.json.decode(self.table, type=_Table)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise BundleError(f"the table of places is not valid: {error}") from error
         if (table.format, table.version) != (_FORMAT, _VERSION):
             raise BundleError(

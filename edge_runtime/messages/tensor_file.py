@@ -70,7 +70,12 @@ def unpack_tensors(
         if entry["dtype"] not in _DTYPES:
             raise ShapeError(f"summary: tensor {name!r} is {entry['dtype']}, not I64, I8 or F32")
         flat = np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]])
-        tensors[name] = flat.astype(flat.dtype.newbyteorder("=")).reshape(entry["shape"])
+        try:
+            shaped = flat.reshape(entry["shape"])
+        except ValueError as error:
+            # numpy has no more than 64 dimensions, nor sizes beyond 2^63 beside a size of 0.
+            raise ShapeError(f"summary: tensor {name!r} has an impossible shape") from error
+        tensors[name] = shaped.astype(flat.dtype.newbyteorder("="))
     return header, tensors
 
 

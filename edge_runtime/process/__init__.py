@@ -6,8 +6,8 @@ light: the device agent imports this before anything else, and before numpy.
 
 from __future__ import annotations
 
-from edge_runtime.process.logs import complain, log_to_stderr
+from edge_runtime.process.logs import complain, log_to_stderr, printable
 from edge_runtime.process.notify import Notifier
 from edge_runtime.process.pulse import Pulse
 
-__all__ = ["Notifier", "Pulse", "complain", "log_to_stderr"]
+__all__ = ["Notifier", "Pulse", "complain", "log_to_stderr", "printable"]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 
-__all__ = ["complain", "log_to_stderr"]
+__all__ = ["complain", "log_to_stderr", "printable"]
+
+#: all control characters but tab and line feed, and what turns the direction of writing
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: syslog's priorities, as sd-daemon(3) writes them in front of a line
 _PRIORITY = {
@@ -18,7 +22,20 @@ _PRIORITY = {
 }
 
 
-class _JournalFormatter(logging.Formatter):
+def printable(text: str) -> str:
+    """Return a text with what could move a terminal's cursor, or hide a part of it, spelled out.
+
+    States, reasons and names come from other machines; an operator's terminal obeys them.
+    """
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class _JournalFormatter(_Formatter):
     """Puts the priority in front of every line; the journal knows the time itself."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -53,7 +70,7 @@ def log_to_stderr(level: str, *, subject: str = "name") -> None:
     handler.setFormatter(
         _JournalFormatter(text)
         if _in_journal()
-        else logging.Formatter(f"%(asctime)s %(levelname)s {text}")
+        else _Formatter(f"%(asctime)s %(levelname)s {text}")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
 

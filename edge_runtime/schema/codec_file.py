@@ -20,6 +20,8 @@ VERSION = 1
 
 #: most bins or slots that a codec from outside may ask memory for
 _SIZE_LIMIT = 1 << 16
+#: Points of all columns together: 64 MB. They are run-length coded: a kilobyte can ask for more.
+_POINTS_LIMIT = 1 << 23
 
 
 class BinsEntry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -85,6 +87,8 @@ def _expanded(column: Column, rows: list[list[float]]) -> NDArray[np.float64]:
 
 def encode_document(schema: Schema, bins: Mapping[str, NumericBins]) -> bytes:
     """Write the canonical JSON: equal codecs give equal bytes."""
+    if sum(own.points.size for own in bins.values() if own.points is not None) > _POINTS_LIMIT:
+        raise CodecError(f"more than {_POINTS_LIMIT} points in all bins; use fewer bins")
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -105,7 +109,7 @@ def decode_document(data: bytes | str) -> tuple[Schema, dict[str, NumericBins]]:
     try:
         document = msgspec.json.decode(data, type=CodecDocument)
         schema = Schema.from_json(bytes(document.schema))
-    except (msgspec.MsgspecError, UnicodeError, SchemaError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, SchemaError) as error:
         raise CodecError(f"not a codec: {error}") from error
     if document.format != FORMAT or document.version != VERSION:
         raise CodecError(
@@ -117,6 +121,10 @@ def decode_document(data: bytes | str) -> tuple[Schema, dict[str, NumericBins]]:
         raise CodecError(
             f"bins for {sorted(document.bins)}, numeric columns are {sorted(declared)}"
         )
+    # As the runs say, before memory is asked for; what they say is checked column by column.
+    said = (sum(row[1::2]) for entry in document.bins.values() for row in entry.points or ())
+    if not sum(said) <= _POINTS_LIMIT:
+        raise CodecError(f"more than {_POINTS_LIMIT} points in all bins")
     return schema, {
         name: bins_from_entry(declared[name], entry) for name, entry in document.bins.items()
     }

@@ -7,6 +7,9 @@ what is known before looking (a sensor's range, a list of airports), because the
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -14,7 +17,14 @@ import msgspec
 
 from edge_runtime.errors import SchemaError
 
-__all__ = ["NUMERIC_KINDS", "Column", "Kind", "format_timestamp", "parse_timestamp"]
+__all__ = [
+    "NUMERIC_KINDS",
+    "Column",
+    "Kind",
+    "format_timestamp",
+    "parse_timestamp",
+    "repeats",
+]
 
 Kind = Literal["number", "integer", "category", "boolean", "timestamp"]
 
@@ -24,8 +34,19 @@ NUMERIC_KINDS = frozenset({"number", "integer", "timestamp"})
 #: float64 holds every integer up to here, and bins are float64
 _EXACT_INTEGER = 2**53
 
+#: with the step of a window behind it, 1,024 bytes in any script: what readers of batches accept
+_MOST_NAME_CHARS = 255
+#: Control characters and surrogates, and what turns the direction of writing: Arrow's names end at
+#: a NUL, and the rest makes a name look like another one.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+def repeats(names: Iterable[str]) -> list[str]:
+    """Return what is listed more than once, sorted; in time that does not grow with the square."""
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
 def parse_timestamp(text: str) -> int:
@@ -115,6 +136,16 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         if not self.name or self.name != self.name.strip():
             raise SchemaError(f"column name {self.name!r} is empty or has spaces around it")
+        if len(self.name) > _MOST_NAME_CHARS:
+            raise SchemaError(
+                f"column name {self.name[:40]!r}... has {len(self.name)} characters; at most "
+                f"{_MOST_NAME_CHARS} fit into a batch"
+            )
+        if _UNSAFE.search(self.name):
+            raise SchemaError(
+                f"column name {self.name!r} has a control character or one that turns the "
+                "direction of writing; rename the column"
+            )
         for bound in ("low", "high"):
             value = getattr(self, bound)
             if isinstance(value, int):  # 0 and 0.0 are one declaration with one digest
@@ -153,8 +184,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if not self.values and not self.other:
                 raise SchemaError(f"{place} needs values: the public list of its categories")
             if len(set(self.values)) != len(self.values):
-                twice = sorted({value for value in self.values if self.values.count(value) > 1})
-                raise SchemaError(f"{place}: values {twice} are listed twice")
+                raise SchemaError(f"{place}: values {repeats(self.values)} are listed twice")
             if self.other and OTHER in self.values:
                 raise SchemaError(f"{place}: {OTHER!r} is a value and other is set; drop one")
             if "" in self.values:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from edge_runtime.errors import SchemaError
-from edge_runtime.schema.columns import Column
+from edge_runtime.schema.columns import Column, repeats
 
 __all__ = [
     "Combinations",
@@ -193,7 +193,7 @@ def sums_in_order(constraints: Sequence[Constraint]) -> tuple[Sum, ...]:
     """
     waiting = [constraint for constraint in constraints if isinstance(constraint, Sum)]
     targets = [constraint.target for constraint in waiting]
-    twice = [target for target in targets if targets.count(target) > 1]
+    twice = repeats(targets)
     if twice:
         raise SchemaError(
             f"column {twice[0]!r} would be computed by two sums; set computed of one of them to "

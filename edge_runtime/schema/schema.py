@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edge_runtime.errors import SchemaError
-from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp
+from edge_runtime.schema.columns import Column, format_timestamp, parse_timestamp, repeats
 from edge_runtime.schema.constraints import Constraint, check_constraints, constraint_from_entry
 from edge_runtime.schema.sequence import (
     Sequence,
@@ -27,6 +28,12 @@ __all__ = ["Schema"]
 
 _FORMAT = "edge-runtime-schema"
 _VERSION = 1
+
+#: 65,535 categories with long names have 2 MB
+_MOST_BYTES = 4 << 20
+#: A generator has 1,024 at most; the rest is for tables that are only compared.
+_MOST_COLUMNS = 4096
+_MOST_CONSTRAINTS = 1024
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,9 +68,18 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.columns:
             raise SchemaError(f"schema {self.name!r} has no columns")
-        names = self.names
-        if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
+        for what, listed, most in (
+            ("columns", self.columns, _MOST_COLUMNS),
+            # a window has those of each of its steps
+            ("constraints", self.constraints, _MOST_CONSTRAINTS * self._window_steps),
+        ):
+            if len(listed) > most:
+                raise SchemaError(
+                    f"schema {self.name!r}: {len(listed)} {what}; at most {most} are possible"
+                )
+        # Names that only differ in how an accent is encoded cannot be told apart by eye.
+        twice = repeats(unicodedata.normalize("NFC", name) for name in self.names)
+        if twice:
             raise SchemaError(f"schema {self.name!r}: columns {twice} are listed twice")
         seen_other = ""
         for column in self.columns:
@@ -162,6 +178,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         return self if self.sequence is None or self.sequence.columns else self.windowed()
 
     @property
+    def _window_steps(self) -> int:
+        windowed = self.sequence is not None and self.sequence.columns
+        return self.sequence.steps if self.sequence is not None and windowed else 1
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Column names in order."""
         return tuple(column.name for column in self.columns)
@@ -252,9 +273,11 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         SchemaError
             The JSON is not a valid schema of this version.
         """
+        if len(data) > _MOST_BYTES:
+            raise SchemaError(f"not a schema file: {len(data)} bytes; at most {_MOST_BYTES} are")
         try:
             document = msgspec.json.decode(data, type=_Document)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise SchemaError(f"not a schema file: {error}") from error
         if document.format != _FORMAT or document.version != _VERSION:
             raise SchemaError(
@@ -301,7 +324,8 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
             The file cannot be read or is not a schema.
         """
         try:
-            data = Path(path).read_bytes()
+            with Path(path).open("rb") as file:
+                data = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise SchemaError(f"schema file {path}: {error.strerror}") from error
         try:

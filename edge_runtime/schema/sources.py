@@ -10,7 +10,8 @@ import csv
 import gzip
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO, runtime_checkable
 
@@ -18,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError, MissingExtraError
+from edge_runtime.schema.columns import repeats
 from edge_runtime.schema.watermark import marked_of
 
 __all__ = ["CHUNK_ROWS", "ArrowStream", "RawChunk", "Source", "raw_chunks", "source_name"]
 
 #: rows held in memory at a time while a file is read
 CHUNK_ROWS = 2048
+#: Characters of so many rows: a compressed file of a megabyte may be one line of a gigabyte.
+_CHUNK_CHARS = 64 << 20
 
 
 @runtime_checkable
@@ -131,14 +135,41 @@ def _from_path(
             )
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", file=file) from error
+    except (EOFError, zlib.error) as error:
+        raise DataError(
+            "is a damaged or incomplete .gz file", file=file, hint="copy it again"
+        ) from error
+
+
+class _Lines:
+    """The lines of a text, as long as those since `start` have a bounded size."""
+
+    def __init__(self, text: TextIO, file: str) -> None:
+        self._text, self._file, self._left = text, file, _CHUNK_CHARS
+
+    def start(self) -> None:
+        """Begin another chunk of rows."""
+        self._left = _CHUNK_CHARS
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(self._left + 1):
+            self._left -= len(line)
+            if self._left < 0:
+                raise DataError(
+                    f"has more than {_CHUNK_CHARS} characters in {CHUNK_ROWS} rows or fewer",
+                    file=self._file,
+                    hint="is it a table?",
+                )
+            yield line
 
 
 def _from_csv(
-    text: Iterable[str], names: Sequence[str] | None, file: str, first_row: int
+    text: TextIO, names: Sequence[str] | None, file: str, first_row: int
 ) -> Iterator[RawChunk]:
     row = first_row
     # strict: an unclosed quote is an error, not one field that swallows the rest of the file
-    records = csv.reader(text, strict=True)
+    lines = _Lines(text, file)
+    records = csv.reader(lines, strict=True)
     try:
         header = next((record for record in records if record), None)
         if header is None:
@@ -153,6 +184,7 @@ def _from_csv(
                 {name: fields[at] for name, at in zip(wanted, positions, strict=True)}, row
             )
             row += len(batch)
+            lines.start()
     except csv.Error as error:
         raise DataError(
             "is not well-formed CSV", file=file, detail=f" (line {records.line_num}: {error})"
@@ -179,8 +211,8 @@ def _regular(batch: list[list[str]], fields: int, file: str, row: int) -> list[l
 
 
 def _positions(header: Sequence[str], wanted: Sequence[str], file: str) -> list[int]:
-    if len(set(header)) != len(header):
-        twice = sorted({name for name in header if header.count(name) > 1})
+    twice = repeats(header)
+    if twice:
         raise DataError(
             "has two columns of one name",
             file=file,

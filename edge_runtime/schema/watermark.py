@@ -73,7 +73,7 @@ def _parsed(value: Any) -> dict[str, Any] | None:
         return dict(value)
     try:
         found = json.loads(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -142,7 +142,7 @@ def _random(target: str, seconds: int, seed: int, work: Path) -> None:
     random = Random(seed or None)
     data = b""
 
-    def give_up(number: int, frame: FrameType | None) -> None:
+    def give_up(_number: int, _frame: FrameType | None) -> None:
         raise TimeoutError(f"an input takes more than {_TIMEOUT_S} s")
 
     signal.signal(signal.SIGALRM, give_up)

@@ -22,7 +22,8 @@ _ODD: tuple[Any, ...] = (
 )  # fmt: skip
 #: as text, since no JSON library writes them
 _ODD_TEXT = (b"1e999", b"-1e999", b"NaN", b"Infinity", b"1" * 400, b"1" * 5000, b'"\\ud800"',
-             b'"\\udc00\\ud800"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b"[" * 3000, b'{"a":' * 3000)  # fmt: skip
+             b'"\\udc00\\ud800"', b'"\xed\xa0\x80"', b'"\xc0\xaf"', b"[" * 3000,
+             b'{"a":' * 3000)  # fmt: skip
 _MARK = "\ue000mark\ue000"
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x22, 0x5B, 0x7B, 0x2C, 0x0A)
 _TOML_ODD = (
@@ -127,5 +128,7 @@ def _change(holder: Any, random: Random) -> None:
         del holder[key]
     elif isinstance(value, bool | str) or value is None:
         holder[key] = f"{value}{random.choice(('x', '0', chr(0), chr(0x202E)))}"
-    elif isinstance(value, int | float):
-        holder[key] = value * random.choice((-1, 0.5, 2, 10**6)) + random.choice((-1, 0, 1))
+    elif isinstance(value, int):
+        holder[key] = random.choice((-value, value // 2, value * 10**6)) + random.choice((-1, 0, 1))
+    elif isinstance(value, float):
+        holder[key] = value * random.choice((-1.0, 0.5, 2.0, 1e6)) + random.choice((-1.0, 0.0, 1.0))

@@ -210,7 +210,14 @@ class Description:
             eps = msgspec.json.decode(header["eps"], type=list[float | None])
             tensors = safetensors.numpy.load(data)
             layers = tuple(_layer(tensors, number, own) for number, own in enumerate(eps))
-        except (msgspec.MsgspecError, safetensors.SafetensorError, KeyError, TypeError) as error:
+        except (
+            msgspec.MsgspecError,
+            safetensors.SafetensorError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RecursionError,
+        ) as error:
             raise ModelImportError(f"the description of the model is not valid: {error}") from error
         made = cls(words=words, layers=layers)
         made._check()

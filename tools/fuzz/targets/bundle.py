@@ -38,7 +38,7 @@ def _member(name: str) -> Callable[[bytes], object]:
 
     def run(data: bytes) -> object:
         members = {**_whole(), name: data}
-        if name == "weights.safetensors" or name == "quantised.safetensors":
+        if name in {"weights.safetensors", "quantised.safetensors"}:
             head, _, body = data.partition(b"\0")
             members[name] = len(head).to_bytes(8, "little") + head + body
         if name != "manifest.json":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -101,14 +102,9 @@ def _key() -> Any:
     return ec.derive_private_key(12345, ec.SECP256R1())
 
 
+@cache
 def _ca() -> str:
-    global _AUTHORITY
-    if not _AUTHORITY:
-        _AUTHORITY = _certificate("authority")
-    return _AUTHORITY
-
-
-_AUTHORITY = ""
+    return _certificate("authority")
 
 
 def _certificate(name: str) -> str:
