@@ -323,6 +323,8 @@ class Agent:
                 self._on_ack(message.payload)
             case "update" if self._gate is not None:
                 self._gate.offer(message.payload)
+            case "bundle" if address.rest != self._wanted:
+                return  # nobody asked for it: it is not kept for later either
             case "schema" | "plan" | "bundle" as kind:
                 name = f"bundle/{address.rest}" if kind == "bundle" else kind
                 if self._gate is None or self._gate.admits(name, message.payload):
@@ -342,7 +344,7 @@ class Agent:
                     _LOG.info("plan of round %d: %s", plan.round, plan.kind)
                     self._worker.wake()
             case "bundle":
-                if digest == self._wanted:
+                if digest == self._wanted:  # it may have had to wait
                     self._bundles.put(digest, payload)
                     self._link.unsubscribe(self._topics.bundle(digest))
                     self._link.packet_bytes = _PACKET_BYTES

@@ -176,6 +176,8 @@ class Gate:
         if self._signed(name, data):
             return
         trusted = self._kept.trusted
+        if name.startswith("bundle/"):  # one at a time: they are large
+            self._held = {n: d for n, d in self._held.items() if not n.startswith("bundle/")}
         self._held[name] = data
         if self._busy or trusted is None:
             return

@@ -141,7 +141,7 @@ class FleetDir:
     authority_key : Path
         Where the authority's key is; it may be away.
     root_key : Path or None
-        The same of the update keys' root; None in a fleet without them.
+        The same of the update keys' root; None without them.
 
     Raises
     ------

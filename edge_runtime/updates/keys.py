@@ -72,16 +72,9 @@ def rotate_roots(*, root_key: Path, online: Path, write: Write, root_too: bool) 
     """
     root = Metadata[Root].from_bytes(_newest(online)).signed
     fresh = root_key.with_name(f"{root_key.name}.new")
-    in_force = root.roles[Root.type].keyids
-    old = next(
-        (
-            signer
-            for path in (root_key, fresh)  # the second, where an earlier rotation was cut off
-            if path.exists() and (signer := _read_key(path)).public_key.keyid in in_force
-        ),
-        None,
-    )
-    if old is None:
+    _settle(fresh, root_key, root)  # where an earlier rotation was cut off
+    old = _read_key(root_key) if root_key.exists() else None
+    if old is None or old.public_key.keyid not in root.roles[Root.type].keyids:
         raise ConfigError(
             f"{root_key} is not the key of root {root.version} in {online}; bring the offline key "
             "to where fleet.toml says that it is"
@@ -94,8 +87,16 @@ def rotate_roots(*, root_key: Path, online: Path, write: Write, root_too: bool) 
         signers.append(new)
     root.version += 1
     _publish(root, signers, online, write)
+    _settle(fresh, root_key, root)
+
+
+def _settle(fresh: Path, root_key: Path, root: Root) -> None:
+    """Put a new root key in the place of the old one if the newest root names it."""
     if fresh.exists():
-        fresh.replace(root_key)
+        if _read_key(fresh).public_key.keyid in root.roles[Root.type].keyids:
+            fresh.replace(root_key)
+        else:
+            fresh.unlink()
 
 
 def load_roots(online: Path) -> dict[int, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from tuf.api.metadata import (
     Metadata,
     MetaFile,
     Root,
-    Signed,
     Snapshot,
     TargetFile,
     Targets,
@@ -139,9 +139,9 @@ class Repository:
             )
         return root
 
-    def _text(self, signed: Signed, root: Root) -> str:
+    def _text(self, signed: Targets | Snapshot | Timestamp, root: Root) -> str:
         # Ed25519 signatures are deterministic: the same content is the same file.
-        metadata = Metadata(signed)
+        metadata = Metadata[Any](signed)
         metadata.sign(load_signer(self._online, root, signed.type))
         return metadata.to_bytes(JSONSerializer(compact=True)).decode()
 

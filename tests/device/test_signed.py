@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_a_broker_that_lies_replays_and_reorders_changes_nothing(
     # Unsigned, and before any metadata.
     fleet.say(topics.schema, text)
     fleet.say(topics.plan, encode_plan(first))
-    fleet.device.start()
+    process = fleet.device.start()
     fleet.wait_state("online and waiting", lambda state: state.updates == "waiting")
     # The right metadata at last, after what it is about: everything is let in.
     old = fleet.sign(schema=text, plan=encode_plan(first))
@@ -136,6 +137,8 @@ def test_a_broker_that_lies_replays_and_reorders_changes_nothing(
     fleet.say(topics.plan, encode_plan(second))
     fleet.wait_state("nothing refused", lambda s: (s.updates, s.refused) == ("verified", ""))
     assert fleet.stored() == before
+    # Verification is not the agent's own: it is not the larger by it.
+    assert "cryptography" not in Path(f"/proc/{process.pid}/maps").read_text()
     log = fleet.device.log.read_text()
     assert "Traceback" not in log
     assert log.count("refused: metadata: RollbackError") == 1

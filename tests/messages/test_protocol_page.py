@@ -122,6 +122,7 @@ def test_every_topic_is_documented_and_parsed() -> None:
         "down/all/bundle/<digest>": topics.bundle(digest),
         "down/all/status": topics.status,
         "down/all/alarms": topics.alarms,
+        "down/all/update": topics.update,
     }
     assert documented == built.keys()
     for shape, topic in built.items():
