@@ -122,7 +122,9 @@ def _named(catalogue: Path) -> Iterator[str]:
     """Yield the paths that a catalogue needs, relative to the data directory."""
     with closing(sqlite3.connect(f"{catalogue.as_uri()}?mode=ro", uri=True)) as database:
         for table in ("messages", "bundles"):
-            found = database.execute(f"SELECT path FROM {table} WHERE path != ''")  # noqa: S608
+            # Once each: batches that were committed together share a file.
+            query = f"SELECT DISTINCT path FROM {table} WHERE path != ''"  # noqa: S608
+            found = database.execute(query)
             yield from (str(path) for (path,) in found)
 
 

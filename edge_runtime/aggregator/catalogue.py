@@ -233,10 +233,12 @@ class Catalogue:
                     )
                     .group_by(_messages.c.device, _messages.c.round)
                 )
-                self._rows |= {device: {} for device in asked}
+                # Known only once the database has answered: what it refuses is asked for again.
+                found: dict[str, dict[int, int]] = {device: {} for device in asked}
                 with self._begin() as connection:
                     for device, round_number, rows in connection.execute(query):
-                        self._rows[device][round_number] = int(rows)
+                        found[device][round_number] = int(rows)
+                self._rows |= found
             return {(d, r): n for d in devices for r, n in self._rows[d].items()}
 
     def paths(self, *, kind: str | None = None, among: Iterable[str] | None = None) -> set[str]:

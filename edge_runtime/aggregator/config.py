@@ -293,8 +293,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Parameters
     ----------
     queue_messages, queue_bytes : int
-        What waits between the link and the inbox; more is dropped and sent again by its device,
-        that of the device with most first.
+        What waits between the link and the inbox. More waits at the broker; where there is no
+        place within a second it is dropped and sent again by its device, that of the device with
+        most first.
     device_bytes_per_s, device_burst_bytes : int
         What one device may send over time, and at once: by default an outbox full. A message
         counts as 16 kB at least. More is not answered, so that its device sends it again later,

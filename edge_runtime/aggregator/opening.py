@@ -10,6 +10,7 @@ import msgspec
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.config import AggregatorConfig, default_catalogue_url
 from edge_runtime.aggregator.migration import bring_up_to_date
+from edge_runtime.aggregator.sweeping import holds_catalogued
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.errors import AggregatorError, SchemaError
 from edge_runtime.schema import Schema, check_fleet
@@ -43,12 +44,12 @@ def create_workspace(config: AggregatorConfig) -> Workspace:
         pointer.write_text(config.data.catalogue, encoding="utf-8")
     bring_up_to_date(config.catalogue_url, config.data_dir)
     catalogue = Catalogue(config.catalogue_url)
-    if catalogue.setting("fleet") is None and any((config.data_dir / "pool").glob("*/*/*")):
+    if catalogue.setting("fleet") is None and holds_catalogued(config.data_dir):
         catalogue.close()
         raise AggregatorError(
-            f"{config.data_dir} has a pool, and the catalogue {catalogue.name} knows nothing of "
-            "it: it is new, was emptied or belongs to another directory; restore it from its "
-            "backup, or use a new data directory"
+            f"{config.data_dir} has a pool or summaries, and the catalogue {catalogue.name} knows "
+            "nothing of it: it is new, was emptied or belongs to another directory; restore it "
+            "from its backup, or use a new data directory"
         )
     private = "no" if config.privacy.limit is None else "yes"
     for key, value, what in (

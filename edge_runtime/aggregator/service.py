@@ -49,6 +49,10 @@ _LOG = logging.getLogger(__name__)
 
 #: messages that share one commit: enough to keep up with a fleet, few enough to answer soon
 _GROUP = 256
+#: the first after a start: its devices' earlier batches are read again, which takes its time
+_FIRST_GROUP = 16
+#: an answer should not take longer; the next group is smaller if it did
+_ANSWER_S = 5.0
 _TICK_S = 0.1
 #: A look at a fleet of thousands takes time that its batches need: a twentieth at most.
 _REST = 20.0
@@ -105,6 +109,7 @@ class Service:
         self._finished = ""
         #: what kept the last turn from its end, or empty
         self._trouble = ""
+        self._rests_until_s = 0.0
         #: the wall clock less the steady one, at the start
         self._epoch_s = time.time() - time.monotonic()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fusion")
@@ -154,12 +159,9 @@ class Service:
         farewell = None
         self._notifier.ready()
         try:
-            rests_until_s = 0.0
             while not self._stop.wait(_TICK_S):
-                if time.monotonic() >= rests_until_s:
-                    began_s = time.monotonic()
+                if time.monotonic() >= self._rests_until_s:
                     self._turn()
-                    rests_until_s = began_s + _REST * (time.monotonic() - began_s)
                 # A fusion is bounded by its own max_seconds; devices are not to wait for more.
                 if self._inbox_pulse.silent_s < _STALL_S:
                     self._notifier.feed()
@@ -209,17 +211,19 @@ class Service:
         self._queue.put(Incoming(address.device, address.kind, payload), timeout=_PATIENCE_S)
 
     def _serve_inbox(self) -> None:
+        most = _FIRST_GROUP
         while not self._stop.is_set():
             self._inbox_pulse.beat()
             try:
                 messages = [self._queue.get(timeout=_TICK_S)]
             except queue.Empty:
                 continue
-            while len(messages) < _GROUP:
+            while len(messages) < most:
                 try:
                     messages.append(self._queue.get_nowait())
                 except queue.Empty:
                     break
+            began_s = time.monotonic()
             try:
                 acks = self._inbox.accept(messages)
             except (OSError, CatalogueError) as error:
@@ -230,6 +234,7 @@ class Service:
             except BaseException as error:  # noqa: BLE001 - handed over to the caller of run
                 self._failure = error
                 return
+            most = _next_group(most, took_s=time.monotonic() - began_s)
             for message, ack in zip(messages, acks, strict=True):
                 self._link.publish(self._topics.ack(message.device), encode_ack(ack))
 
@@ -267,7 +272,10 @@ class Service:
             raise self._failure
         with self._states_lock:
             states = dict(self._states)
+        began_s = time.thread_time()
         step = self._rounds.step(now_unix_s=self._now_unix_s(), states=states)
+        # Processor time of a look: neither waiting for a disk nor what the look has led to.
+        looked_s = 0.0 if step.action == "open" else time.thread_time() - began_s
         if step.action == "open":
             assert step.plan is not None
             _LOG.info("round %d: %s", step.number, step.reason)
@@ -277,7 +285,10 @@ class Service:
         elif step.action == "done":
             step = self._drive_release(step)
         self._publisher.look()
+        began_s = time.thread_time()
         self._show(step)
+        looked_s += time.thread_time() - began_s
+        self._rests_until_s = time.monotonic() + _REST * looked_s
 
     def _now_unix_s(self) -> float:
         """Return the time; a clock that is set meanwhile ends no round early and none late."""
@@ -396,6 +407,11 @@ class Service:
             with self._states_lock:
                 self._changed |= changed.keys()
             raise
+
+
+def _next_group(size: int, *, took_s: float) -> int:
+    """Return how many messages may share the next commit, after one of `size` at most."""
+    return max(1, size // 2) if took_s > _ANSWER_S else min(_GROUP, 2 * size)
 
 
 def run(config: AggregatorConfig) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_runtime.aggregator.catalogue import Catalogue
 
-__all__ = ["sweep"]
+__all__ = ["holds_catalogued", "sweep"]
 
 #: where every file is named by the catalogue, or beside one that is
 _CATALOGUED = ("pool", "summaries", "bundles")
@@ -34,6 +34,11 @@ def sweep(data_dir: Path, catalogue: Catalogue) -> int:
     for path in stray:
         path.unlink()
     return len(stray)
+
+
+def holds_catalogued(data_dir: Path) -> bool:
+    """Whether there are files that only a catalogue can tell from strays: without one, keep all."""
+    return any(path.is_file() for name in _CATALOGUED for path in (data_dir / name).rglob("*"))
 
 
 def _files(directory: Path) -> list[Path]:

@@ -41,7 +41,7 @@ def test_shuffled_columns_are_set_aside_at_the_inbox(small: tuple[Kit, Bundle]) 
     honest = device.batches(plan, bundle, 400, parts=1)
     assert _send(kit, "a", "batch", *honest) == ["accepted"]
     assert review(kit.workspace, kit.inbox._gate, bundle.codec, 1) == []
-    assert kit.workspace.catalogue.rows_of("a", 1) == 400
+    assert kit.workspace.catalogue.rows_of(["a"]) == {("a", 1): 400}
 
 
 def test_what_a_device_sent_before_goes_with_what_shows_it(small: tuple[Kit, Bundle]) -> None:

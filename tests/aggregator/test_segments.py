@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from edge_runtime.aggregator.guard import CopyIndex, fingerprint
 from edge_runtime.aggregator.guard.review import set_aside
 from edge_runtime.aggregator.opening import create_workspace
+from edge_runtime.aggregator.sweeping import sweep
 
 from .conftest import Kit
 
@@ -33,7 +34,7 @@ def test_a_pool_of_version_2_is_read_beside_new_files(kit: Kit) -> None:
     _split(kit)
     kit.workspace.close()
     workspace = kit.workspace = create_workspace(kit.config)
-    assert workspace.pool.sweep(workspace.catalogue.paths(kind="batch")) == 2
+    assert sweep(kit.config.data_dir, workspace.catalogue) == 2
     after = workspace.pool_rows()
     np.testing.assert_array_equal(before.codes, after.codes)
     np.testing.assert_array_equal(before.lot, after.lot)

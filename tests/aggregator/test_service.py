@@ -21,6 +21,7 @@ from edge_runtime.aggregator.__main__ import main
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.inbox import Inbox
 from edge_runtime.aggregator.pool import Pool
+from edge_runtime.aggregator.service import _next_group
 from edge_runtime.errors import AggregatorError
 from edge_runtime.fleet.broker import Broker, free_port, start_broker
 from edge_runtime.messages import DeviceState, Link, Topics, encode_state
@@ -359,12 +360,52 @@ def test_a_state_on_the_wrong_topic_is_not_believed_to_be_another_device(
         runner.join(30)
 
 
+def test_a_database_that_was_slow_once_does_not_slow_the_next_look(
+    tmp_path: Path, broker: Broker
+) -> None:
+    config = load_config(_config(tmp_path, broker))
+    service = Service(config)
+    runner = threading.Thread(target=service.run)
+    runner.start()
+    try:
+        with Link(host="127.0.0.1", port=broker.port, client_id="other") as link:
+            link.wait_connected(20)
+
+            def seen(device: str) -> bool:
+                state = encode_state(DeviceState(device=device, status="online"))
+                link.publish(Topics(FLEET).state(device), state).wait(10)
+                return device in status(config.data_dir)["devices"]
+
+            wait_for(lambda: seen("a"), "not seen")
+            with contextlib.closing(
+                sqlite3.connect(config.data_dir / "catalogue.sqlite", isolation_level=None)
+            ) as other:
+                other.execute("BEGIN IMMEDIATE")
+                ends_s = time.monotonic() + 3
+                wait_for(lambda: seen("b") or time.monotonic() > ends_s, "no end")
+                other.execute("ROLLBACK")
+            wait_for(lambda: seen("b"), "not seen")
+            # The look that has waited for 2 s or so is over; the next ones come as before.
+            wait_for(lambda: seen("c"), "not seen soon", 15)
+    finally:
+        service.stop()
+        runner.join(30)
+
+
+def test_a_group_that_took_long_is_followed_by_a_smaller_one() -> None:
+    sizes = [16]
+    for took_s in (0.1, 0.1, 0.1, 0.1, 0.1, 20.0, 20.0, 0.1):
+        sizes.append(_next_group(sizes[-1], took_s=took_s))
+    assert sizes == [16, 32, 64, 128, 256, 256, 128, 64, 128]
+    assert _next_group(1, took_s=20.0) == 1
+
+
 def test_a_crash_between_bundle_and_round_makes_no_second_bundle(
     tmp_path: Path, broker: Broker
 ) -> None:
     kit = make_kit(tmp_path, broker={"port": broker.port}, rounds={"count": 1}, release={"rows": 7})
     _, bundle = kit.filled(rows=200)
-    stray = kit.config.data_dir / "pool" / "round=1" / "device=a" / "stray.parquet"
+    stray = kit.config.data_dir / "pool" / "round=1" / "stray.parquet"
     stray.write_bytes(b"never committed")
     made = bundle.with_weights(
         bundle.weights, lineage=msgspec.structs.replace(bundle.lineage, round=1, depth=1)

@@ -95,6 +95,30 @@ def test_an_emptied_catalogue_beside_a_pool_is_refused_and_nothing_is_swept(kit:
     assert set((kit.config.data_dir / "pool").rglob("*.parquet")) == files
 
 
+def test_an_emptied_catalogue_beside_summaries_alone_is_refused(kit: Kit) -> None:
+    kit.census_round()
+    kit.workspace.close()
+    for path in kit.config.data_dir.glob("catalogue.sqlite*"):
+        path.unlink()
+    with pytest.raises(AggregatorError, match="knows nothing of it"):
+        Rounds(kit.config)
+    assert list((kit.config.data_dir / "summaries").rglob("*.zst"))
+
+
+def test_rows_that_a_failing_database_has_not_told_are_asked_for_again(kit: Kit) -> None:
+    kit.filled(rows=100)
+    kit.workspace.close()
+    catalogue = Catalogue(kit.config.catalogue_url)
+    with sa.create_engine(kit.config.catalogue_url).begin() as connection:
+        connection.execute(sa.text("ALTER TABLE messages RENAME TO away"))
+    with pytest.raises(CatalogueError, match="no such table"):
+        catalogue.rows_of(["a"])
+    with sa.create_engine(kit.config.catalogue_url).begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO messages"))
+    assert catalogue.rows_of(["a"]) == {("a", 1): 100}
+    catalogue.close()
+
+
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "name").mkdir()
     with pytest.raises(OSError, match="name"):

@@ -27,8 +27,8 @@ U64 = npt.NDArray[np.uint64]
 #: hashes kept of a batch: 64 * 8 bytes, a share of rows to about 6 %
 _KEPT = 64
 
-#: batches that copies are recognised of: the latest. They take some 20 MB, and after a restart
-#: 0.3 ms each to be read again.
+#: batches that copies are recognised of: the latest. With the table of their hashes they take
+#: some 50 MB, and after a restart 0.3 ms each to be read again.
 REMEMBERED = 1 << 14
 
 #: slots of the table from hashes to batches; a hash that takes another's place hides one row

@@ -56,6 +56,8 @@ class History:
         self._settings = workspace.config.guard
         self._parents: dict[str, Parent] = {}
         self._entries: dict[str, _Entry] = {}
+        #: the first round that is remembered
+        self._first = 0
 
     def judge(self, *, message_id: str, device: str, plan: Plan, codes: I32) -> Finding | None:
         """Judge a batch alone and with its device's last ones; see `Gate.judge`.
@@ -112,7 +114,9 @@ class History:
     def _recall(self, device: str, round_number: int) -> None:
         """Take up a device's batches that came before a restart; forget what is too old."""
         first = round_number - _ROUNDS
-        self._entries = {m: e for m, e in self._entries.items() if e.round >= first}
+        if first > self._first:  # once a round: a fleet has many entries
+            self._first = first
+            self._entries = {m: e for m, e in self._entries.items() if e.round >= first}
         records = [
             record
             for record in self._workspace.catalogue.messages(kind="batch", device=device)
