@@ -295,9 +295,11 @@ class Planner:
         expected = self._config.fleet.devices
         quorum = self._config.rounds.quorum
         if record.round != self._waiting_for:
-            # Begun in the future by a clock that has been put back: the wait begins anew.
+            # Begun in the future by a clock that has been put back: the wait begins anew. So does
+            # that of a stage at a restart: when its plan went out is not kept.
             self._waiting_for = record.round
-            self._began_unix_s = min(record.started_unix_s, now_unix_s)
+            staged = record.round > 0 and len(self._config.rounds.rollout) > 1
+            self._began_unix_s = now_unix_s if staged else min(record.started_unix_s, now_unix_s)
         waited_s = now_unix_s - self._began_unix_s
         counts = f"{len(answered)} of {expected or '?'} devices answered"
         if declined:
@@ -305,6 +307,13 @@ class Planner:
         phase: Phase = "census" if record.round == 0 else "round"
         everyone = expected > 0 and len(answered) + len(declined) >= expected
         late = waited_s >= self._config.rounds.deadline_s
+        if plan.rollout < 1:
+            # Before anything is fused: a stopped one is for people to look at, and a stage that is
+            # late makes way for the next.
+            return self._roll_out(
+                record, plan, states, now_unix_s=now_unix_s,
+                answered=answered, declined=declined, late=late, counts=counts,
+            )  # fmt: skip
         if len(answered) >= quorum and (everyone or late):
             reason = counts + ("" if everyone else f" by the deadline after {waited_s:.0f} s")
             if plan.kind == "sample":
@@ -312,11 +321,6 @@ class Planner:
                 return Step("wait", phase, record.round, 1.0, reason)
             self._catalogue.mark_round(record.round, "fusing", reason=reason)
             return Step("fuse", "fusing", record.round, 0.0, reason)
-        if plan.rollout < 1:
-            return self._roll_out(
-                record, plan, states,
-                answered=answered, declined=declined, late=late, counts=counts,
-            )  # fmt: skip
         if late or everyone:
             counts += f"; the quorum is {quorum}: waiting on"
         progress = min(1.0, len(answered) / max(expected, quorum))
@@ -328,6 +332,7 @@ class Planner:
         plan: Plan,
         states: Mapping[str, DeviceState],
         *,
+        now_unix_s: float,
         answered: set[str],
         declined: set[str],
         late: bool,
@@ -357,6 +362,7 @@ class Planner:
             return wait._replace(reason=f"{share}; {counts}")
         wider = msgspec.structs.replace(plan, rollout=decision.share)
         reason = f"plan for {decision.share:.2g} of the fleet, after {counts}"
+        self._began_unix_s = now_unix_s  # each stage has the whole of the deadline
         self._catalogue.replace_plan(record.round, encode_plan(wider).decode(), reason=reason)
         return Step("open", "round", record.round, wider.rollout, reason, wider)
 

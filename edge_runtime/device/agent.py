@@ -87,6 +87,12 @@ class _Verified(NamedTuple):
     verdict: Verdict
 
 
+class _LetIn(NamedTuple):
+    kind: str
+    digest: str
+    payload: bytes
+
+
 class _StateChanged(NamedTuple):
     pass
 
@@ -95,7 +101,7 @@ class _Stop(NamedTuple):
     reason: str
 
 
-_Event = _Message | _Connected | _News | _StateChanged | _BundleWanted | _Verified | _Stop
+_Event = _Message | _Connected | _News | _StateChanged | _BundleWanted | _Verified | _LetIn | _Stop
 
 
 class Agent:
@@ -255,7 +261,7 @@ class Agent:
         try:
             self._vitals.look()
             if self._gate is not None:
-                self._gate.look()
+                self._let_in(self._gate.look())
             self._send_due()
             self._publish_state()
             self._handle(self._events.get(timeout=self._wait_s()))
@@ -291,9 +297,10 @@ class Agent:
             case _BundleWanted():
                 self._fetch(event.digest)
             case _Verified() if self._gate is not None:
-                for name, payload in self._gate.settle(event.verdict):
-                    kind, _, digest = name.partition("/")
-                    self._take(kind, digest, payload)
+                self._let_in(self._gate.settle(event.verdict))
+                self._worker.wake()  # its bundle may be signed by now
+            case _LetIn():
+                self._take(event.kind, event.digest, event.payload)
             case _Stop():
                 _LOG.info("stopping: %s", event.reason)
                 self._stopping = True
@@ -302,13 +309,19 @@ class Agent:
                 if self._worker.failure is not None:
                     self._stopping = True
 
+    def _let_in(self, released: list[tuple[str, bytes]]) -> None:
+        # Each in a turn of its own: what is wrong with one is not in the way of the others.
+        for name, payload in released:
+            kind, _, digest = name.partition("/")
+            self._events.put(_LetIn(kind, digest, payload))
+
     def _fetch(self, digest: str) -> None:
-        if digest == self._wanted:
-            return
+        signed = None if self._gate is None else self._gate.size_of(f"bundle/{digest}")
+        if digest == self._wanted or (self._gate is not None and signed is None):
+            return  # what is not signed is not fetched; the worker asks again
         if self._wanted:
             self._link.unsubscribe(self._topics.bundle(self._wanted))
         self._wanted = digest
-        signed = None if self._gate is None else self._gate.size_of(f"bundle/{digest}")
         most = self._bundles.max_bytes if signed is None else min(signed, self._bundles.max_bytes)
         self._link.packet_bytes = max(_PACKET_BYTES, most + _AROUND_BYTES)
         # One bundle, and not all: the others are retained as well and may be many.

@@ -99,16 +99,23 @@ class MinimumTime:
     Attributes
     ----------
     unix_s : int
+        As it was learnt last.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written_s = read_minimum(path)
         self.unix_s = self._written_s
+        self._learnt_s = time.monotonic()
+
+    @property
+    def certain(self) -> float:
+        """The time that has come for certain, in Unix seconds: as learnt, and what passed since."""
+        return self.unix_s + time.monotonic() - self._learnt_s
 
     def now(self) -> float:
-        """Return the time to judge certificates by, in Unix seconds."""
-        return max(time.time(), self.unix_s)
+        """Return the time to judge certificates and signatures by, in Unix seconds."""
+        return max(time.time(), self.certain)
 
     def raise_to(self, unix_s: float, *, write: bool = False) -> None:
         """Learn a time from somebody who can be trusted: a synchronised clock, a signed message.
@@ -120,16 +127,17 @@ class MinimumTime:
         write : bool
             Write the file now, and not when an hour has passed, as at the end.
         """
-        if self.unix_s < unix_s < _LATEST_S:
-            self.unix_s = int(unix_s)
-        if self.unix_s > self._written_s + (0 if write else _EVERY_S):
+        if self.certain < unix_s < _LATEST_S:
+            self.unix_s, self._learnt_s = int(unix_s), time.monotonic()
+        if int(self.certain) > self._written_s + (0 if write else _EVERY_S):
             self._write()
 
     def _write(self) -> None:
+        certain_s = int(self.certain)
         fresh = self._path.with_name(f"{self._path.name}.new")
         try:
             with fresh.open("wb") as file:
-                file.write(f"{self.unix_s}\n".encode())
+                file.write(f"{certain_s}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
@@ -141,7 +149,7 @@ class MinimumTime:
         except OSError as error:
             # The older minimum still stands; an hour later it is tried again.
             _LOG.warning("%s cannot be written (%s)", self._path, error.strerror)
-        self._written_s = self.unix_s
+        self._written_s = certain_s
 
 
 def set_if_behind(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +38,8 @@ _LOG = logging.getLogger(__name__)
 
 _KEY = "updates"
 _METADATA = "metadata"
+#: until metadata is looked at once more that nothing was found out about (seconds)
+_AGAIN_S = 600.0
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +103,10 @@ class Gate:
             self._kept = found
         self._busy = False
         self._next: Envelope | None = None
+        # What was begun and not settled, when it was begun, and when it is begun again at the latest.
+        self._open: Envelope | None = None
+        self._asked_unix_s = 0.0
+        self._again_s = math.inf
         self._held: dict[str, bytes] = {}
         self._refusals: dict[str, str] = {}
         self._show()
@@ -113,6 +121,7 @@ class Gate:
         trusted = self._kept.trusted
         if trusted is not None and trusted.envelope == msgspec.structs.replace(envelope, roots={}):
             # As it comes again at every reconnect. A root without new metadata changes nothing.
+            self._open = None
             self._accept(_METADATA)
             return
         if self._busy:
@@ -126,9 +135,11 @@ class Gate:
         Raises
         ------
         StoreError
-            The disk refuses; the metadata comes again with the next connection.
+            The disk refuses; the metadata is looked at again later.
         """
         self._busy = False
+        waiting, self._next = self._next, None
+        self._open = waiting or self._open
         trusted = verdict.trusted
         if trusted is None and verdict.root == self._kept.root:
             trusted = self._kept.trusted  # else signed by keys that the new root has replaced
@@ -136,14 +147,20 @@ class Gate:
             kept = _Kept(installed=self._kept.installed, root=verdict.root, trusted=trusted)
             self._store.put(_KEY, msgspec.json.encode(kept))
             self._kept = kept
-        if self._next is not None:
-            waiting, self._next = self._next, None
+        if waiting is not None:
             self._start(waiting)
+        elif verdict.error == "ExpiredError":
+            self._again_s = math.inf  # only once the clock says otherwise
+        elif not verdict.failed:
+            self._open = None
         try:
             verdict.raise_refusal()
             self._accept(_METADATA)
         except EdgeRuntimeError as error:
             self.refuse(_METADATA, error)
+        return self._released()
+
+    def _released(self) -> list[tuple[str, bytes]]:
         return [(name, data) for name, data in list(self._held.items()) if self.admits(name, data)]
 
     def admits(self, name: str, data: bytes) -> bool:
@@ -211,12 +228,30 @@ class Gate:
         trusted = self._kept.trusted
         return trusted is not None and self._now() >= trusted.expires_unix_s
 
-    def look(self) -> None:
-        """Show metadata that has expired meanwhile; cheap to call at every turn."""
-        if self.expired and self._reporter.state.updates == "verified":
+    def look(self) -> list[tuple[str, bytes]]:
+        """Look at the time; cheap to call at every turn.
+
+        Returns
+        -------
+        list of (str, bytes)
+            What had to wait and is let in now, as the clock that was ahead has been set right.
+        """
+        now_unix_s = self._now()
+        if (
+            self._open is not None
+            and not self._busy
+            and (time.monotonic() >= self._again_s or now_unix_s < self._asked_unix_s)
+        ):
+            self._start(self._open)
+        shown = self._reporter.state.updates
+        if self.expired and shown == "verified":
             assert self._kept.trusted is not None
             since = utc(self._kept.trusted.expires_unix_s)
             self.refuse(_METADATA, ExpiredError(f"no newer metadata has come since {since}"))
+        elif not self.expired and shown == "expired":
+            self._accept(_METADATA)
+            return self._released()
+        return []
 
     def refuse(self, name: str, error: EdgeRuntimeError) -> None:
         """Show and log what was not let in."""
@@ -239,12 +274,15 @@ class Gate:
 
     def _start(self, envelope: Envelope) -> None:
         self._busy = True
+        self._open = envelope
+        self._asked_unix_s = self._now()
+        self._again_s = time.monotonic() + _AGAIN_S
         trusted = self._kept.trusted
         question = Question(
             root=self._kept.root,
             trusted=None if trusted is None else trusted.envelope,
             offered=envelope,
-            now_unix_s=self._now(),
+            now_unix_s=self._asked_unix_s,
         )
 
         def work() -> None:

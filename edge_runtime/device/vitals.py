@@ -110,9 +110,9 @@ class Vitals:
 
     def _look_at_clock(self, *, write: bool) -> None:
         held = synchronised()
-        if held:
-            # Before that, the time may be anything; a wrong minimum would stand for ever.
-            self._minimum.raise_to(time.time(), write=write)
+        # Before that, the time may be anything; a wrong minimum would stand for ever. What passed
+        # since the last time known is kept all the same.
+        self._minimum.raise_to(time.time() if held else 0.0, write=write)
         words = {True: "synchronised", False: "unsynchronised", None: ""}
         self._reporter.set(clock=words[held])
 

@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root
+from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["ONLINE_ROLES", "load_roots", "load_signer", "make_roots", "rotate_roots"]
+__all__ = ["ONLINE_ROLES", "load_roots", "load_signer", "make_roots", "read_root", "rotate_roots"]
 
 ONLINE_ROLES = ("targets", "snapshot", "timestamp")
 #: like the certificates of the fleet
@@ -70,7 +71,8 @@ def rotate_roots(*, root_key: Path, online: Path, write: Write, root_too: bool) 
     ConfigError
         The root's key is not there, or is not that of the newest root.
     """
-    root = Metadata[Root].from_bytes(_newest(online)).signed
+    roots = load_roots(online)
+    root = read_root(roots[max(roots)], online)
     fresh = root_key.with_name(f"{root_key.name}.new")
     _settle(fresh, root_key, root)  # where an earlier rotation was cut off
     old = _read_key(root_key) if root_key.exists() else None
@@ -105,18 +107,40 @@ def load_roots(online: Path) -> dict[int, str]:
     Raises
     ------
     ConfigError
-        There is none, or one is missing in between.
+        There is none, one is missing in between, or one cannot be read.
     """
-    found = {
-        int(path.name.partition(".")[0]): path.read_text(encoding="utf-8")
-        for path in online.glob("*.root.json")
-    }
+    try:
+        found = {
+            int(path.name.partition(".")[0]): path.read_text(encoding="utf-8")
+            for path in online.glob("*.root.json")
+        }
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"a root in {online} cannot be read ({error}); it must hold 1.root.json and all that "
+            "follow it, readable for the aggregator, and nothing else that ends in .root.json"
+        ) from error
     if not found or sorted(found) != list(range(1, len(found) + 1)):
         raise ConfigError(
             f"{online} must hold 1.root.json and all that follow it; copy the directory from where "
             "edge-runtime fleet init made it"
         )
     return found
+
+
+def read_root(text: str, online: Path) -> Root:
+    """Read a root of `load_roots`.
+
+    Raises
+    ------
+    ConfigError
+        It is no root, as while it is being copied.
+    """
+    try:
+        return Metadata[Root].from_bytes(text.encode()).signed
+    except DeserializationError as error:
+        raise ConfigError(
+            f"the newest root in {online} is damaged or not all there ({error}); copy it again"
+        ) from error
 
 
 def load_signer(online: Path, root: Root, role: str) -> CryptoSigner:
@@ -151,11 +175,6 @@ def _publish(root: Root, signers: list[CryptoSigner], online: Path, write: Write
     for path in online.glob("*.key"):
         if path.stem not in root.keys:
             path.unlink()
-
-
-def _newest(online: Path) -> bytes:
-    roots = load_roots(online)
-    return roots[max(roots)].encode()
 
 
 def _new_key(path: Path, write: Write) -> CryptoSigner:

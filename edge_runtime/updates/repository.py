@@ -20,7 +20,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.updates.envelope import Envelope, Target, decode_envelope, encode_envelope
-from edge_runtime.updates.keys import ONLINE_ROLES, load_roots, load_signer
+from edge_runtime.updates.keys import ONLINE_ROLES, load_roots, load_signer, read_root
 
 __all__ = ["Repository"]
 
@@ -101,9 +101,14 @@ class Repository:
             old is None
             or rotated
             or old[0].targets != files
-            or old[0].expires - now < _CONTENT_RENEW
+            or not _CONTENT_RENEW <= old[0].expires - now <= _CONTENT_LIFE
         )
-        if not changed and old is not None and old[2].expires - now > TIMESTAMP_LIFE - RENEW_AFTER:
+        # What lives longer was signed while the clock was ahead: nobody would see it held back.
+        if (
+            not changed
+            and old is not None
+            and TIMESTAMP_LIFE - RENEW_AFTER < old[2].expires - now <= TIMESTAMP_LIFE
+        ):
             return False
         version = max([int(now_unix_s), *(part.version + 1 for part in old or ())])
         if changed or old is None:
@@ -131,7 +136,7 @@ class Repository:
         return True
 
     def _root(self, roots: Mapping[int, str]) -> Root:
-        root = Metadata[Root].from_bytes(roots[max(roots)].encode()).signed
+        root = read_root(roots[max(roots)], self._online)
         if root.is_expired():
             raise ConfigError(
                 f"root {root.version} of the fleet's update keys expired at {root.expires}; make "

@@ -65,12 +65,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         None: refused, see `error` and `reason`.
     error, reason : str
         Name of a type in `edge_runtime.errors`, and its text.
+    failed : bool
+        Nothing was found out about the metadata: worth asking again.
     """
 
     root: str
     trusted: Trusted | None = None
     error: str = ""
     reason: str = ""
+    failed: bool = False
 
     def raise_refusal(self) -> None:
         """Raise what was refused, if it was.
@@ -119,4 +122,4 @@ def verify_apart(question: Question, directory: Path) -> Verdict:
         reason = f"metadata cannot be verified: exit code {done.returncode}, {last[:200]}"
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    return Verdict(root=question.root, error="UpdateError", reason=reason)
+    return Verdict(root=question.root, error="UpdateError", reason=reason, failed=True)

@@ -28,8 +28,9 @@ def staged(tmp_path: Path) -> Kit:
 
 
 def look(
-    kit: Kit, plan: Plan, *, idle: Collection[str] = (), declined: Collection[str] = ()
-) -> Step:
+    kit: Kit, plan: Plan, *, idle: Collection[str] = (), declined: Collection[str] = (),
+    now_unix_s: float = 2.0, planner: Planner | None = None,
+) -> Step:  # fmt: skip
     states = {}
     for device in DEVICES:
         status = "idle" if device in idle else "declined" if device in declined else "online"
@@ -37,7 +38,8 @@ def look(
             device=device, status=status,  # type: ignore[arg-type]
             plan_id=plan.id if status != "online" else "",
         )  # fmt: skip
-    return kit.planner.step(now_unix_s=2.0, states=states, bundle_digest="a" * 64)
+    planner = planner or kit.planner
+    return planner.step(now_unix_s=now_unix_s, states=states, bundle_digest="a" * 64)
 
 
 def first_round(kit: Kit) -> Plan:
@@ -87,17 +89,66 @@ def test_it_widens_as_the_first_ones_report_success(staged: Kit) -> None:
 def test_it_stops_as_the_first_ones_report_failure_and_stays_stopped(staged: Kit) -> None:
     plan = first_round(staged)
     first = cohort(plan)
-    bad = set(sorted(first)[:3])
+    bad = set(sorted(first)[: len(first) // 10 + 1])
     step = look(staged, plan, declined=bad)
     assert step.action == "wait"
     assert step.reason.startswith(
-        "rollout stopped at 0.1 of the fleet: 3 of 3 reports are failures"
+        f"rollout stopped at 0.1 of the fleet: {len(bad)} of {len(bad)} reports are failures"
     )
     assert sorted(bad)[0] in step.reason
     # Later successes change nothing, nor does a restart.
     assert look(staged, plan, idle=first).reason == step.reason
     assert staged.planner.current_plan == plan
     assert rollout_of(staged.workspace.catalogue) == {"rollout": 0.1, "rollout_stopped": True}
+
+
+def test_a_first_report_that_is_a_failure_does_not_stop_it_alone(staged: Kit) -> None:
+    plan = msgspec.structs.replace(first_round(staged), rollout=0.5)
+
+    def stops(failed: int, done: int, *, late: bool = False) -> bool:
+        first = sorted(cohort(plan))
+        return bool(
+            decide(
+                plan, steps=(0.5, 1.0), most_failures=0.1, known=DEVICES,
+                answered=first[failed : failed + done], declined=first[:failed], late=late,
+            ).stop
+        )  # fmt: skip
+
+    assert not stops(1, 0)
+    assert not stops(5, 60)
+    assert stops(20, 0), "more than a tenth of all that may report"
+    assert stops(8, 60), "more than a tenth of those that have, once it is judged by them"
+    assert stops(1, 0, late=True)
+
+
+def test_a_stopped_one_is_not_closed_by_the_deadline(tmp_path: Path) -> None:
+    kit = make_kit(tmp_path, rounds=STAGES | {"quorum": 1}, fleet={"devices": len(DEVICES)})
+    plan = first_round(kit)
+    first = cohort(plan)
+    bad = set(sorted(first)[: len(first) // 2])
+    step = look(kit, plan, idle=first - bad, declined=bad)
+    assert step.reason.startswith("rollout stopped")
+    later = look(kit, plan, idle=first - bad, declined=bad, now_unix_s=1e9)
+    assert (later.action, later.reason) == ("wait", step.reason)
+    assert kit.workspace.catalogue.rounds()[-1].status == "open"
+
+
+def test_every_stage_has_the_deadline_to_itself(tmp_path: Path) -> None:
+    kit = make_kit(tmp_path, rounds=STAGES | {"quorum": 1, "rollout": [0.1, 0.3, 0.6, 1.0]})
+    plan = first_round(kit)
+    one = {min(cohort(plan))}
+    assert look(kit, plan, idle=one).action == "wait"
+    late = 10 * kit.config.rounds.deadline_s
+    step = look(kit, plan, idle=one, now_unix_s=late)
+    assert (step.action, step.plan and step.plan.rollout) == ("open", 0.3)
+    # The others had no time yet; nor have they had any right after a restart.
+    assert look(kit, plan, idle=one, now_unix_s=late + 1).action == "wait"
+    again = Planner(
+        config=kit.config, schema=kit.workspace.schema, catalogue=kit.workspace.catalogue
+    )
+    assert look(kit, plan, idle=one, now_unix_s=late + 2, planner=again).action == "wait"
+    step = look(kit, plan, idle=one, now_unix_s=2 * late + 2, planner=again)
+    assert (step.action, step.plan and step.plan.rollout) == ("open", 0.6)
 
 
 def test_failures_of_others_do_not_count(staged: Kit) -> None:

@@ -170,6 +170,48 @@ def test_a_frozen_device_says_so_and_takes_nothing(post: Post, forge: Forge) -> 
     assert post.gate.admits("plan", b"p2")
 
 
+def test_a_clock_that_was_ahead_costs_nothing_once_it_is_right(post: Post, forge: Forge) -> None:
+    post.metadata(forge.publish(plan=b"p1"))
+    post.late_s = 8 * 86_400.0
+    post.gate.look()
+    assert not post.gate.admits("plan", b"p1")
+    post.late_s = 60.0
+    assert post.gate.look() == [("plan", b"p1")]
+    assert (post.state.updates, post.state.refused) == ("verified", "")
+    # The same of metadata that came meanwhile: the broker does not hand it over again.
+    post.late_s = 8 * 86_400.0
+    assert post.metadata(forge.publish(plan=b"p2")) == []
+    assert not post.gate.admits("plan", b"p2")
+    post.gate.look()
+    assert post.verdicts.empty()
+    post.late_s = 120.0
+    post.gate.look()
+    assert post.gate.settle(post.verdicts.get(timeout=60)) == [("plan", b"p2")]
+    assert (post.state.updates, post.state.refused) == ("verified", "")
+
+
+def test_metadata_that_nothing_was_found_out_about_is_looked_at_again(
+    post: Post, forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.device.gate._AGAIN_S", 0.0)
+    assert not post.gate.admits("plan", b"p1")
+    (post.directory / "part").write_text("a file where a directory is to be made")
+    post.gate.offer(encode_envelope(forge.publish(plan=b"p1")))
+    assert post.gate.settle(post.verdicts.get(timeout=60)) == []
+    assert "cannot be verified" in post.state.refused
+    (post.directory / "part").unlink()
+    post.gate.look()
+    post.store.connection.execute("PRAGMA query_only=ON")  # a disk that is full by now
+    with pytest.raises(StoreError):
+        post.gate.settle(post.verdicts.get(timeout=60))
+    post.store.connection.execute("PRAGMA query_only=OFF")
+    post.gate.look()
+    assert post.gate.settle(post.verdicts.get(timeout=60)) == [("plan", b"p1")]
+    assert (post.state.updates, post.state.refused) == ("verified", "")
+    post.gate.look()
+    assert post.verdicts.empty()
+
+
 def test_of_metadata_that_comes_meanwhile_the_newest_counts(post: Post, forge: Forge) -> None:
     for number in range(3):
         post.gate.offer(encode_envelope(forge.publish(plan=b"p%d" % number)))

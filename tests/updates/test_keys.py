@@ -94,6 +94,34 @@ def test_the_timestamp_is_signed_again_in_time_and_content_is_not(tmp_path: Path
     assert client.offer(second).trusted
 
 
+@pytest.mark.parametrize("name", ["2.root.json", "old.root.json"])
+def test_roots_that_are_not_all_there_yet_are_said(tmp_path: Path, name: str) -> None:
+    forge = Forge(tmp_path / "fleet")
+    forge.publish(plan=b"p1")
+    published = forge.repository.message
+    (forge.online / name).write_text(forge.first_root[:100])  # as scp leaves it for a moment
+    with pytest.raises(ConfigError, match="root"):
+        forge.publish(plan=b"p2")
+    assert forge.repository.message == published
+    (forge.online / name).unlink()
+    forge.publish(plan=b"p2")
+
+
+def test_what_was_signed_with_the_clock_ahead_is_signed_again(tmp_path: Path) -> None:
+    forge = Forge(tmp_path / "fleet")
+    right = forge.now
+    forge.now += 10 * 365 * 86_400
+    client = Client(forge.first_root, tmp_path / "device")
+    assert client.offer(forge.publish(plan=b"p1")).trusted
+    targets = {"plan": target(b"p1", "plan")}
+    assert forge.repository.sign(targets, now_unix_s=right)
+    assert not forge.repository.sign(targets, now_unix_s=right + 60)
+    assert forge.repository.message is not None
+    trusted = client.offer(decode_envelope(forge.repository.message)).trusted
+    assert trusted is not None, "versions grow whatever the clock says"
+    assert trusted.expires_unix_s < right + 8 * 86_400
+
+
 def test_a_missing_key_or_root_is_said_at_the_start(tmp_path: Path) -> None:
     forge = Forge(tmp_path / "fleet")
     next(forge.online.glob("*.key")).unlink()
