@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import zstandard
 
@@ -105,15 +106,16 @@ class Books:
             file = state / path
             if not file.exists():
                 self.lost.append(f"accepted and not in the pool: {path}")
-            elif path not in self._compared and sha in sent:
-                self._compare(file, sent[sha][2])
-                self._compared.add(path)
+            elif sha not in self._compared and sha in sent:
+                self._compare(file, sent[sha][1].id, sent[sha][2])
+                self._compared.add(sha)
 
-    def _compare(self, file: Path, payload: bytes) -> None:
-        """Rows of the pool against the message as it left the device."""
+    def _compare(self, file: Path, message_id: str, payload: bytes) -> None:
+        """Rows of the pool against the message as it left the device; others share its file."""
         message = pa.ipc.open_stream(_decompressed(payload)).read_all()
         try:
             kept = pq.ParquetFile(file).read()
+            kept = kept.filter(pc.equal(kept.column("message"), message_id))
         except (OSError, pa.ArrowException) as error:
             self.lost.append(f"accepted and damaged in the pool: {file}: {error}")
             return
