@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 import uuid
 from typing import Annotated, Any, TypeVar
 
@@ -66,6 +67,7 @@ class _Probe(msgspec.Struct):
     version: int
 
 
+_MAKING = threading.Lock()
 _PROBE = msgspec.json.Decoder(_Probe)
 
 
@@ -101,7 +103,7 @@ def encode_json(message: msgspec.Struct) -> bytes:
     kind = type(message)
     try:
         data = msgspec.json.encode(message)
-        again = msgspec.json.decode(data, type=kind)
+        again = _decoder(kind).decode(data)
     except (msgspec.MsgspecError, OverflowError, TypeError, UnicodeEncodeError) as error:
         raise RangeError(f"{kind.__name__}: {error}") from error
     if again != message:
@@ -141,8 +143,15 @@ def decode_json(data: bytes, kind: type[_T], *, limit: int) -> _T:
     return decoded
 
 
-@functools.cache
 def _decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
+    # One thread at a time: msgspec notes a half-made description of a type, and another thread that
+    # decodes by it ends the process with a segmentation fault.
+    with _MAKING:
+        return _made_decoder(kind)
+
+
+@functools.cache
+def _made_decoder(kind: type[_T]) -> msgspec.json.Decoder[_T]:
     return msgspec.json.Decoder(kind)
 
 

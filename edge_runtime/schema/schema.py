@@ -276,7 +276,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         if len(data) > _MOST_BYTES:
             raise SchemaError(f"not a schema file: {len(data)} bytes; at most {_MOST_BYTES} are")
         try:
-            document = msgspec.json.decode(data, type=_Document)
+            document = _DOCUMENT.decode(data)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise SchemaError(f"not a schema file: {error}") from error
         if document.format != _FORMAT or document.version != _VERSION:
@@ -344,7 +344,10 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
     sequence: Sequence | None = None
 
 
-_DEFAULTS = msgspec.to_builtins(Column(name="x", kind="boolean"))
+# Made once, before there are threads: msgspec's description of a type that two threads begin at the
+# same time ends the process.
+_DOCUMENT = msgspec.json.Decoder(_Document)
+_DEFAULTS = msgspec.to_builtins(msgspec.convert({"name": "x", "kind": "boolean"}, type=Column))
 
 
 def _to_entry(column: Column) -> dict[str, Any]:

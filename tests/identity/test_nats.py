@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.cli import main
+from edge_runtime.cli.main import run
 from edge_runtime.device.keys import certificate_request, load_or_make_key
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.fleet.broker import find_broker
@@ -135,7 +135,7 @@ def test_a_board_is_enrolled_by_its_request_and_let_in(site: NatsSite, tmp_path:
     request.write_text(certificate_request(key, "aggregator"))
     out = tmp_path / "certificate.pem"
     verb = ["enrol", str(site.directory), "ward-7", "--request", str(request), "--out", str(out)]
-    assert main(["fleet", *verb]) == 0
+    assert run(["fleet", *verb]) == 0
     tls = TlsFiles(ca=site.fleet.path / "ca.pem", certificate=out, key=tmp_path / "key.pem")
     board = site.party(tls, [f"{ROOT}/down/ward-7/ack"], client_id=tls.client_id("w")).ready()
     services = site.fleet.service_tls("aggregator")
@@ -146,16 +146,16 @@ def test_a_board_is_enrolled_by_its_request_and_let_in(site: NatsSite, tmp_path:
     board.wait_got(f"{ROOT}/down/ward-7/ack", b"heard")
 
     # Rotated, the aggregator's old certificate is of no use, and its new one is.
-    assert main(["fleet", "rotate", str(site.directory), "aggregator"]) == 0
+    assert run(["fleet", "rotate", str(site.directory), "aggregator"]) == 0
     wait_for(lambda: aggregator.connects > 1, "the aggregator with its new certificate")
     board.send(f"{ROOT}/up/ward-7/state", b"rotated")
     aggregator.wait_got(f"{ROOT}/up/ward-7/state", b"rotated")
     # The broker's: shown to whoever connects from the reload on.
     before = shown_certificate(site)
-    assert main(["fleet", "rotate", str(site.directory), "broker"]) == 0
+    assert run(["fleet", "rotate", str(site.directory), "broker"]) == 0
     wait_for(lambda: shown_certificate(site) != before, "the broker's new certificate")
     after = (site.fleet.access.directory / "server.pem").read_text()
     assert shown_certificate(site).split() == after.split()
     # And no more once it is revoked.
-    assert main(["fleet", "revoke", str(site.directory), "ward-7"]) == 0
+    assert run(["fleet", "revoke", str(site.directory), "ward-7"]) == 0
     wait_for(lambda: "Not authorized" in board.link.problem, "the end of an open connection")
