@@ -243,6 +243,8 @@ class Agent:
             ended = self._worker.stop(timeout_s=_WORK_ENDS_S)
             if not ended:
                 _LOG.warning("the work did not end in time; its last checkpoint is kept")
+                if self._stopping:
+                    self._bundles.forget_trials()
             self._show_outbox()
             self._reporter.set(status="stopped", progress=0.0)
             self._link.close(farewell=encode_state(self._reporter.state), timeout_s=_FAREWELL_S)
