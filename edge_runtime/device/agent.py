@@ -215,6 +215,7 @@ class Agent:
                 reporter=self._reporter,
                 now=self._vitals.now,
                 on_verdict=lambda verdict: self._events.put(_Verified(verdict)),
+                shows_shortage=config.privacy.shows_shortage,
             )
         state_topic = self._topics.state(config.id)
         offline = msgspec.structs.replace(self._reporter.state, status="offline")

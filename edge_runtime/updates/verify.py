@@ -100,6 +100,9 @@ def verify(question: Question, directory: Path) -> Verdict:
         return Verdict(root=root, error=type(error).__name__, reason=str(error))
     except (RepositoryError, DownloadError) as error:
         return Verdict(root=root, error=_kind(error).__name__, reason=str(error)[:500])
+    except (OSError, MemoryError) as error:
+        reason = f"metadata cannot be verified: {type(error).__name__}"
+        return Verdict(root=question.root, error="UpdateError", reason=reason, failed=True)
     except Exception as error:  # noqa: BLE001 - whatever hostile metadata raises is a refusal
         return Verdict(root=root, error="UpdateError", reason=f"metadata: {type(error).__name__}")
     return Verdict(root=root, trusted=trusted)
