@@ -215,6 +215,7 @@ class Agent:
                 reporter=self._reporter,
                 now=self._vitals.now,
                 on_verdict=lambda verdict: self._events.put(_Verified(verdict)),
+                shows_shortage=config.privacy.shows_shortage,
             )
         state_topic = self._topics.state(config.id)
         offline = msgspec.structs.replace(self._reporter.state, status="offline")
@@ -243,6 +244,8 @@ class Agent:
             ended = self._worker.stop(timeout_s=_WORK_ENDS_S)
             if not ended:
                 _LOG.warning("the work did not end in time; its last checkpoint is kept")
+                if self._stopping:
+                    self._bundles.forget_trials()
             self._show_outbox()
             self._reporter.set(status="stopped", progress=0.0)
             self._link.close(farewell=encode_state(self._reporter.state), timeout_s=_FAREWELL_S)

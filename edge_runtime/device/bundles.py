@@ -98,6 +98,11 @@ class BundleCache:
         """Note that a trial came to an end, whichever."""
         self._path(digest).with_suffix(".trials").unlink(missing_ok=True)
 
+    def forget_trials(self) -> None:
+        """Count no trial that is on, as when the agent is told to end in the middle of it."""
+        for path in self._directory.glob("*.trials"):
+            path.unlink(missing_ok=True)
+
     def remove(self, digest: str) -> None:
         """Forget a bundle."""
         self._path(digest).unlink(missing_ok=True)

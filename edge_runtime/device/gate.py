@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from edge_runtime.device.clock import utc
+from edge_runtime.device.governor import STAYS_HERE
 from edge_runtime.device.report import Reporter
 from edge_runtime.device.store import Store
 from edge_runtime.errors import (
@@ -68,6 +69,9 @@ class Gate:
         The time in Unix seconds that nothing may be older than, see `MinimumTime`.
     on_verdict : callable (Verdict)
         Called from another thread when metadata was looked at; hand it to `settle`.
+    shows_shortage : bool
+        As `PrivacyConfig.shows_shortage`: whether others may know that metadata could not be
+        looked at, which is for want of disk or memory.
 
     Raises
     ------
@@ -84,6 +88,7 @@ class Gate:
         reporter: Reporter,
         now: Callable[[], float],
         on_verdict: Callable[[Verdict], None],
+        shows_shortage: bool = False,
     ) -> None:
         try:
             installed = root.read_text(encoding="utf-8")
@@ -101,9 +106,10 @@ class Gate:
             installed
         ):
             self._kept = found
+        self._shows_shortage = shows_shortage
         self._busy = False
         self._next: Envelope | None = None
-        # What was begun and not settled, when it was begun, and when it is begun again at the latest.
+        # What was begun and not settled; when it was, and when it is begun again at the latest.
         self._open: Envelope | None = None
         self._asked_unix_s = 0.0
         self._again_s = math.inf
@@ -157,7 +163,10 @@ class Gate:
             verdict.raise_refusal()
             self._accept(_METADATA)
         except EdgeRuntimeError as error:
-            self.refuse(_METADATA, error)
+            if verdict.failed and not self._shows_shortage:
+                _LOG.warning("%s %s", error.public, STAYS_HERE)
+            else:
+                self.refuse(_METADATA, error)
         return self._released()
 
     def _released(self) -> list[tuple[str, bytes]]:

@@ -6,6 +6,7 @@ untouched; it is given files that were trusted before and fetches the others fro
 
 from __future__ import annotations
 
+import contextlib
 import re
 import resource
 import sys
@@ -99,6 +100,9 @@ def verify(question: Question, directory: Path) -> Verdict:
         return Verdict(root=root, error=type(error).__name__, reason=str(error))
     except (RepositoryError, DownloadError) as error:
         return Verdict(root=root, error=_kind(error).__name__, reason=str(error)[:500])
+    except (OSError, MemoryError) as error:
+        reason = f"metadata cannot be verified: {type(error).__name__}"
+        return Verdict(root=question.root, error="UpdateError", reason=reason, failed=True)
     except Exception as error:  # noqa: BLE001 - whatever hostile metadata raises is a refusal
         return Verdict(root=root, error="UpdateError", reason=f"metadata: {type(error).__name__}")
     return Verdict(root=root, trusted=trusted)
@@ -158,6 +162,9 @@ def _read(directory: Path, question: Question) -> Trusted:
 
 def main(arguments: list[str]) -> int:
     """Answer one question; the only argument is the directory."""
+    with contextlib.suppress(OSError):
+        # Where memory runs out it is this process that goes, and not the agent.
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     question = msgspec.json.decode(sys.stdin.buffer.read(), type=Question)

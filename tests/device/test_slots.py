@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_runtime.device.agent import Agent
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.schemas import offer_schema
@@ -224,3 +226,40 @@ def test_a_bundle_that_takes_the_agent_down_is_given_up(device: Any, bundle: Bun
     assert slots.current == bundle.digest
     assert {path.suffix for path in (device.state_dir / "bundles").iterdir()} == {".bundle"}
     store.close()
+
+
+def test_a_trial_that_an_operator_ends_does_not_count(
+    device: Any, kit: SimpleNamespace, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.write_config()
+    config = device.config()
+    config.state_dir.mkdir()
+    store = Store(config.state_dir / STORE_FILE)
+    offer_schema(store, bundle.schema.to_json())
+    PlanBook(store).offer(sample(bundle))
+    store.close()
+    cache = BundleCache(directory=config.state_dir / "bundles")
+    cache.put(bundle.digest, bundle.to_bytes())
+    begun, end = threading.Event(), threading.Event()
+
+    def slow_check(*_: Any, **__: Any) -> None:
+        begun.set()
+        end.wait(60)
+
+    monkeypatch.setattr("edge_runtime.device.slots.self_check", slow_check)
+    monkeypatch.setattr("edge_runtime.device.agent._WORK_ENDS_S", 0.1)
+    agent = Agent(config)
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        trials = config.state_dir / "bundles" / f"{bundle.digest}.trials"
+        assert trials.exists()
+        agent.stop()
+        thread.join(60)
+        assert not trials.exists()
+    finally:
+        end.set()
+        agent.stop()
+        thread.join(60)
+        kit.wait_for("the work ends", lambda: not agent._worker.alive)

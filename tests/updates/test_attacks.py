@@ -13,6 +13,7 @@ from securesystemslib.signer import CryptoSigner
 from edge_runtime.errors import MessageError, SizeError
 from edge_runtime.updates import decode_envelope, encode_envelope
 from edge_runtime.updates.trust import Question, Verdict, verify_apart
+from edge_runtime.updates.verify import verify
 from tests.updates.forge import Client, Forge, expire
 
 
@@ -247,3 +248,15 @@ def test_apart_on_a_disk_that_refuses_is_a_refusal(forge: Forge, tmp_path: Path)
     )
     verdict = verify_apart(question, tmp_path / "no such directory" / "apart")
     refused(verdict, "UpdateError", "No such file")
+
+
+def test_a_disk_that_is_full_meanwhile_says_nothing_about_the_metadata(
+    forge: Forge, tmp_path: Path
+) -> None:
+    question = Question(
+        root=forge.first_root, trusted=None, offered=forge.publish(plan=b"p1"), now_unix_s=0.0
+    )
+    (tmp_path / "timestamp.json").mkdir()  # python-tuf cannot put its file there
+    verdict = verify(question, tmp_path)
+    assert verdict.trusted is None
+    assert verdict.failed

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from edge_runtime.device.gate import Gate
+from edge_runtime.device.governor import STAYS_HERE
 from edge_runtime.device.report import Reporter
 from edge_runtime.device.store import Store
 from edge_runtime.errors import ConfigError, StoreError
@@ -191,14 +192,16 @@ def test_a_clock_that_was_ahead_costs_nothing_once_it_is_right(post: Post, forge
 
 
 def test_metadata_that_nothing_was_found_out_about_is_looked_at_again(
-    post: Post, forge: Forge, monkeypatch: pytest.MonkeyPatch
+    post: Post, forge: Forge, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("edge_runtime.device.gate._AGAIN_S", 0.0)
     assert not post.gate.admits("plan", b"p1")
     (post.directory / "part").write_text("a file where a directory is to be made")
     post.gate.offer(encode_envelope(forge.publish(plan=b"p1")))
     assert post.gate.settle(post.verdicts.get(timeout=60)) == []
-    assert "cannot be verified" in post.state.refused
+    # A full disk is as private as the rows that fill it: the log says so, and nothing else.
+    assert (post.state.updates, post.state.refused) == ("waiting", "")
+    assert f"cannot be verified: File exists {STAYS_HERE}" in caplog.text
     (post.directory / "part").unlink()
     post.gate.look()
     post.store.connection.execute("PRAGMA query_only=ON")  # a disk that is full by now
