@@ -30,7 +30,7 @@ from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.readings import Readings
 from edge_runtime.device.report import Reporter, show_outbox
 from edge_runtime.device.schemas import offer_schema
-from edge_runtime.device.store import Store, damage
+from edge_runtime.device.store import Store, damage, passes
 from edge_runtime.device.vitals import Vitals
 from edge_runtime.device.work import STORE_FILE, Worker
 from edge_runtime.errors import (
@@ -280,6 +280,8 @@ class Agent:
             found = damage(self._store.path, error)
             if found is not None:
                 raise found from error
+            if not passes(error):
+                raise
             _LOG.warning("%s: %s", self._store.path, error)
             time.sleep(_PAUSE_S)
         except EdgeRuntimeError as error:

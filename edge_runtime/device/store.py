@@ -18,7 +18,13 @@ import numpy.typing as npt
 
 from edge_runtime.errors import DamagedStoreError, StoreError
 
-__all__ = ["CodeSet", "Store", "damage"]
+__all__ = ["CodeSet", "Store", "damage", "passes"]
+
+#: kinds of SQLite's errors that a machine causes, and that a later try may not meet
+_PASSING = (
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+)  # fmt: skip
 
 _VERSION = 1
 
@@ -314,6 +320,12 @@ class Store:
     def close(self) -> None:
         """Close the connection; committed work stays."""
         self.connection.close()
+
+
+def passes(error: sqlite3.Error) -> bool:
+    """Whether SQLite was refused something by the machine, as by a full disk: no fault of ours."""
+    # The lowest byte of an extended code says what kind it is.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING
 
 
 def damage(path: Path, error: sqlite3.Error) -> DamagedStoreError | None:

@@ -28,7 +28,7 @@ from edge_runtime.device.sample import run_sample
 from edge_runtime.device.schemas import SchemaKeeper
 from edge_runtime.device.slots import show_slots
 from edge_runtime.device.source import open_source
-from edge_runtime.device.store import Store, damage
+from edge_runtime.device.store import Store, damage, passes
 from edge_runtime.device.train import run_train
 from edge_runtime.errors import (
     BudgetError,
@@ -266,6 +266,8 @@ class PlanRunner:
             found = damage(self._bench.store.path, error)
             if found is not None:
                 raise found from error
+            if not passes(error):
+                raise
             return self._postpone(StoreError(f"{self._bench.store.path}: {error}"))
 
     def _once(self) -> float | None:

@@ -218,8 +218,8 @@ def test_an_interrupted_training_is_resumed_and_paid_for_once(
     assert len(second.answers["d1"]) == 3
     assert [entry.details["round"] for entry in device.entries()] == [0, 1, 1, 2, 2]
     totals = fleet.workspace.catalogue
-    assert totals.rows_of("d1", 1) > 0
-    assert totals.rows_of("d1", 2) > 0
+    assert totals.rows_of(["d1"])["d1", 1] > 0
+    assert totals.rows_of(["d1"])["d1", 2] > 0
 
 
 @pytest.mark.parametrize("guarded", [True, False])
