@@ -31,11 +31,12 @@ def _network() -> None:
     missing = [name for name in ("nft", "ip", "unshare") if shutil.which(name) is None]
     if find_broker("mosquitto") is None:
         missing.append("mosquitto")
-    if not missing and subprocess.run([*_NAMESPACE, "true"], check=False).returncode != 0:
-        missing.append("network namespaces for this user")
     if missing:
         give_up = pytest.fail if "CI" in os.environ else pytest.skip
         give_up(f"not here: {', '.join(missing)} (Debian: nftables, iproute2, mosquitto)")
+    # Nothing that could be installed: some containers forbid it.
+    if subprocess.run([*_NAMESPACE, "true"], check=False).returncode != 0:
+        pytest.skip("this kernel gives no network of its own to this user")
 
 
 # The flood's messages tiny, as many as can be, or large.
