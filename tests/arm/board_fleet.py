@@ -54,11 +54,14 @@ class BoardFleet:
         Of the board.
     source : str
         Where the board has its rows.
+    steps : int
+        Of training, in each round.
     """
 
     def __init__(
-        self, directory: Path, *, engine: str = "onnx", source: str = "/srv/rows.csv"
-    ) -> None:
+        self, directory: Path, *, engine: str = "onnx", source: str = "/srv/rows.csv",
+        steps: int = 600,
+    ) -> None:  # fmt: skip
         self.directory = directory
         self.fleet: FleetDir = init_fleet(
             directory, name="shops", host="127.0.0.1", also=(HOST_ADDRESS,), port=free_port(),
@@ -70,16 +73,16 @@ class BoardFleet:
         table.to_csv(self.rows, index=False)
         schema = Schema.infer(table, name="shop", conditions=("weekend",))
         schema.save(directory / "schema.json")
-        self._configure(engine, source)
+        self._configure(engine, source, steps)
 
-    def _configure(self, engine: str, source: str) -> None:
+    def _configure(self, engine: str, source: str, steps: int) -> None:
         path = self.directory / "aggregator.toml"
         text = path.read_text(encoding="utf-8").replace(
             'name = "shops"', 'name = "shops"\ndevices = 1'
         )
         text += (
             "\n[rounds]\ncount = 2\nquorum = 1\ndeadline_s = 1800\n"
-            "[train]\nsteps = 600\nexpected_batch = 128\n"
+            f"[train]\nsteps = {steps}\nexpected_batch = 128\n"
             "[rows]\nshare = 0.25\nminimum = 100\nmaximum = 4000\n"
             "[fusion]\nhidden = 32\nepochs = 5\nmax_seconds = 20\n"
         )

@@ -51,6 +51,8 @@ _SSH = """\
 ExecStartPre=
 ExecStartPre=/usr/bin/ssh-keygen -A
 ExecStartPre=/usr/sbin/sshd -t
+# an RSA key may take a slow board longer than the usual 90 s
+TimeoutStartSec=600
 """
 _FSTAB = """\
 LABEL=root / ext4 {root} 0 1
@@ -144,6 +146,8 @@ def settle(root: Path, *, read_only: bool) -> None:
 
 def _make_read_only(root: Path) -> None:
     (root / "state").mkdir()
+    # What systemd would make at the first boot.
+    (root / "var/lib/dbus/machine-id").symlink_to("/etc/machine-id")
     # After the "rw" that raspi-firmware writes: not even the kernel is to write to the root. The
     # second file is for later kernels.
     cmdline = root / "boot/firmware/cmdline.txt"
