@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -249,10 +250,13 @@ def _check_exactly_once(fleet: Fleet) -> None:
         # An acknowledgement that the broker took to its grave is asked for again after a while.
         fleet.wait_for_empty_outbox(device)
     batches = {message[2]: message for message in messages if message[3] == "batch"}
-    files = {path.stem: path for path in (fleet.data / "pool").rglob("*.parquet")}
-    assert files.keys() == batches.keys()
-    for identity, path in files.items():
-        assert pq.ParquetFile(path).metadata.num_rows == batches[identity][5]
+    rows: Counter[str] = Counter()
+    for path in (fleet.data / "pool").rglob("*.parquet"):
+        named = {batch[2] for batch in batches.values() if fleet.data / batch[6] == path}
+        found = Counter(pq.ParquetFile(path).read(columns=["message"])["message"].to_pylist())
+        assert found.keys() == named
+        rows += found
+    assert rows == {identity: batch[5] for identity, batch in batches.items()}
     assert status(fleet.data)["totals"]["rows"] == sum(message[5] for message in batches.values())
 
 
