@@ -89,10 +89,10 @@ test-tflite-legacy:
 test-faults: $(VENV)/.dev
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-# Everything downloaded is kept in .cache/arm, so that a second run is quick. Two processes: the
-# emulated board in one of them, and the rest wherever there is time.
+# Everything downloaded is kept in .cache/arm, so that a second run is quick. Two processes, and each
+# file in one of them: the emulated board's tests are steps of one story.
 test-arm: $(VENV)/.dev
-	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadgroup --no-cov $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadfile --no-cov $(PYTEST_ARGS)
 
 # Not part of CI: two images, each started twice, take too long for it.
 test-image: $(VENV)/.dev
