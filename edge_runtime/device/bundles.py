@@ -113,6 +113,7 @@ class BundleCache:
         for path in bundles[: -self._keep]:
             if path.stem not in but:
                 path.unlink(missing_ok=True)
+                path.with_suffix(".trials").unlink(missing_ok=True)
 
     def load(self, digest: str) -> Bundle | GraphBundle | None:
         """Read and check a bundle; None when it is not here.

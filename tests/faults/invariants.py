@@ -30,7 +30,7 @@ _DELTA = 1e-5
 #: the part of a plan that pays for a kind of message
 _PAID_BY = {"batch": "training"}
 _DEVICE_FILES = re.compile(
-    r"lock|minimum-time|device\.sqlite(-wal|-shm)?|bundles/[0-9a-f]{64}\.bundle"
+    r"lock|minimum-time|device\.sqlite(-wal|-shm)?|bundles/[0-9a-f]{64}\.(bundle|trials)"
 )
 _AGGREGATOR_FILES = re.compile(
     r"lock|catalogue\.sqlite(-wal|-shm)?|quarantine/[^/]+/[0-9a-f]+\.(bin|json|parquet|zst)"
@@ -178,8 +178,9 @@ class Books:
             if path.is_file()
         }
         if node.name != "aggregator":
-            bundles = {name for name in files if name.startswith("bundles/")}
-            many = bundles if len(bundles) > 4 else set()
+            # The latest four, and the two slots.
+            bundles = {name for name in files if name.endswith(".bundle")}
+            many = bundles if len(bundles) > 6 else set()
             return many | {name for name in files if not _DEVICE_FILES.fullmatch(name)}
         known = {path for _, _, _, path, _ in _catalogue(node.state)} | _bundles(node.state)
         return {n for n in files - known if not _AGGREGATOR_FILES.fullmatch(n)}
