@@ -188,6 +188,8 @@ class Wards:
             ca = "{tls.ca}"
             certificate = "{tls.certificate}"
             key = "{tls.key}"
+            [updates]
+            keys = "aggregator/updates"
             """
         )
         return config
