@@ -282,7 +282,7 @@ class Agent:
                 raise found from error
             if not passes(error):
                 raise
-            _LOG.warning("%s: %s", self._store.path, error)
+            _LOG.warning("%s: %s %s", self._store.path, error, STAYS_HERE)
             time.sleep(_PAUSE_S)
         except EdgeRuntimeError as error:
             _LOG.warning("a message was ignored: %s", error.public)
