@@ -286,14 +286,20 @@ static void *small(size_t n, size_t each)
     return p;
 }
 
+/* the right number, or one that no buffer can be as long as: those must be refused */
+static uint64_t or_wrong(uint64_t right)
+{
+    static const uint64_t wrong[] = {0, ER_CATEGORIES_MAX + 1, UINT64_MAX, (uint64_t)1 << 63};
+    return byte() == 255 ? wrong[byte() % 4] : right;
+}
+
 /* one column's output: the array and the table have the size that the arguments speak of */
 static er_output column(uint64_t rows, int32_t cardinality)
 {
     static const uint64_t slots[] = {1, 2, 4, 8, 3, 0, UINT64_MAX};
-    er_output o = {.kind = byte() % 7, .bins = (uint64_t)(cardinality > 0 ? cardinality : 1)};
+    er_output o = {.kind = byte() % 7};
     o.slots = slots[byte() % 7];
-    if (byte() == 255)
-        o.bins = word();
+    o.bins = or_wrong((uint64_t)(cardinality > 0 ? cardinality : 1));
     const int fits = o.slots <= 8 && o.bins <= 64;
     o.out = buffer(rows <= ROWS_MOST ? rows * 8 : 1);
     o.missing = byte() < 128 ? NULL : buffer(rows <= ROWS_MOST ? rows : 1);
@@ -330,13 +336,6 @@ static void draw(const er_generator *g, const int32_t *sizes, uint64_t columns)
     }
     free(forced);
     free(out);
-}
-
-/* the right number, or one that no buffer can be as long as: those must be refused */
-static uint64_t or_wrong(uint64_t right)
-{
-    static const uint64_t wrong[] = {0, 65537, UINT64_MAX, (uint64_t)1 << 63};
-    return byte() == 255 ? wrong[byte() % 4] : right;
 }
 
 static void generator(void)
