@@ -145,7 +145,9 @@ def _of_onnx(graph: bytes) -> tuple[bytes, Output]:
     # protobuf's errors have no common base that could be named without importing it.
     except Exception as error:
         raise BundleError(f"neither an ONNX nor a .tflite file: {error}") from error
-    said = next((p.value.encode() for p in model.metadata_props if p.key == _NOISE_KEY), b"")
+    said = next((p.value for p in model.metadata_props if p.key == _NOISE_KEY), b"")
+    # protobuf gives a text that is not UTF-8 as bytes.
+    said = said if isinstance(said, bytes) else said.encode()
     return said, "codes" if kind == onnx.TensorProto.INT32 else "logits"
 
 
