@@ -18,7 +18,7 @@ from typing import NamedTuple, cast
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.judging import Group, Incoming, Judge
-from edge_runtime.aggregator.pool import Pool, PoolBatch
+from edge_runtime.aggregator.pool import Pool, PoolBatch, path_of
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.errors import MessageError
@@ -86,12 +86,15 @@ class Inbox:
         gate: Gate,
         limits: Limits | None = None,
     ) -> None:
+        self._base = data_dir
         self._fleet, self._schema = fleet, schema
         self._catalogue = catalogue
         self._pool = pool
         self._quarantine = quarantine
         self._gate = gate
         self._limits = limits or Limits()
+        # Files of the pool that may have been written without being committed.
+        self._doubtful: set[str] = set()
         self._judge = Judge(
             data_dir=data_dir,
             fleet=fleet,
@@ -128,6 +131,7 @@ class Inbox:
             If a file cannot be written (a full disk) or the database does not answer: nothing is
             acknowledged, and the devices send again.
         """
+        self._remove_uncommitted()
         read = [self._read(message) for message in messages]
         ids = {one.header.id if one.header else one.sha256 for one in read}
         known = self._catalogue.find_messages(ids)
@@ -136,13 +140,24 @@ class Inbox:
         fresh: dict[str, MessageRecord] = {}
         batches: list[PoolBatch] = []
         acks = [self._one(one, known, fresh, group, batches) for one in read]
+        self._doubtful = {path_of(batch) for batch in batches}
         paths = self._pool.write(batches, fleet=self._fleet, names=self._schema.names)
         fresh |= {key: fresh[key]._replace(path=path) for key, path in paths.items()}
         self._catalogue.add_messages(list(fresh.values()))
+        self._doubtful = set()
         for record in fresh.values():
             if record.kind in ("census", "anchor", "moments") and record.status == "accepted":
                 self._gate.heard(record.device)
         return acks
+
+    def _remove_uncommitted(self) -> None:
+        """Remove what a group that failed has written: its messages come again in other groups."""
+        if self._doubtful:
+            # Asked, as a connection that broke while it committed leaves that open.
+            known = self._catalogue.paths(among=self._doubtful)
+            for path in self._doubtful - known:
+                (self._base / path).unlink(missing_ok=True)
+            self._doubtful = set()
 
     def _read(self, message: Incoming) -> _Read:
         sha256 = hashlib.sha256(message.payload).hexdigest()

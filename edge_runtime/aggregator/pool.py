@@ -34,7 +34,7 @@ from edge_runtime.schema import marked_metadata
 if TYPE_CHECKING:
     import ibis.expr.types
 
-__all__ = ["DEPTH", "DEVICE", "MESSAGE", "PARENT", "Pool", "PoolBatch", "PoolRows"]
+__all__ = ["DEPTH", "DEVICE", "MESSAGE", "PARENT", "Pool", "PoolBatch", "PoolRows", "path_of"]
 
 #: columns of every file of the pool, beside the codes
 MESSAGE, DEVICE, PARENT, DEPTH = "message", "device", "parent_bundle", "depth"
@@ -116,7 +116,7 @@ class Pool:
             rounds.setdefault(batch.round, []).append(batch)
         paths = {}
         for number, together in rounds.items():
-            path = f"pool/round={number}/{together[0].message_id}.parquet"
+            path = path_of(together[0])
             table = _table(together, names, mark={"fleet": fleet, "round": number})
             write_durably(self._base / path, _parquet(table))
             paths.update(dict.fromkeys((batch.message_id for batch in together), path))
@@ -205,6 +205,11 @@ class Pool:
         own = rows[MESSAGE].coalesce(named) if MESSAGE in rows.columns else named
         counted = ibis.memtable(pa.table({MESSAGE: [record.id for record in records]}))
         return rows.mutate(**{MESSAGE: own}).drop("filename").semi_join(counted, MESSAGE)
+
+
+def path_of(first: PoolBatch) -> str:
+    """Return the path, relative to the data directory, of the file that begins with a batch."""
+    return f"pool/round={first.round}/{first.message_id}.parquet"
 
 
 def _table(batches: Sequence[PoolBatch], names: Sequence[str], mark: dict[str, Any]) -> pa.Table:

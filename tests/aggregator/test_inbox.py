@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +211,32 @@ def test_a_full_disk_acknowledges_nothing(kit: Kit, monkeypatch: pytest.MonkeyPa
     pool.unlink()
     pool.with_name("moved").rename(pool)
     assert _send(kit, "a", "batch", payload)[0].status == "accepted"
+
+
+def test_a_commit_that_fails_leaves_no_file_behind(kit: Kit) -> None:
+    plan, bundle = kit.filled()
+    first, second = kit.devices["a"].batches(plan, bundle, 30, parts=2)
+    before = _pool_files(kit)
+    database = kit.config.data_dir / "catalogue.sqlite"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON messages "
+            "BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        )
+        with pytest.raises(AggregatorError, match="not now"):
+            _send(kit, "a", "batch", first)
+        assert len(_pool_files(kit) - before) == 1
+        connection.execute("DROP TRIGGER refuse")
+    # In another order, so that the file of both has another name.
+    acks = _send(kit, "a", "batch", second, first)
+    assert [ack.status for ack in acks] == ["accepted", "accepted"]
+    (record,) = {record.path for record in kit.workspace.catalogue.messages(kind="batch")} - before
+    assert _pool_files(kit) - before == {record}
+
+
+def _pool_files(kit: Kit) -> set[str]:
+    base = kit.config.data_dir
+    return {str(path.relative_to(base)) for path in (base / "pool").rglob("*") if path.is_file()}
 
 
 def test_files_without_a_row_are_swept_and_lost_files_are_reported(kit: Kit) -> None:
