@@ -31,10 +31,13 @@ _MEMORY_BYTES, _CPU_S = 1 << 30, 30
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be agreed on: `offered` is the certificate (DER) that is said to be the other's.
 
-    `now_unix_s` is the earliest that it can be now, whatever the clock says.
+    `ca`, `certificate` and `key` are paths; `now_unix_s` is the earliest that it can be now,
+    whatever the clock says.
     """
 
-    tls: TlsFiles
+    ca: str
+    certificate: str
+    key: str
     fleet: str
     device: str
     offered: bytes
@@ -89,7 +92,10 @@ def _answer(question: Question) -> Answer:
     from edge_runtime.process.agreement import Agreement  # noqa: PLC0415
 
     try:
-        own = Agreement(tls=question.tls, fleet=question.fleet)
+        tls = TlsFiles(
+            ca=Path(question.ca), certificate=Path(question.certificate), key=Path(question.key)
+        )
+        own = Agreement(tls=tls, fleet=question.fleet)
         agreed = own.agree(
             question.offered,
             name=AGGREGATOR,

@@ -111,7 +111,9 @@ class Seals:
             return
         self._asked = wanted
         question = Question(
-            tls=self._tls,
+            ca=str(self._tls.ca),
+            certificate=str(self._tls.certificate),
+            key=str(self._tls.key),
             fleet=self._fleet,
             device=self._device,
             offered=self._offered,
