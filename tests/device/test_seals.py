@@ -113,7 +113,7 @@ def test_a_false_certificate_changes_nothing_and_costs_little(fleet: Fleet) -> N
         wait_until(lambda: (seals.look(), asking())[1])
         assert not fleet.settle()
         assert fleet.is_agreed_with(own)
-    # It was looked at already; and what is too long to be one does not even take the place of what was offered.
+    # That was looked at already, and what is too long to be one does not take its place.
     seals.offer(b"no certificate")
     seals.offer(b"x" * 100_000)
     # The true one again, as it is retained: it is in force already.
