@@ -40,7 +40,7 @@ __all__ = ["Opened", "Seals"]
 
 _LOG = logging.getLogger(__name__)
 
-#: keys that are kept: some 300 bytes each, and one more agreement for a device beyond them
+#: keys that are kept, 24 MB at most; a device beyond them costs an agreement a message
 _KEYS = 1 << 16
 #: what is not authentic is named once in so many seconds
 _SAY_AGAIN_S = 60.0

@@ -20,6 +20,7 @@ import msgspec
 import pytest
 
 from edge_runtime.device.toml import toml_text
+from edge_runtime.errors import MessageError
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.fleet.broker import find_broker, free_port
 from edge_runtime.fleet.fleet_dir import init_fleet
@@ -288,6 +289,24 @@ def test_it_changes_nothing_in_the_pool(wards: Wards) -> None:
     # Said, but not each time.
     assert wards.log.read_text().count("ignored what is not from the aggregator") <= 2
     assert wards.aggregator.text().count("dropped what is not authentic") <= 2
+
+    # The aggregator has another key after a restart: the device follows, and says again what it is.
+    assert wards.aggregator.stop() == 0
+    renewed, _ = make_identity(wards.authority, wards.fleet.path / "aggregator", "aggregator")
+    wards.aggregator.restart()
+    key = (
+        Agreement(tls=renewed, fleet=FLEET)
+        .agree(certificate, name="ward-7", device="ward-7", now_unix_s=time.time())
+        .key
+    )
+    wait_for(lambda: _is_by(key, liar.of(STATE)[-1]), "a state under the new key")
+
+
+def _is_by(key: bytes, payload: bytes) -> bool:
+    try:
+        return bool(decode_sealed(payload).check(topic=STATE, key=key))
+    except MessageError:
+        return False
 
 
 def _answer(payload: bytes) -> tuple[str, str]:
