@@ -11,6 +11,7 @@ import re
 
 __all__ = [
     "AggregatorError",
+    "AuthenticityError",
     "BudgetError",
     "BundleError",
     "CatalogueError",
@@ -259,6 +260,10 @@ class ShapeError(MessageError):
 
 class RangeError(MessageError):
     """A value lies outside what the schema or the format allows."""
+
+
+class AuthenticityError(MessageError):
+    """A message or a certificate is not from whom its topic or its name says."""
 
 
 class SizeError(MessageError):

@@ -96,6 +96,11 @@ class Metrics:
         yield self._counter(
             "messages_quarantined", "Messages set aside or refused.", status.quarantined
         )
+        yield self._counter(
+            "messages_unauthentic",
+            "Messages that no device of the fleet has sent, dropped since the start.",
+            status.unauthentic,
+        )
         devices = self._gauge("devices", "Devices by their last state.", ["state"])
         for state, count in sorted(Counter(d.status for d in status.devices.values()).items()):
             devices.add_metric([state], count)

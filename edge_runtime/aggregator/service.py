@@ -28,6 +28,7 @@ from edge_runtime.aggregator.planner import Step
 from edge_runtime.aggregator.publishing import Publisher
 from edge_runtime.aggregator.release import write_release
 from edge_runtime.aggregator.rounds import Rounds
+from edge_runtime.aggregator.seals import Seals
 from edge_runtime.aggregator.showing import make_status
 from edge_runtime.errors import CatalogueError, EdgeRuntimeError, MessageError
 from edge_runtime.generator import Bundle
@@ -36,8 +37,6 @@ from edge_runtime.messages import (
     DeviceState,
     Link,
     Topics,
-    decode_state,
-    encode_ack,
     encode_alarms,
     encode_status,
 )
@@ -91,6 +90,7 @@ class Service:
         self._planner = self._rounds.planner
         self._inbox = self._rounds.inbox
         self._topics = Topics(config.fleet.name)
+        self._seals = Seals(tls=tls, topics=self._topics)
         self._queue = Arrivals(config.limits)
         self._flooding = Flooding(self._queue)
         self._states: dict[str, DeviceState] = {}
@@ -194,7 +194,9 @@ class Service:
             if address.kind == "state":
                 if not self._queue.within_rate(address.device, len(payload)):
                     return
-                state = decode_state(payload)
+                state = self._seals.state(address.device, payload)
+                if state is None:
+                    return
                 with self._states_lock:
                     # By the topic: access rules of the broker protect it, not the payload.
                     self._states[address.device] = state
@@ -224,19 +226,22 @@ class Service:
                 except queue.Empty:
                     break
             began_s = time.monotonic()
+            opened = self._seals.open(messages)
+            if not opened:
+                continue
             try:
-                acks = self._inbox.accept(messages)
+                acks = self._inbox.accept([one.message for one in opened])
             except (OSError, CatalogueError) as error:
                 # A full disk or a database that is away: nothing was acknowledged.
-                _LOG.error("%d messages could not be stored: %s", len(messages), error)
+                _LOG.error("%d messages could not be stored: %s", len(opened), error)
                 self._stop.wait(_RETRY_S)
                 continue
             except BaseException as error:  # noqa: BLE001 - handed over to the caller of run
                 self._failure = error
                 return
             most = _next_group(most, took_s=time.monotonic() - began_s)
-            for message, ack in zip(messages, acks, strict=True):
-                self._link.publish(self._topics.ack(message.device), encode_ack(ack))
+            for one, ack in zip(opened, acks, strict=True):
+                self._link.publish(*self._seals.answer(one, ack))
 
     # what is done -----------------------------------------------------------------------------
 
@@ -244,6 +249,7 @@ class Service:
         """Publish what is in force, as it was before a restart."""
         self._rounds.restore()
         self._publisher.begin()
+        self._seals.publish(self._link)
         alarms = encode_alarms(self._workspace.alarms())
         self._link.publish(self._topics.alarms, alarms, retain=True)
         plan = self._planner.current_plan
@@ -370,6 +376,7 @@ class Service:
             config=self._config,
             states=states,
             bundle_digest=self._rounds.digest,
+            unauthentic=self._seals.unauthentic,
         )
         shown = encode_status(status)
         if shown != self._shown or force:

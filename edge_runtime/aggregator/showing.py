@@ -21,6 +21,7 @@ def make_status(
     config: AggregatorConfig,
     states: Mapping[str, DeviceState],
     bundle_digest: str,
+    unauthentic: int = 0,
 ) -> AggregatorStatus:
     """Put a status together.
 
@@ -36,6 +37,8 @@ def make_status(
         The devices' own last words.
     bundle_digest : str
         The generator in force, or empty.
+    unauthentic : int
+        Messages that were dropped as they were not of whom they said.
     """
     totals, per_device = catalogue.totals(), catalogue.device_totals()
     devices = {}
@@ -61,6 +64,7 @@ def make_status(
         batches=totals["batches"],
         rows=totals["rows"],
         quarantined=totals["quarantined"],
+        unauthentic=unauthentic,
         bundle_digest=bundle_digest,
         progress=step.progress,
         private=private,

@@ -21,15 +21,18 @@ import msgspec
 
 from edge_runtime import __version__
 from edge_runtime.device.account_kept import has_account, note_account
+from edge_runtime.device.agreement import Answer
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.gate import Gate
 from edge_runtime.device.governor import STAYS_HERE
-from edge_runtime.device.outbox import Outbox, SendWindow
+from edge_runtime.device.outbox import Outbox
 from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.readings import Readings
 from edge_runtime.device.report import Reporter, show_outbox
 from edge_runtime.device.schemas import offer_schema
+from edge_runtime.device.seals import Seals
+from edge_runtime.device.sending import Sender
 from edge_runtime.device.store import Store, damage, passes
 from edge_runtime.device.vitals import Vitals
 from edge_runtime.device.work import STORE_FILE, Worker
@@ -44,7 +47,6 @@ from edge_runtime.messages import (
     DeviceState,
     Link,
     Topics,
-    decode_ack,
     decode_plan,
     encode_state,
 )
@@ -87,6 +89,10 @@ class _Verified(NamedTuple):
     verdict: Verdict
 
 
+class _Agreed(NamedTuple):
+    answer: Answer
+
+
 class _LetIn(NamedTuple):
     kind: str
     digest: str
@@ -101,7 +107,10 @@ class _Stop(NamedTuple):
     reason: str
 
 
-_Event = _Message | _Connected | _News | _StateChanged | _BundleWanted | _Verified | _LetIn | _Stop
+_Event = (
+    _Message | _Connected | _News | _StateChanged | _BundleWanted | _Verified | _Agreed | _LetIn
+    | _Stop
+)  # fmt: skip
 
 
 class Agent:
@@ -121,7 +130,6 @@ class Agent:
         self._topics = Topics(config.fleet)
         # SimpleQueue: its put may run in a signal handler, in the middle of a get.
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
-        self._window = SendWindow(timeout_s=config.broker.ack_timeout_s)
         self._wanted = ""
         self._stopping = False
         limit = config.privacy.epsilon_limit
@@ -192,10 +200,10 @@ class Agent:
         )
         note_account(config.state_dir / STORE_FILE, lock)
         self._store = store
-        self._outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)
+        outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)
         self._plans = PlanBook(store)
         self._bundles = BundleCache(directory=config.state_dir / "bundles")
-        self._show_outbox()
+        show_outbox(self._reporter, outbox, store)
         self._worker = Worker(
             config=config,
             reporter=self._reporter,
@@ -217,6 +225,13 @@ class Agent:
                 on_verdict=lambda verdict: self._events.put(_Verified(verdict)),
                 shows_shortage=config.privacy.shows_shortage,
             )
+        self._seals = Seals(
+            tls=tls,
+            fleet=config.fleet,
+            device=config.id,
+            now=self._vitals.now,
+            on_answer=lambda answer: self._events.put(_Agreed(answer)),
+        )
         state_topic = self._topics.state(config.id)
         offline = msgspec.structs.replace(self._reporter.state, status="offline")
         self._link = Link(
@@ -233,6 +248,16 @@ class Agent:
             keepalive_s=config.broker.keepalive_s,
             packet_bytes=_PACKET_BYTES,
         )
+        self._sender = Sender(
+            device=config.id,
+            topics=self._topics,
+            link=self._link,
+            store=store,
+            outbox=outbox,
+            reporter=self._reporter,
+            seals=self._seals,
+            ack_timeout_s=config.broker.ack_timeout_s,
+        )
         self._link.start()
         try:
             self._worker.start()
@@ -246,9 +271,9 @@ class Agent:
                 _LOG.warning("the work did not end in time; its last checkpoint is kept")
                 if self._stopping:
                     self._bundles.forget_trials()
-            self._show_outbox()
+            self._sender.show_outbox()
             self._reporter.set(status="stopped", progress=0.0)
-            self._link.close(farewell=encode_state(self._reporter.state), timeout_s=_FAREWELL_S)
+            self._link.close(farewell=self._sender.farewell(), timeout_s=_FAREWELL_S)
             self._vitals.close()
             store.close()
         if self._worker.failure is not None:
@@ -256,7 +281,9 @@ class Agent:
 
     def _subscribed(self) -> tuple[str, ...]:
         signed = () if self._gate is None else (self._topics.update,)
-        return (*signed, self._topics.schema, self._topics.plan, self._topics.ack(self._config.id))
+        sealed = (self._topics.certificate,) if self._seals.used else ()
+        mine = (self._topics.schema, self._topics.plan, self._topics.ack(self._config.id))
+        return (*sealed, *signed, *mine)
 
     # -- one turn of the agent's thread ---------------------------------------------------------
 
@@ -265,8 +292,8 @@ class Agent:
             self._vitals.look()
             if self._gate is not None:
                 self._let_in(self._gate.look())
-            self._send_due()
-            self._publish_state()
+            self._seals.look()
+            self._sender.send_due()
             self._handle(self._events.get(timeout=self._wait_s()))
         except queue.Empty:
             return
@@ -288,29 +315,31 @@ class Agent:
             _LOG.warning("a message was ignored: %s", error.public)
 
     def _wait_s(self) -> float:
-        now_s = time.monotonic()
-        waits = (self._window.next_due_s(now_s=now_s), self._reporter.wait_s(now_s=now_s))
-        return min([self._vitals.wait_s(), *(wait for wait in waits if wait is not None)])
+        due_s = self._sender.wait_s()
+        return self._vitals.wait_s() if due_s is None else min(self._vitals.wait_s(), due_s)
 
     def _handle(self, event: _Event) -> None:
         match event:
             case _Message():
                 self._on_message(event)
             case _Connected():
-                self._window.disconnected()
-                self._reporter.again()
+                self._seals.connected()
+                self._sender.again()
             case _BundleWanted():
                 self._fetch(event.digest)
             case _Verified() if self._gate is not None:
                 self._let_in(self._gate.settle(event.verdict))
                 self._worker.wake()  # its bundle may be signed by now
+            case _Agreed():
+                if self._seals.settle(event.answer):
+                    self._sender.again()
             case _LetIn():
                 self._take(event.kind, event.digest, event.payload)
             case _Stop():
                 _LOG.info("stopping: %s", event.reason)
                 self._stopping = True
             case _News():
-                self._show_outbox()
+                self._sender.show_outbox()
                 if self._worker.failure is not None:
                     self._stopping = True
 
@@ -338,7 +367,10 @@ class Agent:
             return
         match address.kind:
             case "ack":
-                self._on_ack(message.payload)
+                if self._sender.obey(message.topic, message.payload):
+                    self._worker.wake()  # there may be room in the outbox now
+            case "certificate":
+                self._seals.offer(message.payload)
             case "update" if self._gate is not None:
                 self._gate.offer(message.payload)
             case "bundle" if address.rest != self._wanted:
@@ -368,53 +400,6 @@ class Agent:
                     self._link.packet_bytes = _PACKET_BYTES
                     self._wanted = ""
                     self._worker.wake()
-
-    def _on_ack(self, payload: bytes) -> None:
-        ack = decode_ack(payload)
-        settled = self._outbox.settle(sha256=ack.sha256, status=ack.status, reason=ack.reason)
-        if settled is None:
-            return
-        if ack.status in ("refused", "quarantined"):
-            _LOG.warning(
-                "%s %s was %s by the aggregator: %s",
-                settled.kind,
-                settled.id,
-                ack.status,
-                ack.reason,
-            )
-        self._show_outbox()
-        # There may be room in the outbox now.
-        self._worker.wake()
-
-    def _send_due(self) -> None:
-        if not self._link.connected.is_set():
-            return
-        sent = 0
-        for message in self._window.due(self._outbox.pending(), now_s=time.monotonic()):
-            payload = self._outbox.payload(message.sequence)
-            if payload is None:
-                continue
-            device = self._config.id
-            topic = (
-                self._topics.batch(device)
-                if message.kind == "batch"
-                else self._topics.summary(device)
-            )
-            self._link.publish(topic, payload)
-            sent += len(payload)
-        if sent:
-            self._store.counter("outbox.bytes_up", add=sent)
-            self._show_outbox()
-
-    def _show_outbox(self) -> None:
-        show_outbox(self._reporter, self._outbox, self._store)
-
-    def _publish_state(self) -> None:
-        state = self._reporter.due(now_s=time.monotonic())
-        if state is not None:
-            self._link.publish(
-                self._topics.state(self._config.id), encode_state(state), retain=True
-            )
 
 
 def _lock(config: DeviceConfig) -> BinaryIO:

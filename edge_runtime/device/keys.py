@@ -69,7 +69,7 @@ def check_certificate(
             x509.load_pem_x509_certificate(text.encode()) for text in (certificate, ca)
         )
         own.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, x509.InvalidVersion) as error:
         raise EnrolmentError(
             "the certificate received is not signed by the authority in the provisioning file; "
             "make a new file with edge-runtime fleet token"

@@ -243,7 +243,7 @@ def public_key_of_request(request: str) -> EllipticCurvePublicKey:
         read = x509.load_pem_x509_csr(request.encode())
         signed = read.is_signature_valid
         key = read.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise EnrolmentError(f"the certificate request cannot be read ({error})") from error
     if not signed:
         raise EnrolmentError("the certificate request is not signed by its own key")

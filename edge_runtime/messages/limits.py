@@ -24,6 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         What a batch or summary decompresses to.
     header_bytes : int
         The header inside a batch or summary.
+    certificate_bytes : int
+        The certificate in front of a sealed message; a fleet's own have about 600.
     rows : int
         Rows in one batch.
     columns : int
@@ -39,6 +41,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     message_bytes: int = 4 << 20
     raw_bytes: int = 32 << 20
     header_bytes: int = 16 << 10
+    certificate_bytes: int = 4 << 10
     rows: int = 1 << 16
     columns: int = 512
     tensors: int = 8192

@@ -155,6 +155,8 @@ class AggregatorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         By device id.
     batches, rows, quarantined : int
         Of the whole pool: accepted batches, accepted synthetic rows, messages set aside.
+    unauthentic : int
+        Messages dropped since the aggregator's start that no device of the fleet has sent.
     bundle_digest : str
         The bundle in force.
     progress : float
@@ -181,6 +183,7 @@ class AggregatorStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     batches: Count = 0
     rows: Count = 0
     quarantined: Count = 0
+    unauthentic: Count = 0
     bundle_digest: OptionalDigest = ""
     progress: Fraction = 0.0
     private: bool = True

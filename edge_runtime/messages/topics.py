@@ -16,7 +16,7 @@ __all__ = ["Address", "Topics"]
 
 _UP = ("state", "batch", "summary")
 _DOWN = ("ack", "command")
-_ALL = ("schema", "plan", "status", "alarms", "update")
+_ALL = ("schema", "plan", "status", "alarms", "update", "certificate")
 _DIGEST = re.compile(r"\A[0-9a-f]{64}\Z")
 
 
@@ -31,7 +31,7 @@ class Address(NamedTuple):
         The device, or `all`.
     kind : str
         The last fixed level: `state`, `batch`, `summary`, `ack`, `command`, `schema`, `plan`,
-        `status`, `alarms`, `update` or `bundle`.
+        `status`, `alarms`, `update`, `certificate` or `bundle`.
     rest : str
         The digest of a bundle; empty otherwise.
     """
@@ -99,6 +99,11 @@ class Topics:
     def update(self) -> str:
         """Signed metadata of schema, plan and bundles, retained; see `edge_runtime.updates`."""
         return f"{self._root}/down/all/update"
+
+    @property
+    def certificate(self) -> str:
+        """The aggregator's certificate, retained, where messages are sealed; see `seal`."""
+        return f"{self._root}/down/all/certificate"
 
     @property
     def alarms(self) -> str:

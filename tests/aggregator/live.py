@@ -29,6 +29,8 @@ from edge_runtime.messages import (
     decode_status,
     encode_state,
 )
+from edge_runtime.messages.seal import decode_sealed, seal
+from edge_runtime.process.agreement import Agreement
 
 from .conftest import FLEET, Device
 
@@ -68,6 +70,8 @@ class LiveDevice:
         self.statuses: list[AggregatorStatus] = []
         self.alarms: list[Alarms] = []
         self.current = ""
+        self.own = None if tls is None else Agreement(tls=tls, fleet=FLEET)
+        self.key = b""
         offline = DeviceState(device=device.name, status="offline")
         self.link = Link(
             host=host,
@@ -80,6 +84,7 @@ class LiveDevice:
                 self.topics.schema,
                 self.topics.status,
                 self.topics.alarms,
+                self.topics.certificate,
                 self.topics.all_bundles,
             ],
             will=(self.topics.state(device.name), encode_state(offline)),
@@ -95,7 +100,13 @@ class LiveDevice:
         with self.lock:
             waiting = len(self.outbox)
         state = DeviceState(device=self.device.name, status=status, plan_id=plan_id, outbox=waiting)
-        self.link.publish(self.topics.state(self.device.name), encode_state(state), retain=True)
+        topic = self.topics.state(self.device.name)
+        self.link.publish(topic, self.sealed(topic, encode_state(state)), retain=True)
+
+    def sealed(self, topic: str, body: bytes) -> bytes:
+        if self.own is None:
+            return body
+        return seal(body, topic=topic, key=self.key, certificate=self.own.certificate)
 
     def put(self, kind: str, payload: bytes) -> None:
         with self.lock:
@@ -110,11 +121,18 @@ class LiveDevice:
         address = self.topics.parse(topic)
         with self.lock:
             if address.kind == "ack":
+                if self.own is not None:
+                    payload = decode_sealed(payload).check(topic=topic, key=self.key)
                 ack = decode_ack(payload)
                 self.acks.append(ack)
                 self.outbox.pop(ack.sha256, None)
             elif not payload:
                 pass  # a retained message was cleared
+            elif address.kind == "certificate" and self.own is not None:
+                name = self.device.name
+                self.key = self.own.agree(
+                    payload, name="aggregator", device=name, now_unix_s=time.time()
+                ).key
             elif address.kind == "plan":
                 plan = decode_plan(payload)
                 self.plans[plan.id] = plan
@@ -128,6 +146,9 @@ class LiveDevice:
                 self.alarms.append(decode_alarms(payload))
 
     def _work(self) -> None:
+        while self.own is not None and not self.key:
+            if self._stop.wait(0.05):
+                return
         self.state("online")
         while not self._stop.wait(0.05):
             with self.lock:
@@ -145,7 +166,7 @@ class LiveDevice:
                 continue
             for sha, kind, payload in due:
                 topic = getattr(self.topics, kind)(self.device.name)
-                self.link.publish(topic, payload)
+                self.link.publish(topic, self.sealed(topic, payload))
                 self.sent_payloads += 1
                 with self.lock:
                     if sha in self.outbox:

@@ -436,6 +436,7 @@ def test_prometheus_reads_figures_and_alarms(fleet: Kit) -> None:
             batches=10,
             rows=4000,
             quarantined=3,
+            unauthentic=7,
             metrics={"validation_nll": 8.5, "none": None},
         )
         metrics.show(shown, alarms, curve(fleet.workspace))
@@ -448,6 +449,7 @@ def test_prometheus_reads_figures_and_alarms(fleet: Kit) -> None:
         'edge_runtime_phase{phase="round"} 1.0',
         "edge_runtime_rows_accepted_total 4000.0",
         "edge_runtime_messages_quarantined_total 3.0",
+        "edge_runtime_messages_unauthentic_total 7.0",
         'edge_runtime_devices{state="idle"} 1.0',
         'edge_runtime_device_epsilon{device="d0"} 0.5',
         'edge_runtime_device_throttled{device="d0",level="slow"} 1.0',

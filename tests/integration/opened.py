@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 import zstandard
 
+from edge_runtime.messages.seal import decode_sealed, is_sealed
+
 
 class Leaf(NamedTuple):
     """A piece of what was opened: bytes as they are, or a number by its value."""
@@ -37,7 +39,9 @@ def open_file(path: Path, place: str) -> Iterator[Leaf]:
 def opened(data: bytes, place: str) -> Iterator[Leaf]:
     """The bytes, and what they hold when they are of a kind that is known here."""
     yield Leaf(place, data)
-    if data[:4] == b"\x28\xb5\x2f\xfd":
+    if is_sealed(data):
+        yield from opened(decode_sealed(data).body, f"{place}:sealed")
+    elif data[:4] == b"\x28\xb5\x2f\xfd":
         yield from opened(
             zstandard.ZstdDecompressor().decompressobj().decompress(data), f"{place}:zstd"
         )

@@ -1,9 +1,11 @@
-"""Messages that are JSON, topics, and what enrolment exchanges."""
+"""Messages that are JSON, topics, seals, and what enrolment exchanges."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,6 +46,9 @@ from edge_runtime.messages.enrolment import (
     token_of_topic,
 )
 from edge_runtime.messages.fields import encode_json
+from edge_runtime.messages.seal import decode_sealed, seal
+from edge_runtime.process.agreement import Agreement
+from edge_runtime.process.tls import TlsFiles
 from tools.fuzz.contract import Decoder
 from tools.fuzz.mutations import mutate_json
 from tools.fuzz.samples import DIGEST, header
@@ -52,6 +57,8 @@ __all__ = ["DECODERS", "seeds"]
 
 _SECRET = b"s" * 32
 _TOPICS = Topics("f")
+#: what the holder of the key has sealed, for which topic, and when it is looked at
+_BODY, _SEALED_FOR, _NOW = b"a body", _TOPICS.batch("d"), 1_790_000_000.0
 
 
 def _both_ways(decode: Callable[[bytes], Any]) -> Callable[[bytes], None]:
@@ -96,6 +103,53 @@ def _pem(data: bytes) -> None:
         check_certificate(text, ca=_ca(), key=_key(), device="d")
 
 
+def _seal(data: bytes) -> None:
+    """Open a message that somebody without the key has changed."""
+    sealed = decode_sealed(data)
+    body = sealed.check(topic=_SEALED_FOR, key=_SECRET)
+    if body != _BODY:
+        raise AssertionError(f"{body!r} was taken, which nobody has sealed")
+    if seal(body, topic=_SEALED_FOR, key=_SECRET, certificate=sealed.certificate) != data:
+        raise AssertionError("it is not what a sender would have made")
+
+
+def _offered(data: bytes) -> None:
+    """Agree with the holder of a certificate that somebody without the authority's key has made."""
+    from cryptography import x509
+
+    _agreement().agree(data, name="d", device="d", now_unix_s=_NOW)
+    # Beside what was signed there is only the signature, of which there is more than one.
+    own, other = (x509.load_der_x509_certificate(der) for der in (_client(), data))
+    if own.tbs_certificate_bytes != other.tbs_certificate_bytes:
+        raise AssertionError("a certificate was taken that nobody has signed")
+
+
+@cache
+def _agreement() -> Agreement:
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = _key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    contents = {"ca": _ca().encode(), "certificate": _certificate("d").encode(), "key": key}
+    with tempfile.TemporaryDirectory(prefix="er-fuzz-") as directory:
+        for name, data in contents.items():
+            (Path(directory) / name).write_bytes(data)
+        tls = TlsFiles(**{name: Path(directory) / name for name in contents})
+        return Agreement(tls=tls, fleet="f")
+
+
+@cache
+def _client() -> bytes:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    read = x509.load_pem_x509_certificate(_certificate("d", client=True).encode())
+    return read.public_bytes(Encoding.DER)
+
+
 def _key() -> Any:
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -107,7 +161,7 @@ def _ca() -> str:
     return _certificate("authority")
 
 
-def _certificate(name: str) -> str:
+def _certificate(name: str, *, client: bool = False) -> str:
     import datetime
 
     from cryptography import x509
@@ -121,6 +175,9 @@ def _certificate(name: str) -> str:
         .not_valid_before(start)
         .not_valid_after(start + datetime.timedelta(days=9999))
     )
+    if client:
+        usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = builder.add_extension(usage, critical=True)
     built = builder.sign(_key(), hashes.SHA256())
     return built.public_bytes(serialization.Encoding.PEM).decode()
 
@@ -140,6 +197,8 @@ DECODERS = (
     Decoder("request", _request, _ERRORS, mutate_json),
     Decoder("reply", _reply, _ERRORS, mutate_json),
     Decoder("pem", _pem, (EnrolmentError,)),
+    Decoder("seal", _seal, (MessageError,)),
+    Decoder("offered", _offered, (MessageError,)),
 )
 
 
@@ -203,5 +262,10 @@ def seeds() -> dict[str, list[bytes]]:
     ]  # fmt: skip
     made["request"] = [encode_sealed(asking, _SECRET)]
     made["reply"] = [encode_sealed(answer, _SECRET)]
+    made["seal"] = [
+        seal(_BODY, topic=_SEALED_FOR, key=_SECRET, certificate=certificate)
+        for certificate in (_client(), b"")
+    ]
+    made["offered"] = [_client()]
     made["pem"] = [csr.encode(), _certificate("d").encode()]
     return made

@@ -1,0 +1,192 @@
+"""The seals of an aggregator: only what a device of the fleet has sent itself is looked at.
+
+A message brings its device's certificate, so nothing has to be known beforehand: the certificate
+is verified once, the key that follows from it is kept, and each further message costs a hash.
+
+What is not authentic is dropped without a word to anybody: an answer that refuses it could name the
+digest of a true message, and its device would take that for refused. It is not catalogued, not set
+aside, and counts for no limit but its device's rate: who floods the aggregator is held back by
+that before anything is looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from edge_runtime.aggregator.judging import Incoming
+from edge_runtime.errors import AuthenticityError, MessageError
+from edge_runtime.messages import (
+    Ack,
+    DeviceState,
+    Link,
+    Topics,
+    decode_state,
+    encode_ack,
+    encode_state,
+)
+from edge_runtime.messages.seal import decode_sealed, is_sealed, seal
+from edge_runtime.process.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from edge_runtime.process.agreement import Agreement
+
+__all__ = ["Opened", "Seals"]
+
+_LOG = logging.getLogger(__name__)
+
+#: keys that are kept, 24 MB at most; a device beyond them costs an agreement a message
+_KEYS = 1 << 16
+#: what is not authentic is named once in so many seconds
+_SAY_AGAIN_S = 60.0
+
+
+class Opened(NamedTuple):
+    """A message without its seal, and the key to seal the answer with."""
+
+    message: Incoming
+    key: bytes
+
+
+class _Known(NamedTuple):
+    device: str
+    key: bytes
+    expires_unix_s: float
+
+
+class Seals:
+    """Opens what arrives and seals the answers; may be used by several threads.
+
+    Parameters
+    ----------
+    tls : TlsFiles or None
+        The aggregator's files; without a certificate among them everything travels as it is.
+    topics : Topics
+        Of the fleet.
+    clock : callable () -> float
+        Unix seconds.
+
+    Attributes
+    ----------
+    unauthentic : int
+        Messages that were dropped since the start.
+
+    Raises
+    ------
+    ConfigError
+        The files cannot be used.
+    """
+
+    def __init__(
+        self, *, tls: TlsFiles | None, topics: Topics, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._topics, self._clock = topics, clock
+        self.unauthentic = 0
+        self._said_s = -_SAY_AGAIN_S
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._own: Agreement | None = None
+        if tls is not None and tls.certificate is not None:
+            # Here, as most aggregators on one machine with their broker do without.
+            from edge_runtime.process.agreement import Agreement  # noqa: PLC0415
+
+            self._own = Agreement(tls=tls, fleet=topics.fleet)
+
+    def publish(self, link: Link) -> None:
+        """Hand the devices the aggregator's certificate, retained."""
+        if self._own is not None:
+            link.publish(self._topics.certificate, self._own.certificate, retain=True)
+
+    def open(self, messages: Iterable[Incoming]) -> list[Opened]:
+        """Return those messages that their devices have sent, without their seals."""
+        if self._own is None:
+            return [Opened(message, b"") for message in messages]
+        opened = []
+        for message in messages:
+            kind, device = message.kind, message.device
+            topic = self._topics.batch(device) if kind == "batch" else self._topics.summary(device)
+            try:
+                body, key = self._check(self._own, topic, device, message.payload)
+            except MessageError as error:
+                self._drop(topic, error)
+            else:
+                opened.append(Opened(message._replace(payload=body), key))
+        return opened
+
+    def answer(self, opened: Opened, ack: Ack) -> tuple[str, bytes]:
+        """Return topic and payload of the answer to a message."""
+        topic, body = self._topics.ack(opened.message.device), encode_ack(ack)
+        return topic, seal(body, topic=topic, key=opened.key) if opened.key else body
+
+    def state(self, device: str, payload: bytes) -> DeviceState | None:
+        """Return a device's state, or None of what is not authentic.
+
+        Raises
+        ------
+        MessageError
+            It is no state.
+        """
+        if self._own is None:
+            return decode_state(payload)
+        topic = self._topics.state(device)
+        try:
+            if is_sealed(payload):
+                payload, _ = self._check(self._own, topic, device, payload)
+            else:
+                payload = _will(device, payload)
+        except MessageError as error:
+            self._drop(topic, error)
+            return None
+        return decode_state(payload)
+
+    def _check(
+        self, own: Agreement, topic: str, device: str, payload: bytes
+    ) -> tuple[bytes, bytes]:
+        """Return the body and the key."""
+        sealed = decode_sealed(payload)
+        digest, now_unix_s = hashlib.sha256(sealed.certificate).digest(), self._clock()
+        with self._lock:
+            known = self._known.get(digest)
+            if known is not None:
+                self._known.move_to_end(digest)
+        if known is None or now_unix_s > known.expires_unix_s:
+            agreed = own.agree(
+                sealed.certificate, name=device, device=device, now_unix_s=now_unix_s
+            )
+            known = _Known(device, *agreed)
+        if known.device != device:
+            raise AuthenticityError(f"a certificate of another name than {device!r}")
+        body = sealed.check(topic=topic, key=known.key)
+        with self._lock:
+            # Kept only now: certificates are no secret, and others' would push out those in use.
+            self._known[digest] = known
+            if len(self._known) > _KEYS:
+                self._known.popitem(last=False)
+        return body, known.key
+
+    def _drop(self, topic: str, error: MessageError) -> None:
+        with self._lock:
+            self.unauthentic += 1
+            count, now_s = self.unauthentic, time.monotonic()
+            if now_s - self._said_s < _SAY_AGAIN_S:
+                return
+            self._said_s = now_s
+        _LOG.warning(
+            "dropped what is not authentic, %d messages so far, the last on %s: %s",
+            count, topic, error,
+        )  # fmt: skip
+
+
+def _will(device: str, payload: bytes) -> bytes:
+    """Return what counts of a state without a seal: a device's will is made before it has a key.
+
+    That a device is away is for the broker to say anyhow, and nothing else in it counts.
+    """
+    if decode_state(payload).status != "offline":
+        raise AuthenticityError("the message has no seal")
+    return encode_state(DeviceState(device=device, status="offline"))

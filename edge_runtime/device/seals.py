@@ -1,0 +1,176 @@
+"""The seals of a device: what it sends is provably its own, and only true answers are obeyed.
+
+A device with a certificate of its own has a broker that it need not trust. It waits for the
+aggregator's certificate, agrees on a key with its holder (`agreement`), and sends nothing before.
+Without such a certificate everything travels as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from edge_runtime.device.agreement import Answer, Question, agree_apart
+from edge_runtime.errors import MessageError
+from edge_runtime.messages.limits import DEFAULT_LIMITS
+from edge_runtime.messages.seal import decode_sealed, seal
+from edge_runtime.process.tls import TlsFiles
+
+__all__ = ["Seals"]
+
+_LOG = logging.getLogger(__name__)
+
+#: until the next process after one that brought no key; doubles from the first to the second, so
+#: that a broker that offers one wrong certificate after another costs little
+_RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
+#: without a certificate for so long after connecting, the log says what is missing
+_PATIENCE_S = 30.0
+#: false answers are counted, and named once in so many seconds
+_SAY_AGAIN_S = 60.0
+
+
+class Seals:
+    """Seals messages and opens answers; used by the agent's thread alone.
+
+    Parameters
+    ----------
+    tls : TlsFiles or None
+        The device's files; without a certificate among them nothing is sealed.
+    fleet, device : str
+        Whose messages.
+    now : callable () -> float
+        The time that nothing may be older than, in Unix seconds.
+    on_answer : callable (Answer)
+        Called from another thread; the answer is for `settle`.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: TlsFiles | None,
+        fleet: str,
+        device: str,
+        now: Callable[[], float],
+        on_answer: Callable[[Answer], None],
+    ) -> None:
+        self._tls = tls if tls is not None and tls.certificate is not None else None
+        self._fleet, self._device = fleet, device
+        self._now, self._on_answer = now, on_answer
+        self._key, self._certificate = b"", b""
+        #: the certificate that was offered last, and the digest of this device's own files
+        self._offered, self._own = b"", self._read_own()
+        #: pairs of the two: what is asked, what the key is for, what was refused last
+        self._asked: tuple[bytes, bytes] | None = None
+        self._in_force: tuple[bytes, bytes] | None = None
+        self._refused: tuple[bytes, bytes] | None = None
+        self._not_before_s, self._retry_s = 0.0, _RETRY_MIN_S
+        self._connected_s: float | None = None
+        self._wrong, self._said_s = 0, -_SAY_AGAIN_S
+
+    @property
+    def used(self) -> bool:
+        """Whether this device seals at all."""
+        return self._tls is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._tls is None or bool(self._key)
+
+    def connected(self) -> None:
+        """Look at the device's own files again, as the link does for each connection."""
+        self._own = self._read_own()
+        self._refused = None  # a clock may have been set since
+        if self._connected_s is None:
+            self._connected_s = time.monotonic()
+
+    def offer(self, certificate: bytes) -> None:
+        """Take what is said to be the aggregator's certificate; it counts once it was verified."""
+        if self._tls is not None and len(certificate) <= DEFAULT_LIMITS.certificate_bytes:
+            self._offered = certificate
+            self.look()
+
+    def look(self) -> None:
+        """Ask about a certificate that is not settled; cheap to call at every turn."""
+        now_s = time.monotonic()
+        if self._tls is None or self._asked is not None or now_s < self._not_before_s:
+            return
+        if not self._offered:
+            if self._connected_s is not None and now_s - self._connected_s > _PATIENCE_S:
+                self._connected_s = None
+                _LOG.warning(
+                    "no certificate of the aggregator has come, and nothing is sent until it has; "
+                    "the aggregator publishes it where it has a certificate under [broker.tls]"
+                )
+            return
+        wanted = (self._offered, self._own)
+        if wanted in (self._in_force, self._refused):
+            return
+        self._asked = wanted
+        question = Question(
+            ca=str(self._tls.ca),
+            certificate=str(self._tls.certificate),
+            key=str(self._tls.key),
+            fleet=self._fleet,
+            device=self._device,
+            offered=self._offered,
+            now_unix_s=self._now(),
+        )
+
+        def work() -> None:
+            self._on_answer(agree_apart(question))
+
+        threading.Thread(target=work, name="agree", daemon=True).start()
+
+    def settle(self, answer: Answer) -> bool:
+        """Note what came of a question; return whether there is another key than before."""
+        asked, self._asked = self._asked, None
+        if not answer.key:
+            if not answer.failed:
+                self._refused = asked
+            self._not_before_s = time.monotonic() + self._retry_s
+            self._retry_s = min(2 * self._retry_s, _RETRY_MAX_S)
+            _LOG.warning("no key was agreed on with the aggregator: %s", answer.reason)
+            return False
+        self._in_force, self._retry_s = asked, _RETRY_MIN_S
+        new = (answer.key, answer.certificate) != (self._key, self._certificate)
+        self._key, self._certificate = answer.key, answer.certificate
+        if new:
+            _LOG.info("the aggregator's certificate was verified; messages are sealed")
+        return new
+
+    def seal(self, topic: str, body: bytes) -> bytes:
+        """Return a message as it is to be sent; only when `ready`."""
+        if self._tls is None:
+            return body
+        return seal(body, topic=topic, key=self._key, certificate=self._certificate)
+
+    def open(self, topic: str, data: bytes) -> bytes | None:
+        """Return what the aggregator has sent; None of what somebody else has."""
+        if self._tls is None:
+            return data
+        try:
+            # Without a key nothing was sent that could be answered.
+            return decode_sealed(data).check(topic=topic, key=self._key) if self._key else None
+        except MessageError as error:
+            self._wrong += 1
+            if time.monotonic() - self._said_s >= _SAY_AGAIN_S:
+                self._said_s = time.monotonic()
+                _LOG.warning(
+                    "ignored what is not from the aggregator, %d times so far, last on %s: %s",
+                    self._wrong, topic, error.public,
+                )  # fmt: skip
+            return None
+
+    def _read_own(self) -> bytes:
+        """Return a digest of certificate and key; of files that cannot be read, the empty one's."""
+        if self._tls is None or self._tls.certificate is None or self._tls.key is None:
+            return b""
+        try:
+            text = self._tls.certificate.read_bytes() + self._tls.key.read_bytes()
+        except OSError:
+            text = b""
+        return hashlib.sha256(text).digest()
