@@ -30,6 +30,7 @@ import numpy.typing as npt
 from edge_runtime.errors import EngineError
 from edge_runtime.generator import reference
 from edge_runtime.generator.layout import F32, F64, I32, Layout, Weights
+from edge_runtime.generator.public_noise import Uniforms
 
 __all__ = ["TENSORS", "Quantised", "check_quantised", "quantised_logits", "quantize"]
 
@@ -140,11 +141,11 @@ def quantize(
 
 def _calibration_codes(weights: Weights, layout: Layout, seed: int, rows: int) -> list[I32]:
     """Rows of the float network in parts small enough for a device's memory."""
-    rng = np.random.default_rng(seed)
+    uniforms = Uniforms(seed)
     parts = []
     for start in range(0, max(1, rows), _PART_ROWS):
         part = min(_PART_ROWS, max(1, rows) - start)
-        noise = rng.random((part, layout.columns), dtype=np.float32)
+        noise = uniforms.draw(part, layout.columns)
         parts.append(reference.sample(weights, layout, noise))
     return parts
 
