@@ -44,10 +44,10 @@ _LEFT_ALONE = (
     "urllib.request",
     "xml",
 )
-#: RSS at its highest without pages of files (MB): 28.6 when this was written, by 0.3 more or less,
-#: and 37 to 45 before it was looked at. Environments for developers add up to 2 (`.pth` files), and
-#: one module too many about 1.
-_OWN_MB = 33.0
+#: RSS at its highest without pages of files (MB): 28.2 when this was written, in four runs on a
+#: busy machine within .2 of each other, and 35 to 45 before it was looked at. A tenth more allows
+#: for other versions of Python and numpy; numpy.random, nanoarrow or numpy.ma take 1 to 2 each.
+_OWN_MB = 31.0
 
 _PROBE = f"""
 import sys
