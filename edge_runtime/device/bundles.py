@@ -134,4 +134,7 @@ class BundleCache:
         if hashlib.sha256(data).hexdigest() != digest:
             self._path(digest).unlink(missing_ok=True)
             return None
-        return read_bundle(data, max_bytes=self.max_bytes)
+        bundle = read_bundle(data, max_bytes=self.max_bytes)
+        if isinstance(bundle, Bundle):  # a packed graph is handed on, to the process that tries it
+            bundle.forget_bytes()
+        return bundle

@@ -10,7 +10,6 @@ on such releases alone and costs no privacy of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -77,6 +76,8 @@ def support(noisy: NoisyCounts) -> npt.NDArray[np.bool_]:
     """
     if noisy.sigma == 0.0:
         return np.asarray(noisy.counts > 0.0)
+    from statistics import NormalDist  # noqa: PLC0415 - not held while training
+
     level = NormalDist().inv_cdf(1.0 - _FALSE_SUPPORT / noisy.counts.size)
     return np.asarray(noisy.counts >= level * noisy.sigma)
 

@@ -61,7 +61,7 @@ A complete file, with the defaults of everything that may be left out::
 from __future__ import annotations
 
 import math
-import platform
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -98,7 +98,7 @@ _Celsius = Annotated[float, msgspec.Meta(ge=0)]
 
 #: Boards without a fan throttle or switch off from about 85 C on. x86 processors are built to run
 #: near 100 C and hold themselves back: a hot laptop is in no need of help.
-_BOARD = platform.machine().startswith(("aarch64", "arm", "riscv"))
+_BOARD = os.uname().machine.startswith(("aarch64", "arm", "riscv"))
 #: a limit below this kills the agent while it starts (bytes)
 _LEAST_MEMORY = 48 << 20
 #: what counts towards a limit of an agent that waits: the rest are file pages (bytes; measured)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -96,6 +95,8 @@ class Gate:
             raise ConfigError(
                 f"updates.root {root} cannot be read ({error}); copy the fleet's root.json there"
             ) from error
+        import shutil  # noqa: PLC0415 - brings three compressors that others need not hold
+
         # Left by a process that was killed.
         shutil.rmtree(directory, ignore_errors=True)
         self._store, self._directory = store, directory

@@ -127,3 +127,14 @@ class Intake:
             empty = np.zeros((0, len(codec.cardinalities)), dtype=np.int32)
             return CodeSet(empty, stored.last_part)
         return stored
+
+    def narrow_codes(self, codec: Codec, *, up_to_part: int) -> npt.NDArray[np.unsignedinteger]:
+        """Local codes as `codes` gives them, in the narrowest type: training holds them for long.
+
+        Returns
+        -------
+        uint8, uint16 or uint32 [rows, columns]
+        """
+        dtype = np.min_scalar_type(max(codec.cardinalities) - 1)
+        stored = self._store.read_narrow_codes(codec.digest, up_to_part=up_to_part, dtype=dtype)
+        return stored if len(stored) else np.zeros((0, len(codec.cardinalities)), dtype)

@@ -90,9 +90,12 @@ def _open(bench: Bench, bundle: Bundle | GraphBundle) -> Engine | GraphEngine:
 def _clamp(
     request: RowRequest, released: Released, *, rows: int, key: bytes
 ) -> dict[int, npt.NDArray[np.int32]]:
+    conditions = released.conditions()
+    if not conditions:
+        return {}  # and `numpy.random` is not loaded, 2 MB
     clamp = clamp_columns(
         rows=rows,
-        conditions=released.conditions(),
+        conditions=conditions,
         mode=request.clamp,
         wish=request.wish,
         rng=np.random.default_rng(np.frombuffer(key, dtype=np.uint32)),

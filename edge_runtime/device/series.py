@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edge_runtime.device.intake import Intake
 from edge_runtime.device.source import Piece, Source
-from edge_runtime.device.store import CodeSet, Store
+from edge_runtime.device.store import Code, CodeSet, Store
 from edge_runtime.schema import (
     Codec,
     Schema,
@@ -121,7 +121,7 @@ class SeriesIntake(Intake):
         while self._take(coder.digest, lambda piece: self._keep(piece, coder)):
             if should_stop():
                 return None
-        windows = self._read(coder, up_to_part=None).codes
+        windows, _ = self._read(coder, None, np.dtype(np.int32))
         static, steps = len(self._sequence.static), self._sequence.steps
         changing = windows[:, static:].reshape(len(windows) * steps, len(cells) - static)
         laid_out = np.hstack([np.repeat(windows[:, :static], steps, axis=0), changing])
@@ -140,7 +140,12 @@ class SeriesIntake(Intake):
 
     def codes(self, codec: Codec, *, up_to_part: int | None = None) -> CodeSet:
         """Codes of the windows that count, int32 [windows, columns], in the order they began to."""
-        return self._read(self._coder(codec), up_to_part=up_to_part)
+        return CodeSet(*self._read(self._coder(codec), up_to_part, np.dtype(np.int32)))
+
+    def narrow_codes(self, codec: Codec, *, up_to_part: int) -> npt.NDArray[np.unsignedinteger]:
+        """See `Intake.narrow_codes`."""
+        coder = self._coder(codec)
+        return self._read(coder, up_to_part, np.dtype(coder.dtype))[0]
 
     def _coder(self, codec: Codec) -> _Coder:
         rows = long_codec(codec)
@@ -241,25 +246,27 @@ class SeriesIntake(Intake):
             ((last + 1 + place, number) for place, (number,) in enumerate(found)),
         )
 
-    def _read(self, coder: _Coder, *, up_to_part: int | None) -> CodeSet:
+    def _read(
+        self, coder: _Coder, up_to_part: int | None, dtype: np.dtype[Code]
+    ) -> tuple[npt.NDArray[Code], int]:
         static = len(self._sequence.static)
         width = static + (len(coder.cardinalities) - static) * self._sequence.steps
         mark = self._mark()
         if mark is None or mark.codec_digest != coder.digest:
-            return CodeSet(np.zeros((0, width), np.int32), 0)
+            return np.zeros((0, width), dtype), 0
         limit = (up_to_part if up_to_part is not None else 1 << 62,)
         connection = self._store.connection
         # All at once: joined later they would need the memory twice.
         count, last = connection.execute(
             "SELECT COUNT(*), COALESCE(MAX(counted), 0) FROM windows WHERE counted <= ?", limit
         ).fetchone()
-        codes = np.empty((count, width), np.int32)
+        codes = np.empty((count, width), dtype)
         found = connection.execute(
             "SELECT packed FROM windows WHERE counted <= ? ORDER BY counted", limit
         )
         for place, (packed,) in enumerate(found):
             codes[place] = np.frombuffer(packed, coder.dtype)
-        return CodeSet(codes, last)
+        return codes, last
 
 
 def _keys(table: Table, names: tuple[str, ...]) -> list[bytes]:

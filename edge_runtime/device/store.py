@@ -11,14 +11,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import DamagedStoreError, StoreError
 
-__all__ = ["CodeSet", "Store", "damage", "passes"]
+__all__ = ["Code", "CodeSet", "Store", "damage", "passes"]
 
 #: kinds of SQLite's errors that a machine causes, and that a later try may not meet
 _PASSING = (
@@ -75,6 +75,9 @@ CREATE INDEX IF NOT EXISTS windows_waiting ON windows (number) WHERE counted IS 
 """
 
 
+Code = TypeVar("Code", bound=np.integer)
+
+
 class CodeSet(NamedTuple):
     """Local codes of one codec, read back from the store."""
 
@@ -110,8 +113,9 @@ class Store:
             # The order matters: journal_mode first, so that no rollback journal is ever made.
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self.connection.execute(f"PRAGMA {pragma}")
-            # A small page cache: this process shares a board with the work it observes.
-            self.connection.execute("PRAGMA cache_size=-1024")
+            # A small page cache (KiB): this process shares a board with the work it observes, has
+            # two connections, and reads what is large once, from its first byte to its last.
+            self.connection.execute("PRAGMA cache_size=-256")
             self._prepare(known=known)
         except sqlite3.Error as error:
             raise StoreError(
@@ -272,12 +276,23 @@ class Store:
         up_to_part : int, optional
             Ignore parts that came later: a resumed training sees the rows it began with.
         """
+        return CodeSet(*self._read_codes(codec_digest, up_to_part, np.dtype(np.int32)))
+
+    def read_narrow_codes(
+        self, codec_digest: str, *, up_to_part: int | None, dtype: np.dtype[np.unsignedinteger]
+    ) -> npt.NDArray[np.unsignedinteger]:
+        """Read codes as `read_codes` does, in a type that holds them in less memory."""
+        return self._read_codes(codec_digest, up_to_part, dtype)[0]
+
+    def _read_codes(
+        self, codec_digest: str, up_to_part: int | None, dtype: np.dtype[Code]
+    ) -> tuple[npt.NDArray[Code], int]:
         condition = (codec_digest, up_to_part if up_to_part is not None else (1 << 62))
         (rows,) = self.connection.execute(
             "SELECT COALESCE(SUM(rows), 0) FROM codes WHERE codec_digest = ? AND part <= ?",
             condition,
         ).fetchone()
-        codes = np.zeros((rows, 0), dtype=np.int32)
+        codes = np.zeros((rows, 0), dtype=dtype)
         filled = last = 0
         for part, count, itemsize, packed in self.connection.execute(
             "SELECT part, rows, itemsize, packed FROM codes WHERE codec_digest = ? AND part <= ? "
@@ -287,11 +302,11 @@ class Store:
             piece = np.frombuffer(packed, dtype=np.dtype(f"<u{itemsize}")).reshape(count, -1)
             if not codes.shape[1]:
                 # All rows at once: pieces joined later would need the memory twice.
-                codes = np.empty((rows, piece.shape[1]), dtype=np.int32)
+                codes = np.empty((rows, piece.shape[1]), dtype=dtype)
             codes[filled : filled + count] = piece
             filled += count
             last = part
-        return CodeSet(codes, last)
+        return codes, last
 
     def drop_codes(self, *, keep_digest: str | None = None) -> None:
         """Delete the codes of all codecs, or of all but one; the source can be read again."""

@@ -176,7 +176,7 @@ def _train(
     intake: Intake,
     entry: Entry,
 ) -> Weights | None:
-    codes, _ = intake.codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
+    codes = intake.narrow_codes(bundle.codec, up_to_part=int(entry.details["last_part"]))
     held = held_out(bench.store, len(codes), plan.holdout)
     if held.any():
         codes = codes[~held]
@@ -303,9 +303,12 @@ def _release(
 def _clamp(
     request: RowRequest, released: Released, *, rows: int, key: bytes
 ) -> dict[int, npt.NDArray[np.int32]] | None:
+    conditions = released.conditions()
+    if not conditions:
+        return {}  # and `numpy.random` is not loaded, 2 MB
     return clamp_columns(
         rows=rows,
-        conditions=released.conditions(),
+        conditions=conditions,
         mode=request.clamp,
         wish=request.wish,
         rng=np.random.default_rng(np.frombuffer(key, dtype=np.uint32)),

@@ -36,9 +36,18 @@ class BundleFile:
     def _digest(self) -> str:
         return hashlib.sha256(self._bytes).hexdigest()
 
+    def forget_bytes(self) -> None:
+        """Keep the digest alone, for a bundle that is run and not passed on.
+
+        The bytes are as large as everything that was read from them.
+        """
+        vars(self)["_digest"] = self._digest
+        vars(self)["_bytes"] = b""
+
     def members(self) -> dict[str, bytes]:
         """Contents of the file's members, by name, the manifest first."""
-        return unpack(self._bytes, names=self._member_names, max_bytes=len(self._bytes))
+        data = self.to_bytes()
+        return unpack(data, names=self._member_names, max_bytes=len(data))
 
     def to_bytes(self) -> bytes:
         """Bytes of the file; a bundle that was read gives back exactly what was read.
@@ -46,8 +55,11 @@ class BundleFile:
         Raises
         ------
         BundleError
-            If the lineage, the metrics or the card cannot be written as JSON or UTF-8.
+            If the lineage, the metrics or the card cannot be written as JSON or UTF-8, or
+            `forget_bytes` was called.
         """
+        if not self._bytes:
+            raise BundleError(f"the bytes of bundle {self.digest[:12]} are not kept")
         return self._bytes
 
     def save(self, path: Path | str) -> None:

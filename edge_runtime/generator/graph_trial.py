@@ -7,7 +7,6 @@ the trial ends.
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 import time
 
@@ -58,6 +57,8 @@ def try_graph(bundle: GraphBundle, *, timeout_s: float = _TIMEOUT_S) -> Trial:
     EngineError
         If it does not honour the contract, or ends or stalls the process that runs it.
     """
+    import subprocess  # noqa: PLC0415 - a device of plain bundles does without
+
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, a constant program
             [sys.executable, "-c", _CHILD],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from edge_runtime.errors import EngineError, KernelError
 from edge_runtime.generator.layout import F32, I32, Layout
 from edge_runtime.generator.quantize import check_quantised
 from edge_runtime.generator.reference import check_noise
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["KernelEngine"]
 
@@ -58,7 +61,7 @@ class KernelEngine:
         except KernelError as error:
             raise EngineError(f"the kernel refused the generator: {error}") from error
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool = _pool(threads) if threads > 1 else None
 
     @staticmethod
     def supports(tensors: Mapping[str, npt.NDArray[np.generic]]) -> bool:
@@ -179,3 +182,9 @@ class KernelEngine:
         if self._pool is not None:
             self._pool.shutdown()
         self._pool = self._network = None
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a device has one thread
+
+    return ThreadPoolExecutor(threads)

@@ -172,7 +172,9 @@ class Layout:
     @property
     def parameters(self) -> int:
         """Existing parameters: unmasked weights and all biases."""
-        return int(self._unmasked.size)
+        # Counted, not by `_unmasked`: training asks for the number alone, and that is 8 bytes each.
+        masked = sum(int(np.count_nonzero(mask)) for mask in self.masks)
+        return masked + 2 * self.hidden + self.width
 
     def flatten(self, weights: Weights) -> F32:
         """Lay the existing parameters end to end, in the order of `Weights`, row by row.

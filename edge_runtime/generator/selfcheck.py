@@ -14,6 +14,7 @@ from edge_runtime.errors import EngineError
 from edge_runtime.generator.bundle import Bundle
 from edge_runtime.generator.engine import Engine, open_engine
 from edge_runtime.generator.layout import Layout, Weights
+from edge_runtime.generator.public_noise import Uniforms
 from edge_runtime.generator.quantize import Quantised, quantize
 from edge_runtime.generator.reference import check_codes, nll, sample
 
@@ -70,7 +71,7 @@ def self_check(engine: Engine, weights: Weights, *, rows: int = _ROWS, seed: int
         likely as those that the float network draws.
     """
     layout = engine.layout
-    noise = np.random.default_rng(seed).random((rows, layout.columns), dtype=np.float32)
+    noise = Uniforms(seed).draw(rows, layout.columns)
     # Every third row asks for a code of the first column, as devices do.
     asked = np.arange(rows) % layout.cardinalities[0]
     noise[::3, 0] = 1 + asked[::3]

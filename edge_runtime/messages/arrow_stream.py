@@ -4,10 +4,7 @@ The bytes come from outside, and general readers trust them too much: nanoarrow 
 some damaged streams, and any of them would decompress a buffer of a few kilobytes to gigabytes.
 So what comes in is read here, in plain Python, in the one form that a batch needs: a schema of
 uint8 and uint16 columns, one record batch with plain buffers, the end. What goes out is written
-by nanoarrow.
-
-A fleet's batches differ in their columns' codes and in the header, little else; what the rest says
-is remembered, as reading it takes most of the time that a batch does.
+by `arrow_writer`.
 
 A fleet's batches differ in their header and codes, hardly in anything else: what the rest says is
 remembered, because reading it takes longer than everything else about a batch.

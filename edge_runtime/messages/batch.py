@@ -7,16 +7,14 @@ beside the header says to whoever opens the rows elsewhere that they are synthet
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-import nanoarrow as na
 import numpy as np
 import numpy.typing as npt
-from nanoarrow.ipc import StreamWriter
 
 from edge_runtime.errors import MessageError, RangeError, ShapeError, SizeError
 from edge_runtime.messages.arrow_stream import ArrowStream, Codes
+from edge_runtime.messages.arrow_writer import arrow_stream
 from edge_runtime.messages.compression import compress, decompress
 from edge_runtime.messages.header import Header, decode_header, encode_header
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
@@ -66,34 +64,12 @@ def encode_batch(
     _check_size(codes.shape[0], codes.shape[1], limits)
     _check_range(codes.T, cardinalities, names)
 
-    columns: list[Codes] = [
-        np.ascontiguousarray(codes[:, d], dtype=np.uint8 if k <= _UINT8_CODES else np.uint16)
-        for d, k in enumerate(cardinalities)
-    ]
-    schema = na.c_schema(
-        na.struct(
-            {
-                name: (na.uint8 if column.dtype == np.uint8 else na.uint16)(nullable=False)
-                for name, column in zip(names, columns, strict=True)
-            },
-            nullable=False,
-        )
-    ).modify(
-        metadata={
-            METADATA_KEY.encode(): encode_header(header),
-            **_mark(header),
-        }
-    )
-    array = na.c_array_from_buffers(
-        schema,
-        length=codes.shape[0],
-        buffers=[None],
-        children=[na.c_array(c, schema.child(d)) for d, c in enumerate(columns)],
-    )
-    stream = io.BytesIO()
-    with StreamWriter.from_writable(stream) as writer:
-        writer.write_stream(array)
-    return compress(_pieces(stream.getbuffer(), columns), limits=limits)
+    columns: dict[str, Codes] = {
+        name: np.ascontiguousarray(codes[:, d], dtype=np.uint8 if k <= _UINT8_CODES else np.uint16)
+        for d, (name, k) in enumerate(zip(names, cardinalities, strict=True))
+    }
+    metadata = {METADATA_KEY.encode(): encode_header(header), **_mark(header)}
+    return compress(arrow_stream(columns, metadata=metadata), limits=limits)
 
 
 def decode_batch(
@@ -221,14 +197,3 @@ def _check_range(
         low, high = column.min(), column.max()
         if low < 0 or high >= k:
             raise RangeError(f"batch: column {name!r} has codes {low} to {high}, not 0 to {k - 1}")
-
-
-def _pieces(stream: memoryview, columns: Sequence[Codes]) -> list[memoryview]:
-    # The body ends with the columns, each padded to 8 bytes, before the 8-byte end mark.
-    sizes = [-(-column.nbytes // 8) * 8 for column in columns]
-    at = len(stream) - 8 - sum(sizes)
-    pieces = [stream[:at]]
-    for size in sizes:
-        pieces.append(stream[at : at + size])
-        at += size
-    return [*pieces, stream[at:]]

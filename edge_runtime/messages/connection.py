@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 
-import paho.mqtt.client as mqtt
 from paho.mqtt.enums import LogLevel, MQTTErrorCode
 
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.messages.paho import mqtt
 
 __all__ = ["Connection", "PublishHandle", "guarded"]
 

@@ -18,13 +18,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_runtime.errors import ConfigError, LinkError
 from edge_runtime.messages.connection import Connection, PublishHandle, guarded
+from edge_runtime.messages.paho import mqtt
 from edge_runtime.messages.subscriptions import Subscriptions
 from edge_runtime.process.tls import TlsFiles, handshake_problem, refusal_problem, refusal_reason
 

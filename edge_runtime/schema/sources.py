@@ -7,7 +7,6 @@ CSV needs the standard library only and holds one chunk in memory at a time.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import itertools
 import zlib
@@ -127,6 +126,8 @@ def _from_path(
             with path.open(encoding="utf-8-sig", newline="") as text:
                 yield from _from_csv(text, names, file, first_row)
         elif kind.endswith(".csv.gz"):
+            import gzip  # noqa: PLC0415 - a device reads plain files
+
             with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as text:
                 yield from _from_csv(text, names, file, first_row)
         else:

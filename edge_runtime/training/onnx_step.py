@@ -6,7 +6,6 @@ and outputs are bound to memory once, so that a step allocates nothing; an objec
 
 from __future__ import annotations
 
-from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -69,6 +68,8 @@ class _Graph:
         options.inter_op_num_threads = 1
         # The bound on rounding, which is charged as privacy, holds for float32 products only.
         options.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "0")
+        from importlib import resources  # noqa: PLC0415 - brings what training with numpy spares
+
         graph = resources.files("edge_runtime.training").joinpath(file).read_bytes()
         self._session = runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._rows = rows

@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["train_private"]
 
-I32 = NDArray[np.int32]
-
 
 def train_private(
     weights: Weights,
-    codes: I32,
+    codes: NDArray[np.integer],
     *,
     layout: Layout,
     settings: TrainSettings,
@@ -51,8 +49,8 @@ def train_private(
     ----------
     weights : Weights
         Where to start; ignored when a checkpoint is given.
-    codes : int32 [rows, D]
-        The real rows.
+    codes : integers [rows, D]
+        The real rows; of the narrowest type that holds them, as they stay for the whole run.
     layout : Layout
     settings : TrainSettings
     rows_public : float
@@ -101,7 +99,8 @@ def train_private(
             return None
         noise.bernoulli(sampled, p=q)
         # An empty sample goes on as well: leaving its noise out would tell that it was empty.
-        step(run.flat.weights, codes[sampled.view(np.bool_)], settings.clip_norm, gradient)
+        rows = codes[sampled.view(np.bool_)].astype(np.int32, copy=False)
+        step(run.flat.weights, rows, settings.clip_norm, gradient)
         if settings.noise_multiplier > 0.0:
             noise.add_training_noise(
                 gradient.vector,

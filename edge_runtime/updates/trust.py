@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -101,6 +99,10 @@ def verify_apart(question: Question, directory: Path) -> Verdict:
     Verdict
         Also where there was none: the process was killed, or python-tuf is not installed.
     """
+    # Loaded here: most devices run without signatures, and hold half a MB less.
+    import shutil  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415
+
     shutil.rmtree(directory, ignore_errors=True)
     try:
         directory.mkdir(mode=0o700)

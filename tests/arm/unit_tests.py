@@ -23,8 +23,9 @@ PARTS = {
         "kernel/test_noise.py", "kernel/test_rows.py", "kernel/test_streams.py",
         "generator/test_archive.py", "generator/test_bundle.py",
         "generator/test_kernel_engine.py", "generator/test_layout.py",
-        "generator/test_quantize.py", "generator/test_reference.py",
-        "generator/test_selfcheck.py", "generator/test_tflite.py", "generator/test_weights.py",
+        "generator/test_public_noise.py", "generator/test_quantize.py",
+        "generator/test_reference.py", "generator/test_selfcheck.py",
+        "generator/test_tflite.py", "generator/test_weights.py",
         "contracts/test_engines.py",
     ),
     "learning": (

@@ -58,6 +58,23 @@ def test_codes_are_those_of_the_whole_table(
     np.testing.assert_array_equal(taker.codes(bundle.codec).codes, wanted)
 
 
+def test_narrow_codes_are_the_same_in_less_memory(
+    store: Store, path: Path, schema: Schema, bundle: Bundle
+) -> None:
+    taker = intake(store, path, schema)
+    none = taker.narrow_codes(bundle.codec, up_to_part=0)
+    assert (none.shape, none.dtype) == ((0, 4), np.uint8)
+    take_all(taker, bundle.codec)
+    stored = taker.codes(bundle.codec)
+    narrow = taker.narrow_codes(bundle.codec, up_to_part=stored.last_part)
+    assert narrow.dtype == np.uint8
+    np.testing.assert_array_equal(narrow, stored.codes)
+    before = taker.codes(bundle.codec, up_to_part=stored.last_part - 1).codes
+    assert 0 < len(before) < len(narrow)
+    earlier = taker.narrow_codes(bundle.codec, up_to_part=stored.last_part - 1)
+    np.testing.assert_array_equal(earlier, before)
+
+
 def test_new_rows_are_taken_once_also_by_the_next_process(
     store: Store, path: Path, schema: Schema, bundle: Bundle, kit: SimpleNamespace
 ) -> None:

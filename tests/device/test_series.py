@@ -150,6 +150,9 @@ def test_every_growth_restart_and_piece_gives_the_same_windows(
         assert taker.codes(codec, up_to_part=last - 1).codes.tolist() == [
             list(row) for row in found[: max(0, last - 1)]
         ]
+        narrow = taker.narrow_codes(codec, up_to_part=last)
+        assert narrow.dtype == np.uint8
+        np.testing.assert_array_equal(narrow, taker.codes(codec).codes)
     whole = taken(intake(Store(tmp_path / "other.sqlite"), path, piece_bytes=1 << 16), codec)
     assert sorted(seen) == sorted(whole)
     assert len(set(seen)) == len(seen) == 2 * 9

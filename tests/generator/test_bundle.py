@@ -82,6 +82,19 @@ def test_reencoding_what_was_read_gives_the_same_bytes(bundle: Bundle) -> None:
     assert replace(again).to_bytes() == bundle.to_bytes()
 
 
+def test_a_bundle_that_forgot_its_bytes_is_the_same_and_cannot_be_passed_on(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    read = Bundle.from_bytes(bundle.to_bytes())
+    read.forget_bytes()
+    assert read.digest == bundle.digest
+    assert all(map(np.array_equal, read.weights, bundle.weights))
+    for use in (read.to_bytes, read.members, lambda: read.save(tmp_path / "b")):
+        with pytest.raises(BundleError, match=f"{bundle.digest[:12]} are not kept"):
+            use()
+    assert not (tmp_path / "b").exists()
+
+
 def test_members_are_ordinary_files(bundle: Bundle) -> None:
     parts = members(bundle.to_bytes())
     assert next(iter(parts)) == "manifest.json"

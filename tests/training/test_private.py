@@ -96,6 +96,13 @@ def test_every_row_is_sampled_independently_with_the_public_rate(free):
     assert abs(np.corrcoef(taken[:, 3], taken[:, 4])[0, 1]) < 0.15
 
 
+def test_narrow_codes_train_the_same_network(layout, free):
+    codes = random_codes(layout, 40, 0)
+    wide = run(layout, codes, free)
+    narrow = run(layout, codes.astype(np.uint8), free)
+    assert all(np.array_equal(a, b) for a, b in zip(wide, narrow, strict=True))
+
+
 def test_small_data_takes_part_whole(layout, free):
     step = Watching(layout)
     run(layout, random_codes(layout, 12, 0), free, rows_public=15.0, step=step)
