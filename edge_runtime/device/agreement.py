@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
@@ -67,6 +66,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 def agree_apart(question: Question) -> Answer:
     """Agree on a key in a process of its own; also where there was none, there is an answer."""
+    import subprocess  # noqa: PLC0415 - a device without a certificate does without
+
     try:
         done = subprocess.run(
             # -P: a module of this name in the working directory is not what is meant.
