@@ -8,7 +8,6 @@ answered while it does; the planner runs on the caller's.
 from __future__ import annotations
 
 import logging
-import queue
 import signal
 import threading
 import time
@@ -214,15 +213,9 @@ class Service:
         most = _FIRST_GROUP
         while not self._stop.is_set():
             self._inbox_pulse.beat()
-            try:
-                messages = [self._queue.get(timeout=_TICK_S)]
-            except queue.Empty:
+            messages = self._queue.take(most, timeout=_TICK_S)
+            if not messages:
                 continue
-            while len(messages) < most:
-                try:
-                    messages.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
             began_s = time.monotonic()
             try:
                 acks = self._inbox.accept(messages)
@@ -236,7 +229,7 @@ class Service:
                 return
             most = _next_group(most, took_s=time.monotonic() - began_s)
             for message, ack in zip(messages, acks, strict=True):
-                self._link.publish(self._topics.ack(message.device), encode_ack(ack))
+                self._link.answer(self._topics.ack(message.device), encode_ack(ack))
 
     # what is done -----------------------------------------------------------------------------
 
