@@ -82,9 +82,11 @@ def fingerprint(codes: I32) -> Fingerprint:
     n = len(codes)
     hashes = np.sort(hash_rows(codes))
     digest = hashlib.sha256(hashes)
-    first = np.flatnonzero(np.diff(hashes, prepend=~hashes[:1]))  # of those that are the same
-    counts = np.diff(first, append=n)
-    hashes = hashes[first]
+    new = np.ones(n, np.bool_)
+    new[1:] = hashes[1:] != hashes[:-1]
+    different = hashes[new]
+    first = np.flatnonzero(new)
+    counts = np.append(first[1:], n)[: len(first)] - first
     repeats = np.bincount(counts)[1:].tolist() if n else []
     chance = math.lgamma(n + 1) + sum(
         seen * (k * math.log(k / n) - math.lgamma(k + 1))
@@ -93,9 +95,9 @@ def fingerprint(codes: I32) -> Fingerprint:
     )
     return Fingerprint(
         digest=digest.hexdigest(),
-        smallest=hashes[:_KEPT].copy(),
+        smallest=different[:_KEPT].copy(),
         rows=n,
-        distinct=len(hashes),
+        distinct=len(different),
         repeats=tuple(repeats),
         log_chance=chance,
     )
