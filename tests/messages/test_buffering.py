@@ -76,9 +76,7 @@ def _link(wire: Wire, on_message: Callable[[str, bytes, bool], None]) -> Link:
 
 
 @pytest.mark.parametrize("piece", [1_000, 1 << 20])
-def test_all_that_came_together_is_handled_and_confirmed_in_order(
-    piece: int, until: Until
-) -> None:
+def test_all_that_came_together_is_handled_and_confirmed_in_order(piece: int, until: Until) -> None:
     payloads, found, wire = _payloads(200), Inbox(), Wire()
     stream = b"".join(mqtt.publish(n + 1, "t", payload) for n, payload in enumerate(payloads))
     with _link(wire, found) as link:
