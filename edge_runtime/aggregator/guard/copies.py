@@ -81,7 +81,7 @@ def fingerprint(codes: I32) -> Fingerprint:
     """Return the fingerprint of rows int32 [n, D], whatever their order."""
     n = len(codes)
     hashes = np.sort(hash_rows(codes))
-    digest = hashlib.sha256(hashes)
+    digest = hashlib.sha256(hashes.tobytes())
     new = np.ones(n, np.bool_)
     new[1:] = hashes[1:] != hashes[:-1]
     different = hashes[new]
