@@ -72,6 +72,10 @@ class Arrivals:
         self._messages = self._bytes = 0
         self._excess: dict[str, Excess] = {}
 
+    def __len__(self) -> int:
+        """Messages that wait."""
+        return self._messages
+
     def within_rate(self, device: str, size_bytes: int) -> bool:
         """Whether a device may send so much now; what it may is then less by that."""
         with self._changed:

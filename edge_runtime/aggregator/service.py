@@ -50,6 +50,9 @@ _LOG = logging.getLogger(__name__)
 _GROUP = 256
 #: the first after a start: its devices' earlier batches are read again, which takes its time
 _FIRST_GROUP = 16
+#: A commit takes as long as ten batches: after a group of more than a few, the next one gathers.
+_FEW = 8
+_GATHER_S = 0.1
 #: an answer should not take longer; the next group is smaller if it did
 _ANSWER_S = 5.0
 _TICK_S = 0.1
@@ -211,8 +214,11 @@ class Service:
 
     def _serve_inbox(self) -> None:
         most = _FIRST_GROUP
+        messages: list[Incoming] = []
         while not self._stop.is_set():
             self._inbox_pulse.beat()
+            if len(messages) > _FEW and len(self._queue) < most:
+                self._stop.wait(_GATHER_S)
             messages = self._queue.take(most, timeout=_TICK_S)
             if not messages:
                 continue

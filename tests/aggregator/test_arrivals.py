@@ -35,6 +35,7 @@ def test_devices_take_turns_and_each_keeps_its_order() -> None:
         assert arrivals.put(message("flood", what=number))
     for device in ("a", "b"):
         assert arrivals.put(message(device))
+    assert len(arrivals) == 6
     first = arrivals.take(3, timeout=1.0)
     first += arrivals.take(1, timeout=1.0)
     assert [one.device for one in first] == ["flood", "a", "b", "flood"]
