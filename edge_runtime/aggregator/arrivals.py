@@ -11,7 +11,6 @@ no more.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import OrderedDict, deque
@@ -73,6 +72,10 @@ class Arrivals:
         self._messages = self._bytes = 0
         self._excess: dict[str, Excess] = {}
 
+    def __len__(self) -> int:
+        """Messages that wait."""
+        return self._messages
+
     def within_rate(self, device: str, size_bytes: int) -> bool:
         """Whether a device may send so much now; what it may is then less by that."""
         with self._changed:
@@ -118,27 +121,31 @@ class Arrivals:
             self._changed.notify_all()
             return True
 
-    def get(self, timeout: float) -> Incoming:
-        """Take the next message, of the device whose turn it is.
+    def take(self, most: int, *, timeout: float) -> list[Incoming]:
+        """Take the next messages, each of the device whose turn it is.
 
-        Raises
-        ------
-        queue.Empty
-            Nothing arrived within `timeout` seconds.
+        Parameters
+        ----------
+        most : int
+            No more than so many.
+        timeout : float
+            Seconds to wait for the first; what comes behind it is not waited for.
+
+        Returns
+        -------
+        list of Incoming
+            Empty if nothing arrived in time.
         """
+        taken: list[Incoming] = []
         with self._changed:
-            if not self._changed.wait_for(lambda: self._turns, timeout):
-                raise queue.Empty
-            device, sender = next(iter(self._turns.items()))
-            message = sender.waiting.popleft()
-            self._turns.move_to_end(device)
-            self._forget(device, sender, message)
+            self._changed.wait_for(lambda: self._turns, timeout)
+            while self._turns and len(taken) < most:
+                device, sender = next(iter(self._turns.items()))
+                taken.append(sender.waiting.popleft())
+                self._turns.move_to_end(device)
+                self._forget(device, sender, taken[-1])
             self._changed.notify_all()
-            return message
-
-    def get_nowait(self) -> Incoming:
-        """Take the next message; raise `queue.Empty` when there is none."""
-        return self.get(0.0)
+        return taken
 
     def excess(self) -> dict[str, Excess]:
         """Return what was beyond its rate, by device."""

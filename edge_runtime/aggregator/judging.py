@@ -111,7 +111,8 @@ class Judge:
         self._base = data_dir
         self._fleet = fleet
         self._schema = schema
-        self._schema_digest = schema.digest  # which is worked out at every call
+        # Both are worked out at every call.
+        self._schema_digest, self._names = schema.digest, schema.names
         self._catalogue = catalogue
         self._max_rows = max_rows
         self._gate = gate
@@ -173,7 +174,7 @@ class Judge:
     def _judge_batch(self, opened: OpenBatch, group: Group) -> Answer:
         codec, header = self._codec, opened.header
         assert codec is not None
-        codes = opened.codes(cardinalities=codec.cardinalities, names=self._schema.names)
+        codes = opened.codes(cardinalities=codec.cardinalities, names=self._names)
         rows = len(codes)
         suspicion = self._suspicion(header, group)
         if suspicion:

@@ -8,7 +8,6 @@ answered while it does; the planner runs on the caller's.
 from __future__ import annotations
 
 import logging
-import queue
 import signal
 import threading
 import time
@@ -50,6 +49,9 @@ _LOG = logging.getLogger(__name__)
 _GROUP = 256
 #: the first after a start: its devices' earlier batches are read again, which takes its time
 _FIRST_GROUP = 16
+#: A commit takes as long as ten batches: after a group of more than a few, the next one gathers.
+_FEW = 8
+_GATHER_S = 0.1
 #: an answer should not take longer; the next group is smaller if it did
 _ANSWER_S = 5.0
 _TICK_S = 0.1
@@ -214,17 +216,14 @@ class Service:
 
     def _serve_inbox(self) -> None:
         most = _FIRST_GROUP
+        messages: list[Incoming] = []
         while not self._stop.is_set():
             self._inbox_pulse.beat()
-            try:
-                messages = [self._queue.get(timeout=_TICK_S)]
-            except queue.Empty:
+            if len(messages) > _FEW and len(self._queue) < most:
+                self._stop.wait(_GATHER_S)
+            messages = self._queue.take(most, timeout=_TICK_S)
+            if not messages:
                 continue
-            while len(messages) < most:
-                try:
-                    messages.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
             began_s = time.monotonic()
             opened = self._seals.open(messages)
             if not opened:
@@ -241,7 +240,7 @@ class Service:
                 return
             most = _next_group(most, took_s=time.monotonic() - began_s)
             for one, ack in zip(opened, acks, strict=True):
-                self._link.publish(*self._seals.answer(one, ack))
+                self._link.answer(*self._seals.answer(one, ack))
 
     # what is done -----------------------------------------------------------------------------
 

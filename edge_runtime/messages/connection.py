@@ -10,6 +10,7 @@ from collections.abc import Callable
 from paho.mqtt.enums import LogLevel, MQTTErrorCode
 
 from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.messages.buffering import BufferedClient
 from edge_runtime.messages.paho import mqtt
 
 __all__ = ["Connection", "PublishHandle", "guarded"]
@@ -61,7 +62,7 @@ class PublishHandle:
         self._abandoned = True
 
 
-class Connection(mqtt.Client):
+class Connection(BufferedClient):
     """A client for one connection, which tells when its network loop has ended, however.
 
     Parameters
@@ -71,7 +72,7 @@ class Connection(mqtt.Client):
     """
 
     def __init__(self, *args: object, packet_limit: Callable[[], int], **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        super().__init__(*args, **kwargs)
         self._packet_limit = packet_limit
         #: set when the network loop has ended, even by an error on damaged packets
         self.ended = threading.Event()

@@ -38,7 +38,7 @@ _TICK_S = 1.0
 
 
 class Link:
-    """A connection to an MQTT 3.1.1 broker, all messages at QoS 1.
+    """A connection to an MQTT 3.1.1 broker; messages at QoS 1, but for those that are repeated.
 
     Parameters
     ----------
@@ -157,6 +157,16 @@ class Link:
         """
         if not self.connected.wait(timeout_s):
             raise LinkError(self._problem)
+
+    def answer(self, topic: str, payload: bytes) -> None:
+        """Send a message at QoS 0, if there is a connection: whoever misses it will ask again.
+
+        Within a connection nothing is lost at QoS 0 either, and a clean session knows no other;
+        the broker's confirmations would take as long as all the rest about an answer.
+        """
+        with self._lock:
+            if self._live is not None:
+                self._live.publish(topic, payload, qos=0)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> PublishHandle:
         """Queue a message for sending and return at once.

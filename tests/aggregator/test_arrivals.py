@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import Counter
 
@@ -27,12 +26,7 @@ def message(device: str, size: int = 1000, what: int = 0) -> Incoming:
 
 
 def drained(arrivals: Arrivals) -> list[str]:
-    found = []
-    while True:
-        try:
-            found.append(arrivals.get_nowait().device)
-        except queue.Empty:
-            return found
+    return [message.device for message in arrivals.take(1 << 20, timeout=0.0)]
 
 
 def test_devices_take_turns_and_each_keeps_its_order() -> None:
@@ -41,7 +35,9 @@ def test_devices_take_turns_and_each_keeps_its_order() -> None:
         assert arrivals.put(message("flood", what=number))
     for device in ("a", "b"):
         assert arrivals.put(message(device))
-    first = [arrivals.get(1.0) for _ in range(4)]
+    assert len(arrivals) == 6
+    first = arrivals.take(3, timeout=1.0)
+    first += arrivals.take(1, timeout=1.0)
     assert [one.device for one in first] == ["flood", "a", "b", "flood"]
     assert [one.payload[:4] for one in first if one.device == "flood"] == [bytes(4), b"\0\0\0\1"]
     assert drained(arrivals) == ["flood", "flood"]
@@ -87,11 +83,10 @@ def test_a_rate_has_room_for_an_outbox_and_then_lets_through_what_was_earned() -
 
 def test_one_message_always_fits_and_a_taker_waits_for_it() -> None:
     arrivals = Arrivals(LimitSettings(queue_bytes=1))
-    with pytest.raises(queue.Empty):
-        arrivals.get(0.01)
+    assert arrivals.take(9, timeout=0.01) == []
     timer = threading.Timer(0.05, lambda: arrivals.put(message("a")))
     timer.start()
-    assert arrivals.get(30.0).device == "a"
+    assert [one.device for one in arrivals.take(9, timeout=30.0)] == ["a"]
     timer.join()
 
 
@@ -122,7 +117,7 @@ def test_a_full_queue_waits_for_a_place_before_anybody_makes_room() -> None:
     arrivals = Arrivals(LimitSettings(queue_messages=1))
     assert arrivals.put(message("a"))
     taken: list[Incoming] = []
-    taker = threading.Timer(0.05, lambda: taken.append(arrivals.get(0.0)))
+    taker = threading.Timer(0.05, lambda: taken.extend(arrivals.take(9, timeout=0.0)))
     taker.start()
     assert arrivals.put(message("b"), timeout=30.0)
     taker.join()

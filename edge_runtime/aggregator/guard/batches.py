@@ -25,6 +25,7 @@ from edge_runtime.aggregator.guard.distance import (
     rows_behind,
     rows_of,
 )
+from edge_runtime.aggregator.guard.hashing import row_counts
 from edge_runtime.aggregator.guard.marginals import mean_distance
 
 __all__ = ["BatchLimits", "Finding", "condition_weights", "judge_batch"]
@@ -329,7 +330,7 @@ def _diversity(
     n = len(codes)
     if n < _FEW_ROWS:
         return None
-    counts = np.unique(codes, axis=0, return_counts=True)[1].astype(np.float64)
+    counts = row_counts(codes).astype(np.float64)
     value = float((counts * (counts - 1)).sum()) / (n * (n - 1))
     share = counts / n
     # Variance of the pair statistic: its pairs, and the spread of the rows' own commonness.
@@ -365,7 +366,7 @@ def _diversity(
 
 
 def _collisions(codes: I32) -> float:
-    counts = np.unique(codes, axis=0, return_counts=True)[1]
+    counts = row_counts(codes)
     return float(((counts / len(codes)) ** 2).sum())
 
 

@@ -9,7 +9,6 @@ that have a row in common the latest one is looked at.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.guard.batches import Finding
+from edge_runtime.aggregator.guard.hashing import hash_rows
 
 __all__ = ["REMEMBERED", "CopyIndex", "Fingerprint", "fingerprint"]
 
@@ -28,7 +28,7 @@ U64 = npt.NDArray[np.uint64]
 _KEPT = 64
 
 #: batches that copies are recognised of: the latest. With the table of their hashes they take
-#: some 50 MB, and after a restart 0.3 ms each to be read again.
+#: some 60 MB, and after a restart 0.3 ms each to be read again.
 REMEMBERED = 1 << 14
 
 #: slots of the table from hashes to batches; a hash that takes another's place hides one row
@@ -79,9 +79,14 @@ class Fingerprint(NamedTuple):
 
 def fingerprint(codes: I32) -> Fingerprint:
     """Return the fingerprint of rows int32 [n, D], whatever their order."""
-    hashes, counts = np.unique(_hash_rows(codes), return_counts=True)
-    digest = hashlib.sha256(hashes.astype("<u8").tobytes() + counts.astype("<i8").tobytes())
     n = len(codes)
+    hashes = np.sort(hash_rows(codes))
+    digest = hashlib.sha256(hashes.tobytes())
+    new = np.ones(n, np.bool_)
+    new[1:] = hashes[1:] != hashes[:-1]
+    different = hashes[new]
+    first = np.flatnonzero(new)
+    counts = np.append(first[1:], n)[: len(first)] - first
     repeats = np.bincount(counts)[1:].tolist() if n else []
     chance = math.lgamma(n + 1) + sum(
         seen * (k * math.log(k / n) - math.lgamma(k + 1))
@@ -90,9 +95,9 @@ def fingerprint(codes: I32) -> Fingerprint:
     )
     return Fingerprint(
         digest=digest.hexdigest(),
-        smallest=hashes[:_KEPT].copy(),
+        smallest=different[:_KEPT].copy(),
         rows=n,
-        distinct=len(hashes),
+        distinct=len(different),
         repeats=tuple(repeats),
         log_chance=chance,
     )
@@ -121,8 +126,10 @@ class CopyIndex:
         self._added = 0
         self._names: set[str] = set()
         self._digests: dict[str, int] = {}
-        # Number of the latest batch with a hash, by the hash's last bits; -1: none.
+        # Number of the latest batch with a hash, by the hash's last bits; -1: none. The bits before
+        # these tell hashes of one slot apart, without a look at the batch.
         self._holders = np.full(_SLOTS, -1, np.int64)
+        self._tags = np.zeros(_SLOTS, np.uint16)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -146,7 +153,8 @@ class CopyIndex:
         self._names.add(name)
         self._known[self._added] = _Known(name, device, round_number, print_)
         self._digests[print_.digest] = self._added
-        self._holders[_slots(print_)] = self._added
+        slots, tags = _slots(print_)
+        self._holders[slots], self._tags[slots] = self._added, tags
         self._added += 1
 
     def _forget_oldest(self) -> None:
@@ -178,9 +186,11 @@ class CopyIndex:
                 print_.natural_overlap(print_.rows),
                 1.0,
             )
+        slots, tags = _slots(print_)
+        holders = self._holders[slots[self._tags[slots] == tags]]
         sharing = [
             known
-            for number in sorted({*self._holders[_slots(print_)].tolist()})
+            for number in sorted({*holders.tolist()})
             if (known := self._known.get(number)) is not None and known.name != name
         ]
         found = [finding for known in sharing if (finding := _overlap(print_, known))]
@@ -213,9 +223,13 @@ def _overlap(print_: Fingerprint, known: _Known) -> Finding | None:
     )
 
 
-def _slots(print_: Fingerprint) -> U64:
-    # By the last bits: of the smallest hashes the first bits are all zero.
-    return print_.smallest % np.uint64(_SLOTS)
+def _slots(print_: Fingerprint) -> tuple[U64, npt.NDArray[np.uint16]]:
+    """Return the slots of the smallest hashes, and what tells them apart there.
+
+    By the last bits: of the smallest hashes the first bits are all zero.
+    """
+    slots = print_.smallest % np.uint64(_SLOTS)
+    return slots, (print_.smallest // np.uint64(_SLOTS)).astype(np.uint16)
 
 
 def _last(print_: Fingerprint) -> int:
@@ -223,24 +237,3 @@ def _last(print_: Fingerprint) -> int:
     if print_.distinct <= _KEPT:
         return int(np.iinfo(np.uint64).max)
     return int(print_.smallest[-1])
-
-
-def _hash_rows(rows: I32) -> U64:
-    """Hash rows int32 [n, D] to uint64 [n]: a sum of odd multiples, mixed as in splitmix64.
-
-    The multiples come from a fixed seed: equal rows give equal hashes on every machine. It is no
-    defence against forged collisions, which would only make the forger's own batch look like a
-    copy.
-    """
-    multiples = _multiples(rows.shape[1])
-    with np.errstate(over="ignore"):
-        state = rows.astype(np.uint64) @ multiples
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return state ^ (state >> np.uint64(31))
-
-
-@functools.cache
-def _multiples(columns: int) -> U64:
-    words = hashlib.shake_256(b"rows of a batch").digest(8 * columns)
-    return np.frombuffer(words, "<u8") | np.uint64(1)

@@ -107,16 +107,21 @@ class Gate:
             own = [] if packed else own_tables(self._workspace, codec, device)
             with self._lock:
                 self._own[device] = own
-        found = judge_batch(
-            codes,
-            own,
-            names=codec.schema.names,
-            conditions=codec.schema.conditions,
-            clamped_to_own=plan.rows is None or plan.rows.clamp == "own",
-            limits=batch_limits(self._settings),
-            label=codec.label,
-        )
-        return found if related is None else [*found, related]
+        found = [] if related is None else [related]
+        if not own:
+            return found
+        return [
+            *judge_batch(
+                codes,
+                own,
+                names=codec.schema.names,
+                conditions=codec.schema.conditions,
+                clamped_to_own=plan.rows is None or plan.rows.clamp == "own",
+                limits=batch_limits(self._settings),
+                label=codec.label,
+            ),
+            *found,
+        ]
 
     def took(self, *, message_id: str, device: str, round_number: int, print_: Fingerprint) -> None:
         """Remember an accepted batch, so that copies of it are found."""
