@@ -32,7 +32,7 @@ SCRIPTS = ("postinst", "prerm", "postrm")
 PYTHONS = {"12": ("bookworm", "3.11"), "13": ("trixie", "3.13")}
 #: parts of wheels that nothing here imports or reads; a third of numpy is tests
 SUPERFLUOUS = (
-    "bin", "share", "**/*.dist-info/direct_url.json",
+    "bin", "share", "**/*.dist-info/direct_url.json", "**/.gitignore",
     # tests; whole directories only where none of the rest takes a helper from there
     "**/tests/test_*", "**/tests/data", "ibis/**/tests", "joblib/test", "onnx/backend/test",
     "pandas/tests", "pyarrow/tests", "sklearn/**/tests",
@@ -260,7 +260,11 @@ class Build:
         directory = tree / "DEBIAN"
         directory.mkdir()
         depends = [text.format(version=self._version) for text in package.depends]
-        files = [f for f in tree.rglob("*") if f.is_file() and directory not in f.parents]
+        # Not links: what they point at is this machine's.
+        files = [
+            f for f in tree.rglob("*")
+            if f.is_file() and not f.is_symlink() and directory not in f.parents
+        ]  # fmt: skip
         text = package.text.replace("\n", "\n ")
         fields = {
             "Package": package.name,
@@ -285,7 +289,7 @@ class Build:
             if text:
                 (directory / script).write_text(text, encoding="utf-8")
         sums = subprocess.run(
-            ["md5sum", *sorted(str(f.relative_to(tree)) for f in files if not f.is_symlink())],
+            ["md5sum", *sorted(str(f.relative_to(tree)) for f in files)],
             cwd=tree, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         (directory / "md5sums").write_text(sums, encoding="utf-8")
