@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 # Of Debian's release, for `make deb`: 12 (Raspberry Pi OS bookworm) or 13 (trixie).
 RELEASE ?= 12
 
-.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help test-faults bench-load fuzz-decoders
+.PHONY: demo deb image test test-arm test-image test-tflite-legacy test-sdv check bench bench-kernel bench-federation bench-collapse audit-privacy models fuzz sbom clean help test-faults bench-load fuzz-decoders test-deb
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-sdv  the import of SDV's models, with SDV itself (installs torch and SDV)"
 	@echo "make test-faults  seeded faults on real processes, full as root  (ARGS='--schedules 300 --seed 1')"
 	@echo "make test-arm  emulated boards: packages, unit tests on cortex-a53 and a72, a boot  (as root)"
+	@echo "make test-deb  all packages on Debian 12 and 13, in containers that boot   (as root)"
 	@echo "make test-image  the SD images started on an emulated Pi 3, half an hour   (as root)"
 	@echo "make deb    Debian packages for arm64 and amd64 into dist/          (RELEASE=13 ARGS='--arch arm64')"
 	@echo "make image  an SD image for Raspberry Pi 3, 4 and Zero 2 W into dist/   (as root)"
@@ -93,6 +94,10 @@ test-faults: $(VENV)/.dev
 # file in one of them: the emulated board's tests are steps of one story.
 test-arm: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/arm --arm -n 2 --dist loadfile --no-cov $(PYTEST_ARGS)
+
+# Not part of CI: beside the device's packages, which test-arm tries, it is 388 MB of others' wheels.
+test-deb: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/arm/test_debian.py --arm --deb --no-cov $(PYTEST_ARGS)
 
 # Not part of CI: two images, each started twice, take too long for it.
 test-image: $(VENV)/.dev

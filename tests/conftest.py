@@ -7,6 +7,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--arm", action="store_true", help="also run emulated boards (make test-arm)")
+    parser.addoption("--deb", action="store_true", help="boot Debian 12 and 13 (make test-deb)")
     parser.addoption("--image", action="store_true", help="start the SD image (make test-image)")
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow (CI does)")
 

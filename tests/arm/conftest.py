@@ -22,11 +22,12 @@ ARCHITECTURES = ("arm64", "amd64")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mine = [item for item in items if Path(__file__).parent in item.path.parents]
-    if not config.getoption("--image"):
-        skip = pytest.mark.skip(reason="takes half an hour: run by make test-image")
-        for item in mine:
-            if item.get_closest_marker("image"):
-                item.add_marker(skip)
+    for name, takes in (("image", "half an hour"), ("deb", "ten minutes")):
+        if not config.getoption(f"--{name}"):
+            skip = pytest.mark.skip(reason=f"takes {takes}: run by make test-{name}")
+            for item in mine:
+                if item.get_closest_marker(name):
+                    item.add_marker(skip)
     if not config.getoption("--arm"):
         reason = "emulated boards: run by make test-arm, as CI does"
     elif lacking := emulate.missing():
@@ -62,8 +63,8 @@ def build(out: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _next_revision(package: Path, out: Path) -> None:
-    """Pack a package again with a higher revision."""
+def next_revision(package: Path, out: Path) -> None:
+    """Pack a package again with a higher revision, also of those that it depends on."""
     tree = out / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
     control = tree / "DEBIAN/control"
@@ -91,7 +92,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
             build(made.revisions[1], *work, "--arch", "arm64")
             build(made.revisions[1], *work, "--arch", "amd64", "--packages", "edge-runtime")
             made.revisions[2].mkdir()
-            _next_revision(made.path("edge-runtime"), made.revisions[2])
+            next_revision(made.path("edge-runtime"), made.revisions[2])
             (made.directory / "done").touch()
     return made
 

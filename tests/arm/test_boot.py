@@ -14,6 +14,7 @@ import emulate
 import pytest
 from machine import Machine, make_disk
 
+from tests.arm import bytecode
 from tests.arm.board_fleet import EPSILON, BoardFleet
 from tests.arm.conftest import Packages
 
@@ -47,6 +48,7 @@ class Story:
             ["tar", "-C", root, "--exclude=./dev/*", "-xf", self._base / "root.tar"], check=True
         )
         files = [packages.path("edge-runtime"), packages.path("edge-runtime-onnx")]
+        bytecode.bring(files, root)
         done = emulate.run(
             root, ["dpkg", "--install", *(f"/packages/{file.name}" for file in files)],
             board="pi4", binds={files[0].parent: "/packages"}, timeout_s=PATIENCE_S,

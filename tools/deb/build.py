@@ -30,9 +30,21 @@ HELPERS = Path("usr/lib/edge-runtime")
 SCRIPTS = ("postinst", "prerm", "postrm")
 #: Debian's release (Raspberry Pi OS uses the same numbers) and its name, by the Python it brings
 PYTHONS = {"12": ("bookworm", "3.11"), "13": ("trixie", "3.13")}
-#: parts of wheels that only their developers need; a third of numpy is tests
+#: parts of wheels that nothing here imports or reads; a third of numpy is tests
 SUPERFLUOUS = (
-    "bin", "share", "**/tests/test_*", "**/tests/data", "**/*.a", "**/*.dist-info/direct_url.json",
+    "bin", "share", "**/*.dist-info/direct_url.json", "**/.gitignore",
+    # tests; whole directories only where none of the rest takes a helper from there
+    "**/tests/test_*", "**/tests/data", "ibis/**/tests", "joblib/test", "onnx/backend/test",
+    "pandas/tests", "pyarrow/tests", "sklearn/**/tests",
+    # for compilers
+    "**/*.a", "**/*.h", "**/*.hpp", "**/*.cc", "**/*.pyx", "**/*.pxd", "**/*.pxi", "pyarrow/src",
+    # plots for browsers and notebooks
+    "plotly/labextension", "plotly/package_data/*.js",
+    # Arrow's servers and remote file systems, its own tests, and its libraries once more under
+    # names for linkers
+    "pyarrow/*flight*", "pyarrow/*s3*", "pyarrow/_azurefs.*", "pyarrow/_gcsfs.*",
+    "pyarrow/_hdfs.*", "pyarrow/_pyarrow_cpp_tests.*", "pyarrow/libarrow*.so",
+    "pyarrow/libarrow*.so.*.*.*",
 )  # fmt: skip
 
 
@@ -180,7 +192,7 @@ class Build:
             ]
             install_wheels(self._target, self._python, requirements, site, self._wheel)
             for pattern in SUPERFLUOUS:
-                for path in sorted(site.glob(pattern)):
+                for path in sorted(site.glob(pattern), reverse=True):  # the innermost first
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             for library in site.rglob("*.so"):
                 self._strip(library)
@@ -210,6 +222,8 @@ class Build:
         (home / "pyvenv.cfg").write_text(
             "home = /usr/bin\ninclude-system-site-packages = false\n", encoding="utf-8"
         )
+        # Where the wheel has them: `fleet init` and the demo fill them in.
+        shutil.copytree(ROOT / "broker_config", home / "share/edge-runtime/broker_config")
         _put(DEBIAN / "edge-runtime.sh", tree / "usr/bin/edge-runtime")
         manual = (DEBIAN / "edge-runtime.1").read_bytes()
         _put_compressed(manual, tree / "usr/share/man/man1/edge-runtime.1.gz")
@@ -246,7 +260,11 @@ class Build:
         directory = tree / "DEBIAN"
         directory.mkdir()
         depends = [text.format(version=self._version) for text in package.depends]
-        files = [f for f in tree.rglob("*") if f.is_file() and directory not in f.parents]
+        # Not links: what they point at is this machine's.
+        files = [
+            f for f in tree.rglob("*")
+            if f.is_file() and not f.is_symlink() and directory not in f.parents
+        ]  # fmt: skip
         text = package.text.replace("\n", "\n ")
         fields = {
             "Package": package.name,
@@ -271,7 +289,7 @@ class Build:
             if text:
                 (directory / script).write_text(text, encoding="utf-8")
         sums = subprocess.run(
-            ["md5sum", *sorted(str(f.relative_to(tree)) for f in files if not f.is_symlink())],
+            ["md5sum", *sorted(str(f.relative_to(tree)) for f in files)],
             cwd=tree, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         (directory / "md5sums").write_text(sums, encoding="utf-8")
