@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# pip passes on what the build tools say to developers; whoever installs is not to read that.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --disable-pip-version-check
 # Rebuild the installation when its description or the C sources change.
 SOURCES := pyproject.toml $(shell find native -maxdepth 2 \( -name '*.py' -o -name '*.c' -o -name '*.h' \) -not -path 'native/build/*')
 ARGS ?=
@@ -39,21 +41,21 @@ help:
 $(VENV)/.created:
 	@$(PYTHON) tools/preflight.py
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv -q $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=24'
+	@$(PIP) --upgrade 'pip>=24'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.created $(SOURCES)
 	@echo "installing edge-runtime[demo] into $(VENV) (about a minute) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]'
+	@$(PIP) -e '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created $(SOURCES)
 	@echo "installing edge-runtime[dev] into $(VENV) (about a minute) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.created $(SOURCES)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@$(PIP) -e '.[bench]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -72,8 +74,8 @@ LEGACY_TESTS := tests/contracts/test_engines.py tests/generator/test_tflite.py \
 
 $(LEGACY)/.done: $(VENV)/.created $(SOURCES)
 	@$(PYTHON) -m venv $(LEGACY) 2>/dev/null || $(PYTHON) -m virtualenv -q $(LEGACY)
-	@$(LEGACY)/bin/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=24'
-	@$(LEGACY)/bin/python -m pip install -q --disable-pip-version-check \
+	@PYTHONWARNINGS=ignore $(LEGACY)/bin/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=24'
+	@PYTHONWARNINGS=ignore $(LEGACY)/bin/python -m pip install -q --disable-pip-version-check \
 		-e '.[onnx,tflite-legacy]' $(LEGACY_PACKAGES)
 	@touch $@
 
@@ -105,7 +107,7 @@ test-image: $(VENV)/.dev
 
 # setuptools and cffi here, not in an isolated environment: a cross build takes this machine's.
 $(VENV)/.deb: $(VENV)/.created
-	@$(BIN)/python -m pip install -q --disable-pip-version-check 'setuptools>=77' 'cffi>=1.17'
+	@$(PIP) 'setuptools>=77' 'cffi>=1.17'
 	@touch $@
 
 deb: $(VENV)/.deb
@@ -115,7 +117,7 @@ image: $(VENV)/.deb
 	@$(BIN)/python tools/image/build.py $(ARGS)
 
 $(VENV)/.sdv: $(VENV)/.created $(SOURCES)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,sdv]'
+	@$(PIP) -e '.[dev,sdv]'
 	@touch $@
 
 test-sdv: $(VENV)/.sdv
@@ -137,16 +139,16 @@ bench: $(VENV)/.bench
 	@$(BIN)/python tools/bench/sampling.py $(ARGS)
 
 $(VENV)/.bench-kernel: $(VENV)/.created $(SOURCES)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-kernel]'
+	@$(PIP) -e '.[bench-kernel]'
 	@touch $@
 
 bench-kernel: $(VENV)/.bench-kernel
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python tools/bench/kernel.py $(ARGS)
 
 $(VENV)/.bench-federation: $(VENV)/.created $(SOURCES)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-federation]'
+	@$(PIP) -e '.[bench-federation]'
 	@# without its dependencies: only the recordings in it are read
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps seglearn==1.2.5
+	@$(PIP) --no-deps seglearn==1.2.5
 	@touch $@
 
 bench-federation: $(VENV)/.bench-federation
@@ -156,14 +158,14 @@ audit-privacy: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/bench/privacy_audit.py $(ARGS)
 
 $(VENV)/.bench-collapse: $(VENV)/.created $(SOURCES)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[bench-collapse]'
+	@$(PIP) -e '.[bench-collapse]'
 	@touch $@
 
 bench-collapse: $(VENV)/.bench-collapse
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tools.bench.collapse $(ARGS)
 
 $(VENV)/.models: $(VENV)/.created $(SOURCES)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[models]'
+	@$(PIP) -e '.[models]'
 	@touch $@
 
 # Each is KIND-TABLE; reference-TABLE measures what stands beside them and comes first.
@@ -191,7 +193,7 @@ fuzz:
 
 # Two targets at once, FUZZ_SECONDS each; where atheris has no wheel, random changes instead.
 $(VENV)/.fuzz: $(VENV)/.dev
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev,fuzz]'
+	@$(PIP) -e '.[dev,fuzz]'
 	@touch $@
 
 fuzz-decoders: $(VENV)/.fuzz

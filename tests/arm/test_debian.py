@@ -15,9 +15,9 @@ from pathlib import Path
 import container
 import pytest
 import root as arm_root
+from build import PACKAGES, PYTHONS
 from container import Container
 
-from build import PACKAGES, PYTHONS
 from tests.arm.board_fleet import frame
 from tests.arm.conftest import build, next_revision
 
