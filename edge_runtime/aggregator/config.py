@@ -12,6 +12,7 @@ from edge_runtime.aggregator.guard_config import GuardSettings, MetricsSettings
 from edge_runtime.errors import ConfigError
 from edge_runtime.process.tls import TlsFiles
 from edge_runtime.process.toml_file import below, read_toml
+from edge_runtime.reception.settings import LimitSettings
 
 __all__ = [
     "AggregatorConfig",
@@ -285,30 +286,6 @@ class ReleaseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     on_finish: bool = True
     rows: int = 0
-
-
-class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[limits]: what an aggregator holds at most.
-
-    Parameters
-    ----------
-    queue_messages, queue_bytes : int
-        What waits between the link and the inbox. More waits at the broker; where there is no
-        place within a second it is dropped and sent again by its device, that of the device with
-        most first.
-    device_bytes_per_s, device_burst_bytes : int
-        What one device may send over time, and at once: by default an outbox full. A message
-        counts as 16 kB at least. More is not answered, so that its device sends it again later,
-        and the device is named in `aggregator status`.
-    quarantine_bytes : int
-        Bytes of rejected messages kept on disk for inspection; later ones are only catalogued.
-    """
-
-    queue_messages: int = 1024
-    queue_bytes: int = 64 * 2**20
-    device_bytes_per_s: int = 2**20
-    device_burst_bytes: int = 64 * 2**20
-    quarantine_bytes: int = 64 * 2**20
 
 
 class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

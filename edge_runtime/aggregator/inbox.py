@@ -9,25 +9,24 @@ answered "duplicate"); never a row twice.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from edge_runtime.aggregator.catalogue import Catalogue, utc_now
 from edge_runtime.aggregator.guard.gate import Gate
-from edge_runtime.aggregator.judging import Group, Incoming, Judge
+from edge_runtime.aggregator.judging import Group, Judge
 from edge_runtime.aggregator.pool import Pool, PoolBatch, path_of
 from edge_runtime.aggregator.quarantine import Quarantine
 from edge_runtime.aggregator.records import MessageRecord
-from edge_runtime.errors import MessageError
 from edge_runtime.generator import Layout
-from edge_runtime.messages import Ack, Header, Limits, OpenBatch, open_batch, peek_summary
+from edge_runtime.messages import Ack, Header, Limits
 from edge_runtime.messages.ack import Status
+from edge_runtime.reception import Incoming, Parcel, unpack
 from edge_runtime.schema import Codec, Schema
 
-__all__ = ["Inbox", "Incoming"]
+__all__ = ["Inbox"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,16 +35,6 @@ _NO_ID = ""
 
 #: a reason may quote a peer's text; an acknowledgement stays small
 _REASON_CHARS = 500
-
-
-class _Read(NamedTuple):
-    """A message with its digest, and its header or why there is none."""
-
-    message: Incoming
-    sha256: str
-    header: Header | None = None
-    opened: OpenBatch | None = None
-    reason: str = ""
 
 
 class Inbox:
@@ -113,11 +102,15 @@ class Inbox:
         self._judge.use_codec(codec, layout)
 
     def accept(self, messages: Sequence[Incoming]) -> list[Ack]:
+        """Answer messages that nobody has unpacked yet; see `accept_unpacked`."""
+        return self.accept_unpacked([unpack(one, limits=self._limits) for one in messages])
+
+    def accept_unpacked(self, parcels: Sequence[Parcel]) -> list[Ack]:
         """Answer messages, in order, with one commit for all of them.
 
         Parameters
         ----------
-        messages : sequence of Incoming
+        parcels : sequence of Parcel
             As they came; the same message may be among them twice.
 
         Returns
@@ -132,14 +125,13 @@ class Inbox:
             acknowledged, and the devices send again.
         """
         self._remove_uncommitted()
-        read = [self._read(message) for message in messages]
-        ids = {one.header.id if one.header else one.sha256 for one in read}
+        ids = {one.header.id if one.header else one.sha256 for one in parcels}
         known = self._catalogue.find_messages(ids)
-        headers = [one.header for one in read if one.header and one.header.id not in known]
+        headers = [one.header for one in parcels if one.header and one.header.id not in known]
         group = Group(self._catalogue, headers, self._gate)
         fresh: dict[str, MessageRecord] = {}
         batches: list[PoolBatch] = []
-        acks = [self._one(one, known, fresh, group, batches) for one in read]
+        acks = [self._one(one, known, fresh, group, batches) for one in parcels]
         self._doubtful = {path_of(batch) for batch in batches}
         paths = self._pool.write(batches, fleet=self._fleet, names=self._schema.names)
         fresh |= {key: fresh[key]._replace(path=path) for key, path in paths.items()}
@@ -159,37 +151,27 @@ class Inbox:
                 (self._base / path).unlink(missing_ok=True)
             self._doubtful = set()
 
-    def _read(self, message: Incoming) -> _Read:
-        sha256 = hashlib.sha256(message.payload).hexdigest()
-        try:
-            if message.kind == "batch":
-                opened = open_batch(message.payload, limits=self._limits)
-                return _Read(message, sha256, opened.header, opened)
-            return _Read(message, sha256, peek_summary(message.payload, limits=self._limits))
-        except MessageError as error:
-            return _Read(message, sha256, reason=str(error))
-
     def _one(
         self,
-        one: _Read,
+        one: Parcel,
         known: Mapping[str, MessageRecord],
         fresh: dict[str, MessageRecord],
         group: Group,
         batches: list[PoolBatch],
     ) -> Ack:
-        message, sha256, header = one.message, one.sha256, one.header
+        header, sha256 = one.header, one.sha256
         if header is None:
             return self._unreadable(one, known, fresh)
         before = fresh.get(header.id) or known.get(header.id)
         if before is not None:
-            return _answer_again(before, message, header, sha256)
-        answer = self._judge.judge(message, header, one.opened, group)
+            return _answer_again(before, one.device, header, sha256)
+        answer = self._judge.judge(one, header, group)
         if answer.status != "accepted":
-            _LOG.warning("%s a message of %s: %s", answer.status, message.device, answer.reason)
+            _LOG.warning("%s a message of %s: %s", answer.status, one.device, answer.reason)
             path = self._quarantine.keep(
-                device=message.device,
+                device=one.device,
                 sha256=sha256,
-                payload=message.payload,
+                payload=one.payload,
                 status=answer.status,
                 reason=answer.reason,
             )
@@ -198,7 +180,7 @@ class Inbox:
             batches.append(answer.batch)
         fresh[header.id] = MessageRecord(
             id=header.id,
-            device=message.device,
+            device=one.device,
             sequence=header.sequence,
             sha256=sha256,
             kind=header.kind,
@@ -211,7 +193,7 @@ class Inbox:
             depth=header.depth,
             bundle_digest=header.bundle_digest,
             rows=answer.rows,
-            bytes=len(message.payload),
+            bytes=len(one.payload),
             path=answer.path,
             epsilon=header.privacy.epsilon,
             received_at=utc_now(),
@@ -219,22 +201,22 @@ class Inbox:
         return _ack(header, sha256, answer.status, answer.reason)
 
     def _unreadable(
-        self, one: _Read, known: Mapping[str, MessageRecord], fresh: dict[str, MessageRecord]
+        self, one: Parcel, known: Mapping[str, MessageRecord], fresh: dict[str, MessageRecord]
     ) -> Ack:
         """Refuse bytes without a usable header; they are catalogued by their digest, once."""
-        message, sha256, reason = one.message, one.sha256, one.reason
+        sha256, reason = one.sha256, one.problem
         if sha256 not in known and sha256 not in fresh:
-            _LOG.warning("refused bytes from %s: %s", message.device, reason)
+            _LOG.warning("refused bytes from %s: %s", one.device, reason)
             path = self._quarantine.keep(
-                device=message.device,
+                device=one.device,
                 sha256=sha256,
-                payload=message.payload,
+                payload=one.payload,
                 status="refused",
                 reason=reason,
             )
             fresh[sha256] = MessageRecord(
                 id=sha256,
-                device=message.device,
+                device=one.device,
                 sequence=0,
                 sha256=sha256,
                 kind="unreadable",
@@ -247,7 +229,7 @@ class Inbox:
                 depth=0,
                 bundle_digest="",
                 rows=0,
-                bytes=len(message.payload),
+                bytes=len(one.payload),
                 path=path,
                 epsilon=None,
                 received_at=utc_now(),
@@ -257,11 +239,11 @@ class Inbox:
         )
 
 
-def _answer_again(known: MessageRecord, message: Incoming, header: Header, sha256: str) -> Ack:
+def _answer_again(known: MessageRecord, device: str, header: Header, sha256: str) -> Ack:
     """Answer an id that was answered before: the same bytes alike, other bytes never."""
-    if (known.device, known.sha256) != (message.device, sha256):
+    if (known.device, known.sha256) != (device, sha256):
         reason = f"id {header.id} was used before, by {known.device}, for other bytes"
-        _LOG.warning("refused a message of %s: %s", message.device, reason)
+        _LOG.warning("refused a message of %s: %s", device, reason)
         return _ack(header, sha256, "refused", reason)
     status = "duplicate" if known.status == "accepted" else known.status
     return _ack(header, sha256, status, known.reason)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from edge_runtime.aggregator.asked import privacy_problem, unasked
 from edge_runtime.aggregator.catalogue import Catalogue
 from edge_runtime.aggregator.files import write_durably
-from edge_runtime.aggregator.guard.copies import fingerprint
 from edge_runtime.aggregator.guard.gate import Gate
 from edge_runtime.aggregator.pool import PoolBatch
 from edge_runtime.errors import MessageError, ShapeError
@@ -22,23 +21,15 @@ from edge_runtime.generator import Layout
 from edge_runtime.messages import (
     Header,
     Limits,
-    OpenBatch,
     Plan,
     decode_plan,
     decode_summary,
     decode_update,
 )
+from edge_runtime.reception import Parcel, Rows
 from edge_runtime.schema import Codec, Schema, census_cells, census_schema
 
-__all__ = ["Answer", "Group", "Incoming", "Judge"]
-
-
-class Incoming(NamedTuple):
-    """One message as it came: `kind` is the topic's, "batch" or "summary"."""
-
-    device: str
-    kind: str
-    payload: bytes
+__all__ = ["Answer", "Group", "Judge"]
 
 
 class Answer(NamedTuple):
@@ -125,19 +116,15 @@ class Judge:
         self._codec = codec
         self._layout = layout
 
-    def judge(
-        self, message: Incoming, header: Header, opened: OpenBatch | None, group: Group
-    ) -> Answer:
+    def judge(self, parcel: Parcel, header: Header, group: Group) -> Answer:
         """Decide about a message with a valid header; an accepted summary is stored.
 
         Parameters
         ----------
-        message : Incoming
-            Its header is read, its body is not.
+        parcel : Parcel
+            The message, unpacked.
         header : Header
-            Of this message; its id was never answered before.
-        opened : OpenBatch or None
-            The batch, None for a summary.
+            Its own; its id was never answered before.
         group : Group
             Of the message and those that are judged with it; learns of what is accepted.
 
@@ -146,20 +133,20 @@ class Judge:
         OSError
             If a file cannot be written.
         """
-        reason = self._misdirected(message, header)
+        reason = self._misdirected(parcel.device, header) or parcel.problem
         if reason:
             return Answer("refused", reason)
         try:
-            if opened is not None:
-                return self._judge_batch(opened, group)
-            return self._judge_summary(message, header, group)
+            if parcel.rows is not None:
+                return self._judge_batch(parcel.rows, header, group)
+            return self._judge_summary(parcel.payload, header, group)
         except MessageError as error:
             return Answer("refused", str(error))
 
-    def _misdirected(self, message: Incoming, header: Header) -> str:
+    def _misdirected(self, device: str, header: Header) -> str:
         """Why a message is not for this aggregator at all, or empty."""
-        if header.device != message.device:
-            return f"the header names device {header.device}, the topic {message.device}"
+        if header.device != device:
+            return f"the header names device {header.device}, the topic {device}"
         if header.fleet != self._fleet:
             return f"the header names fleet {header.fleet}, this is {self._fleet}"
         if header.schema_digest != self._schema_digest:
@@ -171,17 +158,17 @@ class Judge:
             return ""
         return f"codec {header.codec_digest[:12] or '(none)'} is not this fleet's"
 
-    def _judge_batch(self, opened: OpenBatch, group: Group) -> Answer:
-        codec, header = self._codec, opened.header
+    def _judge_batch(self, found: Rows, header: Header, group: Group) -> Answer:
+        codec = self._codec
         assert codec is not None
-        codes = opened.codes(cardinalities=codec.cardinalities, names=self._names)
+        codes = found.codes(cardinalities=codec.cardinalities, names=self._names)
         rows = len(codes)
         suspicion = self._suspicion(header, group)
         if suspicion:
             return Answer("quarantined", suspicion, rows)
         place = header.device, header.round
         total = group.rows.get(place, 0) + rows
-        print_ = fingerprint(codes)
+        print_ = found.fingerprint
         if total > self._max_rows:
             suspicion = (
                 f"{total} rows in round {header.round}, at most {self._max_rows} were asked for"
@@ -206,8 +193,8 @@ class Judge:
         )
         return Answer("accepted", "", rows, batch=batch)
 
-    def _judge_summary(self, message: Incoming, header: Header, group: Group) -> Answer:
-        shapes = self._read_summary(message, header)
+    def _judge_summary(self, payload: bytes, header: Header, group: Group) -> Answer:
+        shapes = self._read_summary(payload, header)
         suspicion = self._suspicion(header, group)
         plan = group.plans.get(header.plan_id)
         if not suspicion and plan is not None:
@@ -221,16 +208,16 @@ class Judge:
         if suspicion:
             return Answer("quarantined", suspicion)
         path = f"summaries/round={header.round}/device={header.device}/{header.id}.zst"
-        write_durably(self._base / path, message.payload)
+        write_durably(self._base / path, payload)
         group.summaries.add(summary)
         return Answer("accepted", "", 0, path)
 
-    def _read_summary(self, message: Incoming, header: Header) -> dict[str, tuple[int, ...]]:
+    def _read_summary(self, payload: bytes, header: Header) -> dict[str, tuple[int, ...]]:
         """Check a summary's body; return its tensors' shapes by name."""
         if header.kind == "update":
             if self._layout is None:
                 raise ShapeError("there is no generator yet that an update could change")
-            _, delta = decode_update(message.payload, layout=self._layout, limits=self._limits)
+            _, delta = decode_update(payload, layout=self._layout, limits=self._limits)
             return {name: tensor.shape for name, tensor in delta._asdict().items()}
         codec = self._codec
         sizes = (
@@ -238,7 +225,7 @@ class Judge:
             if header.kind == "census" or codec is None
             else codec.cardinalities
         )
-        _, tensors = decode_summary(message.payload, sizes=sizes, limits=self._limits)
+        _, tensors = decode_summary(payload, sizes=sizes, limits=self._limits)
         return {name: tensor.shape for name, tensor in tensors.items()}
 
     def _suspicion(self, header: Header, group: Group) -> str:

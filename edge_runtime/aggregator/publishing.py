@@ -11,7 +11,8 @@ from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import write_durably
 from edge_runtime.aggregator.rounds import Rounds
 from edge_runtime.errors import ConfigError
-from edge_runtime.messages import Link, Topics, encode_plan
+from edge_runtime.messages import Topics, encode_plan
+from edge_runtime.reception import Reception
 from edge_runtime.updates import Target
 
 __all__ = ["Publisher"]
@@ -32,7 +33,7 @@ class Publisher:
         `updates` names the keys; without them nothing is signed.
     rounds : Rounds
         What is in force.
-    link, topics : Link, Topics
+    reception, topics : Reception, Topics
         Where it goes.
 
     Raises
@@ -42,9 +43,9 @@ class Publisher:
     """
 
     def __init__(
-        self, *, config: AggregatorConfig, rounds: Rounds, link: Link, topics: Topics
+        self, *, config: AggregatorConfig, rounds: Rounds, reception: Reception, topics: Topics
     ) -> None:
-        self._rounds, self._link, self._topics = rounds, link, topics
+        self._rounds, self._reception, self._topics = rounds, reception, topics
         self._file = config.data_dir / _FILE
         self._repository = None
         self._looked_s = 0.0
@@ -59,7 +60,7 @@ class Publisher:
     def begin(self) -> None:
         """Publish everything, as after a start."""
         self._sign(again=True)
-        self._link.publish(self._topics.schema, self._schema(), retain=True)
+        self._reception.publish(self._topics.schema, self._schema())
         self.publish()
 
     def publish(self) -> None:
@@ -71,10 +72,10 @@ class Publisher:
                 continue
             topic = self._topics.bundle(record.digest)
             data = self._path(record.path).read_bytes() if record.digest in keep else b""
-            self._link.publish(topic, data, retain=True)
+            self._reception.publish(topic, data)
         plan = self._rounds.planner.current_plan
         if plan is not None:
-            self._link.publish(self._topics.plan, encode_plan(plan), retain=True)
+            self._reception.publish(self._topics.plan, encode_plan(plan))
 
     def look(self) -> None:
         """Sign again what is due; cheap to call often."""
@@ -100,7 +101,7 @@ class Publisher:
             return
         # Before anybody has seen its version: the next one must be higher, whatever happens.
         write_durably(self._file, repository.message)
-        self._link.publish(self._topics.update, repository.message, retain=True)
+        self._reception.publish(self._topics.update, repository.message)
 
     def _targets(self) -> dict[str, Target]:
         schema = self._schema()

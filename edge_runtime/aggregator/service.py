@@ -1,8 +1,8 @@
-"""The aggregator, assembled: link, inbox, planner and fusion, each on a thread of its own.
+"""The aggregator, assembled: inbox, planner and fusion, each on a thread of its own.
 
-The network thread only sorts messages into a bounded queue, and waits where that is full; the
-inbox thread verifies, commits and acknowledges; fusion trains on a third, so that devices are
-answered while it does; the planner runs on the caller's.
+The reception, a process of its own, receives and unpacks (`edge_runtime.reception`); the inbox
+thread judges, commits and acknowledges what it hands over; fusion trains on a second, so that
+devices are answered while it does; the planner runs on the caller's.
 """
 
 from __future__ import annotations
@@ -12,34 +12,31 @@ import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 
-from edge_runtime.aggregator.arrivals import Arrivals
 from edge_runtime.aggregator.config import AggregatorConfig
 from edge_runtime.aggregator.files import hold_directory
-from edge_runtime.aggregator.flooding import Flooding
 from edge_runtime.aggregator.fusion import Outcome
 from edge_runtime.aggregator.guard.rollback import curve
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.metrics import Metrics
 from edge_runtime.aggregator.planner import Step
 from edge_runtime.aggregator.publishing import Publisher
 from edge_runtime.aggregator.release import write_release
 from edge_runtime.aggregator.rounds import Rounds
-from edge_runtime.aggregator.seals import Seals
 from edge_runtime.aggregator.showing import make_status
-from edge_runtime.errors import CatalogueError, EdgeRuntimeError, MessageError
+from edge_runtime.errors import CatalogueError, EdgeRuntimeError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import (
     AggregatorStatus,
     DeviceState,
-    Link,
     Topics,
     encode_alarms,
     encode_status,
 )
 from edge_runtime.process import Notifier, Pulse
+from edge_runtime.reception import Delivery, Parcel, Reception, ReceptionSettings
 
 __all__ = ["Service", "run"]
 
@@ -49,17 +46,11 @@ _LOG = logging.getLogger(__name__)
 _GROUP = 256
 #: the first after a start: its devices' earlier batches are read again, which takes its time
 _FIRST_GROUP = 16
-#: A commit takes as long as ten batches: after a group of more than a few, the next one gathers.
-_FEW = 8
-_GATHER_S = 0.1
 #: an answer should not take longer; the next group is smaller if it did
 _ANSWER_S = 5.0
 _TICK_S = 0.1
 #: A look at a fleet of thousands takes time that its batches need: a twentieth at most.
 _REST = 20.0
-#: While the inbox is full the broker keeps what comes, which costs less than to have it again; no
-#: longer, as the connection has to be kept alive where a disk is full.
-_PATIENCE_S = 1.0
 _SHOW_S = 0.5
 _RETRY_S = 1.0
 #: a commit that takes longer will not come back: systemd's watchdog may restart the service
@@ -86,16 +77,26 @@ class Service:
             tls.context()  # a missing file is a mistake to report now, not to log
         self._config = config
         self._lock_file = hold_directory(config.data_dir)
-        self._rounds = Rounds(config)
+        self._topics = Topics(config.fleet.name)
+        # Starts while the records are read.
+        self._reception = Reception(_reception_settings(config))
+        try:
+            self._rounds = Rounds(config)
+            self._reception.check()
+            self._publisher = Publisher(
+                config=config, rounds=self._rounds, reception=self._reception, topics=self._topics
+            )
+        except BaseException:
+            self._reception.close()
+            self._lock_file.close()
+            raise
         self._workspace = self._rounds.workspace
         self._catalogue = self._rounds.catalogue
         self._planner = self._rounds.planner
         self._inbox = self._rounds.inbox
-        self._topics = Topics(config.fleet.name)
-        self._seals = Seals(tls=tls, topics=self._topics)
-        self._queue = Arrivals(config.limits)
-        self._flooding = Flooding(self._queue)
         self._states: dict[str, DeviceState] = {}
+        self._floods: dict[str, str] = {}
+        self._unauthentic = 0
         self._changed: set[str] = set()
         self._states_lock = threading.Lock()
         self._stop = threading.Event()
@@ -115,30 +116,6 @@ class Service:
         #: the wall clock less the steady one, at the start
         self._epoch_s = time.time() - time.monotonic()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="fusion")
-        offline = AggregatorStatus(
-            phase="offline", rounds=config.rounds.count, private=config.privacy.limit is not None
-        )
-        self._link = Link(
-            host=config.broker.host,
-            port=config.broker.port,
-            client_id=f"aggregator-{config.fleet.name}"
-            if tls is None
-            else tls.client_id("aggregator"),
-            topics=[
-                self._topics.all_states,
-                self._topics.all_batches,
-                self._topics.all_summaries,
-            ],
-            will=(self._topics.status, encode_status(offline)),
-            on_message=self._on_message,
-            username=config.broker.username,
-            password=config.broker.password,
-            tls=tls,
-            keepalive_s=config.broker.keepalive_s,
-        )
-        self._publisher = Publisher(
-            config=config, rounds=self._rounds, link=self._link, topics=self._topics
-        )
 
     def stop(self) -> None:
         """Ask `run` to end; may be called from a signal handler or any thread."""
@@ -154,13 +131,13 @@ class Service:
         """
         if self._config.privacy.limit is None:
             _LOG.warning("WITHOUT PRIVACY: this fleet trains and counts without any noise")
-        self._restore()
         inbox = threading.Thread(target=self._serve_inbox, name="inbox", daemon=True)
-        inbox.start()
-        self._link.start()
         farewell = None
-        self._notifier.ready()
         try:
+            self._restore()
+            self._reception.start()
+            inbox.start()
+            self._notifier.ready()
             while not self._stop.wait(_TICK_S):
                 if time.monotonic() >= self._rests_until_s:
                     self._turn()
@@ -176,12 +153,13 @@ class Service:
             self._notifier.stopping()
             self._stop.set()
             self._executor.shutdown(wait=True, cancel_futures=True)
-            inbox.join()
+            if inbox.ident is not None:
+                inbox.join()
             try:
                 self._save_states()
             except CatalogueError as error:
                 _LOG.error("the devices' last states could not be stored: %s", error)
-            self._link.close(farewell=farewell)
+            self._reception.close(farewell=farewell)
             if self._metrics is not None:
                 self._metrics.close()
             self._notifier.close()
@@ -190,57 +168,41 @@ class Service:
 
     # what arrives -----------------------------------------------------------------------------
 
-    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        try:
-            address = self._topics.parse(topic)
-            if address.kind == "state":
-                if not self._queue.within_rate(address.device, len(payload)):
-                    return
-                state = self._seals.state(address.device, payload)
-                if state is None:
-                    return
-                with self._states_lock:
-                    # By the topic: access rules of the broker protect it, not the payload.
-                    self._states[address.device] = state
-                    self._changed.add(address.device)
-                return
-        except MessageError as error:
-            _LOG.warning("ignored a message on %s: %s", topic, error)
-            return
-        if retained:
-            # A retained batch would come again at every reconnect; the protocol has none.
-            _LOG.warning("ignored a retained message on %s", topic)
-            return
-        # What is not held is not acknowledged: its device sends it again, later.
-        self._queue.put(Incoming(address.device, address.kind, payload), timeout=_PATIENCE_S)
-
     def _serve_inbox(self) -> None:
         most = _FIRST_GROUP
-        messages: list[Incoming] = []
-        while not self._stop.is_set():
-            self._inbox_pulse.beat()
-            if len(messages) > _FEW and len(self._queue) < most:
-                self._stop.wait(_GATHER_S)
-            messages = self._queue.take(most, timeout=_TICK_S)
-            if not messages:
-                continue
-            began_s = time.monotonic()
-            opened = self._seals.open(messages)
-            if not opened:
-                continue
-            try:
-                acks = self._inbox.accept([one.message for one in opened])
-            except (OSError, CatalogueError) as error:
-                # A full disk or a database that is away: nothing was acknowledged.
-                _LOG.error("%d messages could not be stored: %s", len(opened), error)
-                self._stop.wait(_RETRY_S)
-                continue
-            except BaseException as error:  # noqa: BLE001 - handed over to the caller of run
-                self._failure = error
-                return
-            most = _next_group(most, took_s=time.monotonic() - began_s)
-            for one, ack in zip(opened, acks, strict=True):
-                self._link.answer(*self._seals.answer(one, ack))
+        try:
+            self._reception.collect(most)
+            while not self._stop.is_set():
+                self._inbox_pulse.beat()
+                delivery = self._reception.receive()
+                # The next group is unpacked while this one is committed.
+                self._reception.collect(most)
+                self._note(delivery)
+                if delivery.parcels:
+                    began_s = time.monotonic()
+                    if self._accept(delivery.parcels):
+                        most = _next_group(most, took_s=time.monotonic() - began_s)
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller of run
+            self._failure = error
+
+    def _note(self, delivery: Delivery) -> None:
+        with self._states_lock:
+            self._states |= delivery.states
+            self._floods |= delivery.floods
+            self._changed |= delivery.states.keys() | delivery.floods.keys()
+            self._unauthentic = delivery.unauthentic
+
+    def _accept(self, parcels: list[Parcel]) -> bool:
+        """Answer messages; False where nothing can be stored, so that their devices ask again."""
+        try:
+            acks = self._inbox.accept_unpacked(parcels)
+        except (OSError, CatalogueError) as error:
+            # A full disk or a database that is away: nothing was acknowledged.
+            _LOG.error("%d messages could not be stored: %s", len(parcels), error)
+            self._stop.wait(_RETRY_S)
+            return False
+        self._reception.answer(parcels, acks)
+        return True
 
     # what is done -----------------------------------------------------------------------------
 
@@ -248,9 +210,8 @@ class Service:
         """Publish what is in force, as it was before a restart."""
         self._rounds.restore()
         self._publisher.begin()
-        self._seals.publish(self._link)
         alarms = encode_alarms(self._workspace.alarms())
-        self._link.publish(self._topics.alarms, alarms, retain=True)
+        self._reception.publish(self._topics.alarms, alarms)
         plan = self._planner.current_plan
         if plan is not None:
             _LOG.info("going on with round %d", plan.round)
@@ -328,7 +289,7 @@ class Service:
         _LOG.info("round %d: %s", number, reason)
         alarms = self._rounds.adopt(number)
         self._publisher.publish()
-        self._link.publish(self._topics.alarms, encode_alarms(alarms), retain=True)
+        self._reception.publish(self._topics.alarms, encode_alarms(alarms))
         self._planner.close(number, now_unix_s=self._now_unix_s(), reason=reason)
 
     def _fuse(self, number: int) -> Outcome | Bundle:
@@ -375,14 +336,14 @@ class Service:
             config=self._config,
             states=states,
             bundle_digest=self._rounds.digest,
-            unauthentic=self._seals.unauthentic,
+            unauthentic=self._unauthentic,
         )
         shown = encode_status(status)
         if shown != self._shown or force:
             self._shown = shown
             if self._metrics is not None:
                 self._metrics.show(status, self._workspace.alarms(), curve(self._workspace))
-            self._link.publish(self._topics.status, shown, retain=True)
+            self._reception.publish(self._topics.status, shown)
             self._notifier.status(f"{status.phase}, round {status.round}: {status.reason}")
 
     def _last_words(self, reason: str) -> bytes | None:
@@ -396,16 +357,7 @@ class Service:
 
     def _save_states(self) -> None:
         with self._states_lock:
-            self._changed |= self._flooding.news()
-            changed = {
-                d: self._flooding.beside(
-                    d,
-                    msgspec.to_builtins(self._states[d])
-                    if d in self._states
-                    else {"status": "unknown"},
-                )
-                for d in self._changed
-            }
+            changed = {device: self._known(device) for device in self._changed}
             self._changed.clear()
         try:
             self._catalogue.save_devices(changed)
@@ -413,6 +365,34 @@ class Service:
             with self._states_lock:
                 self._changed |= changed.keys()
             raise
+
+    def _known(self, device: str) -> dict[str, Any]:
+        """Return what a device has said of itself, and what is to be said of it."""
+        state = self._states.get(device)
+        known = {"status": "unknown"} if state is None else msgspec.to_builtins(state)
+        flood = self._floods.get(device)
+        return known if flood is None else {**known, "flood": flood}
+
+
+def _reception_settings(config: AggregatorConfig) -> ReceptionSettings:
+    broker = config.broker
+    offline = AggregatorStatus(
+        phase="offline", rounds=config.rounds.count, private=config.privacy.limit is not None
+    )
+    name = f"aggregator-{config.fleet.name}"
+    return ReceptionSettings(
+        fleet=config.fleet.name,
+        host=broker.host,
+        port=broker.port,
+        client_id=name if broker.tls is None else broker.tls.client_id("aggregator"),
+        will=encode_status(offline),
+        username=broker.username,
+        password=broker.password,
+        keepalive_s=broker.keepalive_s,
+        tls=broker.tls,
+        limits=config.limits,
+        log_level=config.log_level,
+    )
 
 
 def _next_group(size: int, *, took_s: float) -> int:

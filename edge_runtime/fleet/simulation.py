@@ -25,7 +25,6 @@ from edge_runtime.aggregator.config import (
     SchemaSettings,
 )
 from edge_runtime.aggregator.files import hold_directory
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.planner import Step
 from edge_runtime.aggregator.release import Release, write_release
 from edge_runtime.aggregator.rounds import Rounds
@@ -42,6 +41,7 @@ from edge_runtime.errors import AggregatorError, ConfigError, EdgeRuntimeError
 from edge_runtime.fleet.simulated_device import Rows, SharedBundles, SimulatedDevice
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import Ack, Plan
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import Schema
 
 __all__ = ["Round", "Simulation"]

@@ -12,6 +12,7 @@ from edge_runtime.messages.alarms import Alarm, Alarms, decode_alarms, encode_al
 from edge_runtime.messages.batch import (
     METADATA_KEY,
     OpenBatch,
+    checked_codes,
     decode_batch,
     encode_batch,
     open_batch,
@@ -84,6 +85,7 @@ __all__ = [
     "TrainRequest",
     "UpdateRequest",
     "check_id",
+    "checked_codes",
     "clip_update",
     "columns_of_table",
     "decode_ack",

@@ -20,7 +20,15 @@ from edge_runtime.messages.header import Header, decode_header, encode_header
 from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
 from edge_runtime.schema import marked_metadata
 
-__all__ = ["METADATA_KEY", "OpenBatch", "decode_batch", "encode_batch", "open_batch", "peek_batch"]
+__all__ = [
+    "METADATA_KEY",
+    "OpenBatch",
+    "checked_codes",
+    "decode_batch",
+    "encode_batch",
+    "open_batch",
+    "peek_batch",
+]
 
 #: key of the header in the metadata of an Arrow schema or a safetensors file
 METADATA_KEY = "edge_runtime"
@@ -103,7 +111,8 @@ def decode_batch(
         Too large; of another version; other columns, or nulls; a code out of range; damaged.
     """
     opened = open_batch(data, limits=limits)
-    return opened.header, opened.codes(cardinalities=cardinalities, names=names)
+    codes = checked_codes(opened.columns(), opened.names, cardinalities=cardinalities, names=names)
+    return opened.header, codes
 
 
 class OpenBatch:
@@ -119,16 +128,54 @@ class OpenBatch:
         self.header = header
         self._stream, self._limits = stream, limits
 
-    def codes(self, *, cardinalities: Sequence[int], names: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Return the rows, checked; parameters, result and errors are those of `decode_batch`."""
-        _check_columns(names, cardinalities)
-        if tuple(self._stream.names) != tuple(names):
-            raise ShapeError(f"batch: columns {self._stream.names} where {list(names)} belong")
-        columns = np.stack(self._stream.columns(rows=self._limits.rows))
-        # All columns at once; which one it was is looked for when there is something to say.
-        if columns.size and (columns.max(axis=1) >= cardinalities).any():
-            _check_range(columns, cardinalities, names)
-        return np.ascontiguousarray(columns.T, dtype=np.int32)
+    @property
+    def names(self) -> list[str]:
+        """Of the columns, as the batch has them."""
+        return self._stream.names
+
+    def columns(self) -> Codes:
+        """Return the codes as they are in the batch, uint8 or uint16 [D, rows], unchecked.
+
+        Raises
+        ------
+        SizeError, ShapeError, MessageError
+            Too many rows; anything but one record batch without nulls; damaged.
+        """
+        return np.stack(self._stream.columns(rows=self._limits.rows))
+
+
+def checked_codes(
+    columns: Codes,
+    found: Sequence[str],
+    *,
+    cardinalities: Sequence[int],
+    names: Sequence[str],
+) -> npt.NDArray[np.int32]:
+    """Return the rows of an open batch, checked.
+
+    Parameters
+    ----------
+    columns, found
+        What `OpenBatch` has: codes [D, rows], and their columns' names.
+    cardinalities, names : sequence
+        Of the codec that the header names.
+
+    Returns
+    -------
+    ndarray of int32, shape [rows, D], C-contiguous
+
+    Raises
+    ------
+    ShapeError, RangeError
+        Other columns; a code out of range.
+    """
+    _check_columns(names, cardinalities)
+    if tuple(found) != tuple(names):
+        raise ShapeError(f"batch: columns {list(found)} where {list(names)} belong")
+    # All columns at once; which one it was is looked for when there is something to say.
+    if columns.size and (columns.max(axis=1) >= cardinalities).any():
+        _check_range(columns, cardinalities, names)
+    return np.ascontiguousarray(columns.T, dtype=np.int32)
 
 
 def open_batch(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> OpenBatch:

@@ -15,7 +15,7 @@ import pytest
 from edge_runtime.aggregator.config import AggregatorConfig, load_config
 from edge_runtime.aggregator.fusion import first_generator
 from edge_runtime.aggregator.guard.gate import Gate
-from edge_runtime.aggregator.inbox import Inbox, Incoming
+from edge_runtime.aggregator.inbox import Inbox
 from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.planner import Planner
 from edge_runtime.aggregator.quarantine import Quarantine
@@ -34,6 +34,7 @@ from edge_runtime.messages import (
     name_of_table,
     new_id,
 )
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import Column, Constraint, Schema, Table, census_counts
 
 FLEET = "testing"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge_runtime.aggregator.advice import Advice, give_advice, read_advice
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.sizing import prior_share
 from edge_runtime.messages import decode_plan, encode_plan
+from edge_runtime.reception import Incoming
 
 from .conftest import Kit, make_kit
 

@@ -10,7 +10,6 @@ import pytest
 
 from edge_runtime.aggregator.config import FusionSettings
 from edge_runtime.aggregator.fusion import next_generator
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.opening import open_workspace
 from edge_runtime.aggregator.strategies import ClientUpdate, Material, find_strategy
 from edge_runtime.aggregator.strategies.average import average_updates, server_step
@@ -18,6 +17,7 @@ from edge_runtime.aggregator.updates import read_state, write_state
 from edge_runtime.errors import AggregatorError, ConfigError
 from edge_runtime.generator import Bundle, Layout, Weights, initial_weights
 from edge_runtime.messages import Plan
+from edge_runtime.reception import Incoming
 
 from .conftest import Kit, make_kit
 

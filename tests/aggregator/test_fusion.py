@@ -17,13 +17,13 @@ from edge_runtime.aggregator.fusion import (
     next_generator,
 )
 from edge_runtime.aggregator.guard import judge
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.matching import match_pool
 from edge_runtime.aggregator.strategies import STRATEGIES, Material, find_strategy
 from edge_runtime.aggregator.strategies.pool import affordable_steps
 from edge_runtime.aggregator.summaries import read_anchors
 from edge_runtime.errors import AggregatorError, ConfigError
 from edge_runtime.generator import Bundle, open_engine, sample_codes
+from edge_runtime.reception import Incoming
 from edge_runtime.training import make_step
 
 from .conftest import Kit, make_kit

@@ -14,13 +14,13 @@ import pytest
 from edge_runtime.aggregator.config import MetricsSettings
 from edge_runtime.aggregator.guard.review import assess, review
 from edge_runtime.aggregator.guard.rollback import curve, rollback
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.metrics import Metrics
 from edge_runtime.aggregator.status import status
 from edge_runtime.errors import AggregatorError
 from edge_runtime.fleet.broker import free_port
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import AggregatorStatus, DeviceProgress, Plan, ScoreRequest
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import Table
 
 from .conftest import Device, Kit, make_inbox, make_kit, make_schema, make_table

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from edge_runtime.aggregator.catalogue import Catalogue
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.sweeping import sweep
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import Ack, Plan, PrivacyStatement
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import Codec, marked_of
 
 from .conftest import Kit, make_inbox, make_kit, sha256

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.summaries import read_scores
 from edge_runtime.errors import AggregatorError
 from edge_runtime.generator import Bundle, Weights
 from edge_runtime.messages import AnchorRequest, Plan, ScoreRequest, UpdateRequest, update_norm
+from edge_runtime.reception import Incoming
 
 from .conftest import Kit, make_inbox
 

@@ -9,10 +9,10 @@ import pytest
 
 from edge_runtime.aggregator.budget import rho_of
 from edge_runtime.aggregator.config import load_config
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.planner import Planner, Step
 from edge_runtime.messages import DeviceState, decode_plan, encode_plan
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import Column, Schema, Sequence, census_cells, census_schema
 
 from .conftest import Kit, make_kit, write_config

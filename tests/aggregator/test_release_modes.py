@@ -18,9 +18,9 @@ import pytest
 
 from edge_runtime.aggregator import Release, list_releases, make_release, repeat_release
 from edge_runtime.aggregator.guard.review import set_aside
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.errors import AggregatorError
 from edge_runtime.messages import Alarm, Alarms
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import Schema
 
 from . import conftest

@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edge_runtime.aggregator.guard import CopyIndex, fingerprint
+from edge_runtime.aggregator.guard import CopyIndex
 from edge_runtime.aggregator.guard.review import set_aside
 from edge_runtime.aggregator.opening import create_workspace
 from edge_runtime.aggregator.sweeping import sweep
+from edge_runtime.reception.fingerprints import fingerprint
 
 from .conftest import Kit
 

@@ -471,7 +471,7 @@ def test_a_fault_in_the_inbox_ends_the_service_visibly(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault nobody thought of")
 
-    monkeypatch.setattr(Inbox, "accept", broken)
+    monkeypatch.setattr(Inbox, "accept_unpacked", broken)
     device = live("a", 0)
     with pytest.raises(ZeroDivisionError):
         service.run()

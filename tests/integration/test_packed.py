@@ -22,7 +22,6 @@ from edge_runtime.aggregator.config import (
     RowSettings,
     SchemaSettings,
 )
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.rounds import Rounds
 from edge_runtime.device.config import DeviceConfig, PrivacyConfig, SourceConfig
 from edge_runtime.errors import AggregatorError, ConfigError
@@ -39,6 +38,7 @@ from edge_runtime.generator import (
     sample_codes,
 )
 from edge_runtime.messages import decode_batch
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import Codec, Column, Schema
 from tests.device.conftest import wait_for
 

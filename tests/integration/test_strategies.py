@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.aggregator.fusion import Outcome, first_generator, next_generator
-from edge_runtime.aggregator.inbox import Incoming
 from edge_runtime.aggregator.strategies import STRATEGIES
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import load_config
@@ -20,6 +19,7 @@ from edge_runtime.device.store import Store
 from edge_runtime.device.work import STORE_FILE, Worker
 from edge_runtime.generator import Bundle
 from edge_runtime.messages import DeviceState, Plan
+from edge_runtime.reception import Incoming
 from edge_runtime.schema import write_table
 from tests.aggregator.conftest import Kit, make_kit, make_table
 from tests.aggregator.live import wait_for

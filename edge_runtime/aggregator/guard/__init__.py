@@ -17,7 +17,7 @@ from edge_runtime.aggregator.guard.alarms import (
 )
 from edge_runtime.aggregator.guard.batches import BatchLimits, Finding, judge_batch
 from edge_runtime.aggregator.guard.candidates import Verdict, judge, paired_error
-from edge_runtime.aggregator.guard.copies import CopyIndex, Fingerprint, fingerprint
+from edge_runtime.aggregator.guard.copies import CopyIndex
 from edge_runtime.aggregator.guard.curve import (
     Comparison,
     CurvePoint,
@@ -40,7 +40,6 @@ __all__ = [
     "DeviceLimits",
     "Drift",
     "Finding",
-    "Fingerprint",
     "Measure",
     "Verdict",
     "best_point",
@@ -49,7 +48,6 @@ __all__ = [
     "compare_bundles",
     "drift_alarms",
     "find_drift",
-    "fingerprint",
     "judge",
     "judge_batch",
     "kept_figures",

@@ -25,8 +25,8 @@ from edge_runtime.aggregator.guard.distance import (
     rows_behind,
     rows_of,
 )
-from edge_runtime.aggregator.guard.hashing import row_counts
 from edge_runtime.aggregator.guard.marginals import mean_distance
+from edge_runtime.reception.hashing import row_counts
 
 __all__ = ["BatchLimits", "Finding", "condition_weights", "judge_batch"]
 

@@ -9,7 +9,6 @@ that have a row in common the latest one is looked at.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import NamedTuple
 
@@ -17,15 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.aggregator.guard.batches import Finding
-from edge_runtime.aggregator.guard.hashing import hash_rows
+from edge_runtime.reception.fingerprints import Fingerprint
 
-__all__ = ["REMEMBERED", "CopyIndex", "Fingerprint", "fingerprint"]
+__all__ = ["REMEMBERED", "CopyIndex"]
 
-I32 = npt.NDArray[np.int32]
 U64 = npt.NDArray[np.uint64]
-
-#: hashes kept of a batch: 64 * 8 bytes, a share of rows to about 6 %
-_KEPT = 64
 
 #: batches that copies are recognised of: the latest. With the table of their hashes they take
 #: some 60 MB, and after a restart 0.3 ms each to be read again.
@@ -42,65 +37,6 @@ _FEW_ROWS = 20
 
 #: chance of an honest batch with exactly the same rows, above which sameness says nothing
 _CHANCE = 1e-9
-
-
-class Fingerprint(NamedTuple):
-    """A batch, in little space.
-
-    `digest` is that of its rows in sorted order; `smallest` uint64 [<= 64] the smallest hashes of
-    its different rows, ascending (bottom-k sketch, Cohen and Kaplan 2007); `rows` and `distinct`
-    count; `repeats[k - 1]` is how many different rows occur k times; `log_chance` the log
-    probability that a batch drawn from its own frequencies has the same rows again.
-    """
-
-    digest: str
-    smallest: U64
-    rows: int
-    distinct: int
-    repeats: tuple[int, ...]
-    log_chance: float
-
-    def natural_overlap(self, rows: int) -> float:
-        """Share of the different rows expected again in an honest batch of so many rows.
-
-        A row seen k times has probability (k + 1) f[k+1] / (f[k] n) (Good 1953), where f[k]
-        rows are seen k times; where none is seen k + 1 times, k / n stands for it.
-        """
-        missed = 0.0
-        for k, seen in enumerate(self.repeats, start=1):
-            if not seen:
-                continue
-            more = self.repeats[k] if k < len(self.repeats) else 0
-            # Single rows that nothing repeats promise nothing; commoner ones come again.
-            rate = (k + 1) * more / seen if more or k == 1 else float(k)
-            missed += seen * math.exp(-rate * rows / self.rows)
-        return 1.0 - missed / max(1, self.distinct)
-
-
-def fingerprint(codes: I32) -> Fingerprint:
-    """Return the fingerprint of rows int32 [n, D], whatever their order."""
-    n = len(codes)
-    hashes = np.sort(hash_rows(codes))
-    digest = hashlib.sha256(hashes.tobytes())
-    new = np.ones(n, np.bool_)
-    new[1:] = hashes[1:] != hashes[:-1]
-    different = hashes[new]
-    first = np.flatnonzero(new)
-    counts = np.append(first[1:], n)[: len(first)] - first
-    repeats = np.bincount(counts)[1:].tolist() if n else []
-    chance = math.lgamma(n + 1) + sum(
-        seen * (k * math.log(k / n) - math.lgamma(k + 1))
-        for k, seen in enumerate(repeats, start=1)
-        if seen
-    )
-    return Fingerprint(
-        digest=digest.hexdigest(),
-        smallest=different[:_KEPT].copy(),
-        rows=n,
-        distinct=len(different),
-        repeats=tuple(repeats),
-        log_chance=chance,
-    )
 
 
 class _Known(NamedTuple):
@@ -200,7 +136,7 @@ class CopyIndex:
 def _overlap(print_: Fingerprint, known: _Known) -> Finding | None:
     earlier = known.print
     # Only hashes that both sketches cover can be compared.
-    reach = min(_last(print_), _last(earlier))
+    reach = min(print_.reach, earlier.reach)
     mine = print_.smallest[print_.smallest <= reach]
     covered = len(mine)
     if covered < _FEW_ROWS:
@@ -230,10 +166,3 @@ def _slots(print_: Fingerprint) -> tuple[U64, npt.NDArray[np.uint16]]:
     """
     slots = print_.smallest % np.uint64(_SLOTS)
     return slots, (print_.smallest // np.uint64(_SLOTS)).astype(np.uint16)
-
-
-def _last(print_: Fingerprint) -> int:
-    """Return the largest hash that a sketch covers: everything, when all rows are in it."""
-    if print_.distinct <= _KEPT:
-        return int(np.iinfo(np.uint64).max)
-    return int(print_.smallest[-1])

@@ -16,16 +16,12 @@ import numpy.typing as npt
 from edge_runtime.aggregator.anchor import Table, merge_anchors
 from edge_runtime.aggregator.config import GuardSettings
 from edge_runtime.aggregator.guard.batches import BatchLimits, Finding, judge_batch
-from edge_runtime.aggregator.guard.copies import (
-    REMEMBERED,
-    CopyIndex,
-    Fingerprint,
-    fingerprint,
-)
+from edge_runtime.aggregator.guard.copies import REMEMBERED, CopyIndex
 from edge_runtime.aggregator.guard.history import History
 from edge_runtime.aggregator.records import MessageRecord
 from edge_runtime.aggregator.workspace import Workspace
 from edge_runtime.messages import Plan
+from edge_runtime.reception.fingerprints import Fingerprint, fingerprint
 from edge_runtime.schema import Codec, cells_behind
 
 __all__ = ["Gate", "own_tables", "reason_of"]

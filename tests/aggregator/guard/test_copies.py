@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.aggregator.guard import CopyIndex, fingerprint
+from edge_runtime.aggregator.guard import CopyIndex
+from edge_runtime.reception.fingerprints import fingerprint
 
 from .tables import World
 

@@ -11,8 +11,8 @@ from edge_runtime.aggregator.anchor import Table
 from edge_runtime.aggregator.guard import batches as batches_module
 from edge_runtime.aggregator.guard import judge_batch, marginals
 from edge_runtime.aggregator.guard.distance import rows_behind, rows_of
-from edge_runtime.aggregator.guard.hashing import hash_rows, row_counts
 from edge_runtime.aggregator.guard.marginals import MeanDistance, mean_distance
+from edge_runtime.reception.hashing import hash_rows, row_counts
 
 from .tables import LABELS, NAMES, World, count, spoil, weak
 

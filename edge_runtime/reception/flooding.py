@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
-from edge_runtime.aggregator.arrivals import Arrivals, Excess
+from edge_runtime.reception.arrivals import Arrivals, Excess
 
 __all__ = ["Flooding"]
 
@@ -32,9 +31,9 @@ class Flooding:
         self._said: dict[str, tuple[Excess, float]] = {}
         self._overflow, self._full_s = 0, -_SAY_AGAIN_S
 
-    def news(self) -> set[str]:
-        """Devices to be named now: those with more excess than when they were named last."""
-        now_s, found = self._clock(), set()
+    def news(self) -> dict[str, str]:
+        """Return what is to be said now: of devices with more excess than when last named."""
+        now_s, found = self._clock(), {}
         overflow = self._arrivals.overflow
         if overflow > self._overflow and now_s - self._full_s >= _SAY_AGAIN_S:
             self._overflow, self._full_s = overflow, now_s
@@ -44,14 +43,9 @@ class Flooding:
             if excess == before or now_s - said_s < _SAY_AGAIN_S:
                 continue
             self._said[device] = (excess, now_s)
-            found.add(device)
-            _LOG.warning("%s %s", device, _words(excess))
+            found[device] = _words(excess)
+            _LOG.warning("%s %s", device, found[device])
         return found
-
-    def beside(self, device: str, state: dict[str, Any]) -> dict[str, Any]:
-        """Return a device's state with a word on its flood, if there is one."""
-        said = self._said.get(device)
-        return state if said is None else {**state, "flood": _words(said[0])}
 
 
 def _words(excess: Excess) -> str:

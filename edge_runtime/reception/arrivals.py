@@ -17,8 +17,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from edge_runtime.aggregator.config import LimitSettings
-from edge_runtime.aggregator.judging import Incoming
+from edge_runtime.reception.settings import LimitSettings
+from edge_runtime.reception.unpacking import Incoming
 
 __all__ = ["Arrivals", "Excess"]
 
@@ -44,7 +44,7 @@ class _Sender:
 
 
 class Arrivals:
-    """Takes messages from the link's thread and hands them to the inbox's.
+    """Takes messages from the link's thread and hands them to the one that unpacks.
 
     Parameters
     ----------

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import pytest
 
-from edge_runtime.aggregator.judging import Incoming
-from edge_runtime.aggregator.seals import Opened, Seals
 from edge_runtime.errors import MessageError
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.messages import Ack, DeviceState, Topics, encode_ack, encode_state
 from edge_runtime.messages.seal import decode_sealed, seal
 from edge_runtime.process.agreement import Agreement
+from edge_runtime.reception import Incoming
+from edge_runtime.reception.seals import Opened, Seals
 from tests.identity.site import make_identity
 
 TOPICS = Topics("f")
@@ -83,7 +83,7 @@ def test_true_messages_are_opened_and_answered_under_their_key(fleet: Fleet) -> 
         Incoming("a", "batch", b"three"),
     ] * 2
     for one, board in zip(opened, (a, b, again) * 2, strict=True):
-        topic, payload = fleet.seals.answer(one, ACK)
+        topic, payload = fleet.seals.answer(one.message.device, encode_ack(ACK), key=one.key)
         assert topic == TOPICS.ack(one.message.device)
         assert decode_sealed(payload).check(topic=topic, key=board.key) == encode_ack(ACK)
     assert fleet.seals.unauthentic == 0
@@ -156,6 +156,6 @@ def test_without_a_certificate_everything_travels_as_it_is() -> None:
     seals = Seals(tls=None, topics=TOPICS)
     message = Incoming("a", "batch", b"anything")
     assert seals.open([message]) == [Opened(message, b"")]
-    assert seals.answer(Opened(message, b""), ACK) == (TOPICS.ack("a"), encode_ack(ACK))
+    assert seals.answer("a", encode_ack(ACK), key=b"") == (TOPICS.ack("a"), encode_ack(ACK))
     idle = DeviceState(device="a", status="idle")
     assert seals.state("a", encode_state(idle)) == idle

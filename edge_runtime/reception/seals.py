@@ -19,19 +19,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from edge_runtime.aggregator.judging import Incoming
 from edge_runtime.errors import AuthenticityError, MessageError
-from edge_runtime.messages import (
-    Ack,
-    DeviceState,
-    Link,
-    Topics,
-    decode_state,
-    encode_ack,
-    encode_state,
-)
+from edge_runtime.messages import DeviceState, Link, Topics, decode_state, encode_state
 from edge_runtime.messages.seal import decode_sealed, is_sealed, seal
 from edge_runtime.process.tls import TlsFiles
+from edge_runtime.reception.unpacking import Incoming
 
 if TYPE_CHECKING:
     from edge_runtime.process.agreement import Agreement
@@ -118,10 +110,10 @@ class Seals:
                 opened.append(Opened(message._replace(payload=body), key))
         return opened
 
-    def answer(self, opened: Opened, ack: Ack) -> tuple[str, bytes]:
-        """Return topic and payload of the answer to a message."""
-        topic, body = self._topics.ack(opened.message.device), encode_ack(ack)
-        return topic, seal(body, topic=topic, key=opened.key) if opened.key else body
+    def answer(self, device: str, ack: bytes, *, key: bytes) -> tuple[str, bytes]:
+        """Return topic and payload of an encoded acknowledgement, under the key of its message."""
+        topic = self._topics.ack(device)
+        return topic, seal(ack, topic=topic, key=key) if key else ack
 
     def state(self, device: str, payload: bytes) -> DeviceState | None:
         """Return a device's state, or None of what is not authentic.
