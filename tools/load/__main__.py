@@ -26,7 +26,7 @@ from edge_runtime.fleet.broker import Broker, start_broker
 from edge_runtime.generator import load_bundle
 from tools.load.check import check
 from tools.load.generator import Settings
-from tools.load.processes import Meter
+from tools.load.processes import Meter, only_child
 from tools.load.report import print_table
 
 _ROOT = Path(__file__).parents[2]
@@ -103,6 +103,7 @@ def run(options: argparse.Namespace, directory: Path, broker: Broker) -> dict[st
         began_s = time.monotonic()
         meters = {
             "aggregator": Meter(aggregator.process.pid),
+            "reception": Meter(only_child(aggregator.process.pid)),
             "broker": Meter(broker.process.pid),
             "generator": Meter(generator.pid),
         }
@@ -115,6 +116,7 @@ def run(options: argparse.Namespace, directory: Path, broker: Broker) -> dict[st
                 aggregator.process.wait()
                 time.sleep(_DOWN_S)
                 meters["aggregator"].follow(aggregator.start().pid)
+                meters["reception"].follow(only_child(aggregator.process.pid))
             if aggregator.process.poll() is not None:
                 raise SystemExit(f"the aggregator ended; see {directory / 'aggregator.log'}")
             time.sleep(0.1)

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-__all__ = ["Meter", "cpu_s", "rss_mb"]
+__all__ = ["Meter", "cpu_s", "only_child", "rss_mb"]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -23,6 +23,14 @@ def cpu_s(pid: int) -> float:
 def rss_mb(pid: int) -> float:
     """Return the resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB
+
+
+def only_child(pid: int) -> int:
+    """Wait until a process has started one of its own, and return that one."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    while not (children := path.read_text().split()):
+        time.sleep(_SAMPLE_S / 10)
+    return int(children[0])
 
 
 class Meter:
