@@ -81,14 +81,17 @@ class ArrowStream:
             raise SizeError(f"batch: {key!r} has {len(value)} bytes where {most} may be")
         return value
 
-    def columns(self, *, rows: int) -> list[Codes]:
-        """Return the columns of the one record batch, views of at most `rows` codes each.
+    def columns(self, *, rows: int) -> Codes:
+        """Return the columns of the one record batch, uint8 or uint16 [D, at most `rows`].
 
         Raises
         ------
         SizeError, ShapeError, MessageError
-            Too many rows; nulls, compressed buffers or a second record batch; anything else.
+            Too many rows; no columns, nulls, compressed buffers or a second record batch; anything
+            else.
         """
+        if not self.names:
+            raise ShapeError("batch: no columns")
         metadata, body = _message(self._raw, self._position)
         short = len(metadata) <= _MOST_REMEMBERED_BYTES
         read = _record_batch if short else _record_batch.__wrapped__
@@ -102,17 +105,30 @@ class ArrowStream:
 
     def _columns(
         self, rows: int, buffers: tuple[tuple[int, int], ...], body: tuple[int, int]
-    ) -> list[Codes]:
+    ) -> Codes:
         start, size = body
-        columns: list[Codes] = []
-        for dtype, (offset, length) in zip(self._schema.dtypes, buffers, strict=True):
+        dtypes, total = self._schema.dtypes, 0
+        for dtype, (offset, length) in zip(dtypes, buffers, strict=True):
             if not (0 <= offset <= size and rows * dtype.itemsize <= length <= size - offset):
                 raise MessageError("batch: an Arrow buffer that is not within its body")
-            columns.append(np.frombuffer(self._raw, dtype, rows, start + offset))
+            total += rows * dtype.itemsize
         # Buffers that overlap could make a small message a huge table.
-        if sum(column.nbytes for column in columns) > size:
+        if total > size:
             raise MessageError("batch: Arrow buffers that overlap")
-        return columns
+        offsets = [offset for offset, _ in buffers]
+        first, width = offsets[0], dtypes[0].itemsize
+        step = offsets[1] - first if len(offsets) > 1 else rows * width
+        evenly = all(offset == first + d * step for d, offset in enumerate(offsets))
+        if evenly and step >= 0 and dtypes.count(dtypes[0]) == len(dtypes):
+            # Nearly every batch: nothing has to be copied.
+            shape, strides = (len(offsets), rows), (step, width)
+            return np.ndarray(shape, dtypes[0], self._raw, start + first, strides)
+        return np.stack(
+            [
+                np.frombuffer(self._raw, dtype, rows, start + offset)
+                for dtype, offset in zip(dtypes, offsets, strict=True)
+            ]
+        )
 
 
 class _Schema(NamedTuple):

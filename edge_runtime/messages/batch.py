@@ -134,14 +134,14 @@ class OpenBatch:
         return self._stream.names
 
     def columns(self) -> Codes:
-        """Return the codes as they are in the batch, uint8 or uint16 [D, rows], unchecked.
+        """Return the codes as they are in the batch: uint8 or uint16 [D, rows], not checked.
 
         Raises
         ------
         SizeError, ShapeError, MessageError
             Too many rows; anything but one record batch without nulls; damaged.
         """
-        return np.stack(self._stream.columns(rows=self._limits.rows))
+        return self._stream.columns(rows=self._limits.rows)
 
 
 def checked_codes(

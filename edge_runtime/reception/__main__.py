@@ -7,20 +7,30 @@ import signal
 import socket
 import sys
 
-from edge_runtime.errors import EdgeRuntimeError
-from edge_runtime.process import log_to_stderr
+from edge_runtime.errors import ConfigError, EdgeRuntimeError
+from edge_runtime.process import complain, log_to_stderr
 from edge_runtime.reception.channel import Channel, ClosedError
 from edge_runtime.reception.frames import Hello, decode, encode
 from edge_runtime.reception.receiver import Receiver
 from edge_runtime.reception.settings import ReceptionSettings
 
+#: what a process ends with after a fault of its own (sysexits.h: EX_SOFTWARE)
+_FAULT = 70
+
 
 def main(arguments: list[str]) -> int:
     """Serve until the aggregator says that it is enough, or is gone; the process's exit code."""
+    try:
+        (number,) = arguments
+        end = socket.socket(fileno=int(number))
+    except (ValueError, OSError):
+        complain("error: the aggregator starts this itself: python -m edge_runtime.aggregator")
+        return ConfigError.exit_code
     # Ctrl-C and systemd's SIGTERM reach all processes: the aggregator says when it is time.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=int(arguments[0])))
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    channel = Channel(end)
+    receiver = None
     try:
         settings = decode(channel.receive(), ReceptionSettings)
         log_to_stderr(settings.log_level, subject="threadName")
@@ -33,7 +43,7 @@ def main(arguments: list[str]) -> int:
         receiver.serve()
     except ClosedError:
         # At once and without a farewell: the broker is to publish the will.
-        os._exit(0)
+        os._exit(_FAULT if receiver is not None and receiver.failed else 0)
     return 0
 
 

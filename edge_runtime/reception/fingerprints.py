@@ -13,7 +13,6 @@ from edge_runtime.reception.hashing import hash_rows
 
 __all__ = ["Fingerprint", "fingerprint"]
 
-I32 = npt.NDArray[np.int32]
 U64 = npt.NDArray[np.uint64]
 
 #: hashes kept of a batch: 64 * 8 bytes, a share of rows to about 6 %
@@ -60,8 +59,8 @@ class Fingerprint(NamedTuple):
         return int(self.smallest[-1])
 
 
-def fingerprint(codes: I32) -> Fingerprint:
-    """Return the fingerprint of rows int32 [n, D], whatever their order."""
+def fingerprint(codes: npt.NDArray[np.integer]) -> Fingerprint:
+    """Return the fingerprint of rows of codes [n, D], whatever their order."""
     n = len(codes)
     hashes = np.sort(hash_rows(codes))
     digest = hashlib.sha256(hashes.tobytes())

@@ -9,7 +9,6 @@ lives on, and what arrives is held here or by the broker.
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -51,8 +50,6 @@ _PATIENCE_S = 1.0
 #: Unpacked rows in one delivery, at most, beside the last message's: compressed they may be a
 #: thousandth of it.
 _MOST_BYTES = 64 << 20
-#: what a process ends with that met a fault of its own (sysexits.h: EX_SOFTWARE)
-_FAULT = 70
 
 
 class Receiver:
@@ -64,6 +61,11 @@ class Receiver:
     channel : Channel
         To the aggregator.
 
+    Attributes
+    ----------
+    failed : bool
+        Whether it has hung up itself, after a fault of its own.
+
     Raises
     ------
     ConfigError
@@ -72,6 +74,7 @@ class Receiver:
 
     def __init__(self, settings: ReceptionSettings, channel: Channel) -> None:
         self._channel = channel
+        self.failed = False
         self._topics = Topics(settings.fleet)
         self._seals = Seals(tls=settings.tls, topics=self._topics)
         self._arrivals = Arrivals(settings.limits)
@@ -105,7 +108,7 @@ class Receiver:
         Raises
         ------
         ClosedError
-            It is gone without a word.
+            There is nobody to speak to any more.
         """
         threading.Thread(target=self._deliver, name="unpacking", daemon=True).start()
         while True:
@@ -167,10 +170,11 @@ class Receiver:
                 delivery = Delivery(parcels, states, self._flooding.news(), self._seals.unauthentic)
                 self._channel.send(encode(delivery))
         except ClosedError:
-            os._exit(0)  # the aggregator is gone, and `serve` may be busy with the link
+            return  # as `serve` will find
         except BaseException:  # noqa: BLE001 - nobody else would hear of it
             _LOG.exception("the reception ends")
-            os._exit(_FAULT)
+            self.failed = True
+            self._channel.close()
 
     def _parcels(self, most: int) -> Iterator[Parcel]:
         if not self._left:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.errors import MessageError, ShapeError
+from edge_runtime.errors import MessageError
 from edge_runtime.messages import (
     Header,
     Limits,
@@ -141,11 +141,9 @@ def unpack(message: Incoming, *, limits: Limits, key: bytes = b"") -> Parcel:
 
 
 def _rows(opened: OpenBatch) -> Rows:
-    if not opened.names:
-        raise ShapeError("batch: no columns")
     columns = opened.columns()
     wide = columns.dtype.itemsize > 1
-    print_ = fingerprint(np.ascontiguousarray(columns.T, dtype=np.int32))
+    print_ = fingerprint(columns.T)
     return Rows(
         tuple(opened.names),
         columns.astype("<u2", copy=False).tobytes() if wide else columns.tobytes(),

@@ -133,6 +133,13 @@ def test_batches_are_limited_in_every_size() -> None:
             decode_batch(data, **AB, limits=msgspec.structs.replace(fits, **smaller))
 
 
+def test_a_batch_without_columns_is_refused() -> None:
+    empty = arrow(GOOD.select([]))
+    assert peek_batch(empty) == header()
+    with pytest.raises(ShapeError, match="no columns"):
+        decode_batch(empty, **AB)
+
+
 def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
