@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -21,24 +20,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edge_runtime.errors import AuthenticityError, ConfigError
-from edge_runtime.process.revocation import Revocations, read_revocations
+from edge_runtime.process.revocation import UNREADABLE, Revocations, read_revocations
 from edge_runtime.process.tls import TlsFiles
 
 __all__ = ["Agreed", "Agreement"]
 
 _INFO = b"edge-runtime message key 1"
 _KEY_BYTES = 32
-#: whatever reading a certificate of somebody unknown may raise
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    InvalidSignature,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.ExtensionNotFound,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 class Agreed(NamedTuple):
@@ -92,7 +80,7 @@ class Agreement:
             key = load_pem_private_key(tls.key.read_bytes(), password=None)
         except OSError as error:
             raise ConfigError(f"{error.filename} cannot be read ({error.strerror})") from error
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ConfigError(
                 f"{tls.ca}, {tls.certificate} or {tls.key} is no PEM file of this kind: {error}"
             ) from error
@@ -152,7 +140,7 @@ class Agreement:
             ends = certificate.not_valid_after_utc.timestamp()
             usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
             public = certificate.public_key()
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise AuthenticityError("a certificate cannot be read") from error
         # The signature last: it costs the most.
         if [found.value for found in names] != [name]:
@@ -176,7 +164,7 @@ class Agreement:
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
     return True
 

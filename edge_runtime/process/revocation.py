@@ -14,14 +14,23 @@ from datetime import datetime
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from edge_runtime.errors import AuthenticityError
 
-__all__ = ["Revocations", "read_revocations", "serial_of"]
+__all__ = ["UNREADABLE", "Revocations", "read_revocations", "serial_of"]
 
-#: whatever reading a list of somebody unknown may raise
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType)
+#: whatever reading a certificate or list of somebody unknown may raise
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class Revocations(NamedTuple):
@@ -52,7 +61,7 @@ def read_revocations(der: bytes, authorities: Sequence[x509.Certificate]) -> Rev
         if not any(_signed(found, authority) for authority in authorities):
             raise AuthenticityError("a list of revoked certificates is of another fleet")
         return Revocations(found.last_update_utc, frozenset(entry.serial_number for entry in found))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise AuthenticityError("a list of revoked certificates cannot be read") from error
 
 

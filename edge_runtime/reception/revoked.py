@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edge_runtime.errors import AuthenticityError, ConfigError
 from edge_runtime.messages.limits import DEFAULT_LIMITS
 from edge_runtime.process.agreement import Agreement
+from edge_runtime.process.revocation import UNREADABLE
 
 __all__ = ["RevokedFile"]
 
@@ -104,10 +105,10 @@ class RevokedFile:
                 self.der = der
         except OSError as error:
             self._problem = f"cannot be read ({error.strerror})"
-        except ValueError:
-            self._problem = "holds no list of revoked certificates in PEM form"
         except AuthenticityError as error:
             self._problem = f"was not taken: {error}"
+        except UNREADABLE:
+            self._problem = "holds no list of revoked certificates in PEM form"
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
