@@ -27,7 +27,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     certificate_bytes : int
         The certificate in front of a sealed message; a fleet's own have about 600.
     revoked_bytes : int
-        The list of revoked certificates, DER: 39 for each, so 27,000 of them.
+        The list of revoked certificates, DER: 39 for each, so some 26,800.
     rows : int
         Rows in one batch.
     columns : int
