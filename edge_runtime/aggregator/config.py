@@ -10,9 +10,8 @@ import msgspec
 from edge_runtime.aggregator.config_checks import first_problem
 from edge_runtime.aggregator.guard_config import GuardSettings, MetricsSettings
 from edge_runtime.errors import ConfigError
-from edge_runtime.process.tls import TlsFiles
 from edge_runtime.process.toml_file import below, read_toml
-from edge_runtime.reception.settings import LimitSettings
+from edge_runtime.reception.settings import AggregatorTls, LimitSettings
 
 __all__ = [
     "AggregatorConfig",
@@ -51,14 +50,14 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """[broker]: where the MQTT broker listens; see `TlsFiles` for [broker.tls]."""
+    """[broker]: where the MQTT broker listens; see `AggregatorTls` for [broker.tls]."""
 
     host: str = "127.0.0.1"
     port: int = 1883
     username: str | None = None
     password: str | None = None
     keepalive_s: int = 30
-    tls: TlsFiles | None = None
+    tls: AggregatorTls | None = None
 
 
 class BundleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

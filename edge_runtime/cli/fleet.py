@@ -176,7 +176,8 @@ def revoke(*, directory: Path, name: str) -> None:
     """Revoke all certificates and tokens of the device NAME.
 
     The broker refuses them from its next reload on, and delivers nothing to or from a connection
-    that is open. A new token for the same name lets it in again.
+    that is open. The aggregator drops what is sealed with them, whatever the broker delivers, from
+    when it has the new aggregator/crl.pem. A new token for the same name lets it in again.
     """
     from edge_runtime.errors import FleetError
     from edge_runtime.fleet.fleet_dir import SERVICES, FleetDir
@@ -193,6 +194,7 @@ def revoke(*, directory: Path, name: str) -> None:
         opened.write_revocations(register, authority)
         opened.write_access(register)
     say(f"revoked: {name}, {changed} certificates and tokens")
+    say(_list_to_copy(opened))
     _reload(opened)
 
 
@@ -205,8 +207,8 @@ def revoke(*, directory: Path, name: str) -> None:
 def rotate(*, directory: Path, service: str) -> None:
     """Give SERVICE a new key and certificate, and revoke its old ones.
 
-    Copy them to where the service runs; it takes them up at its next connection. A device gets a
-    new key by enrolling again with a new token.
+    Copy them to where the service runs; it takes them up at its next connection, the aggregator
+    once it is restarted. A device gets a new key by enrolling again with a new token.
 
     `updates` are the keys that schema, plans and bundles are signed with: the root's key, which
     may live offline, names new ones. `root` replaces that key as well. Copy aggregator/updates to
@@ -220,6 +222,13 @@ def rotate(*, directory: Path, service: str) -> None:
         say(f"new keys in {opened.online}; the aggregator's machine needs them")
         return
     opened.rotate(service)
+    if service == "aggregator":
+        say(
+            f"new key and certificate in {opened.path / service}; restart the aggregator with all "
+            "of it, as devices send nothing to the old certificate once they hear of this"
+        )
+    elif service == "enrolment":
+        say(_list_to_copy(opened))
     _reload(opened)
 
 
@@ -242,6 +251,12 @@ def serve(*, directory: Path, host: str | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     run(directory, stop=stop, host=host)
+
+
+def _list_to_copy(opened: FleetDir) -> str:
+    return (
+        f"the aggregator reads {opened.revoked} within seconds; if it runs elsewhere, copy it there"
+    )
 
 
 def _reload(opened: FleetDir) -> None:

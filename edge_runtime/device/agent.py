@@ -229,6 +229,7 @@ class Agent:
             tls=tls,
             fleet=config.fleet,
             device=config.id,
+            store=store,
             now=self._vitals.now,
             on_answer=lambda answer: self._events.put(_Agreed(answer)),
         )
@@ -281,7 +282,8 @@ class Agent:
 
     def _subscribed(self) -> tuple[str, ...]:
         signed = () if self._gate is None else (self._topics.update,)
-        sealed = (self._topics.certificate,) if self._seals.used else ()
+        # The list first, so that one question settles both.
+        sealed = (self._topics.revoked, self._topics.certificate) if self._seals.used else ()
         mine = (self._topics.schema, self._topics.plan, self._topics.ack(self._config.id))
         return (*sealed, *signed, *mine)
 
@@ -371,6 +373,8 @@ class Agent:
                     self._worker.wake()  # there may be room in the outbox now
             case "certificate":
                 self._seals.offer(message.payload)
+            case "revoked":
+                self._seals.offer_list(message.payload)
             case "update" if self._gate is not None:
                 self._gate.offer(message.payload)
             case "bundle" if address.rest != self._wanted:

@@ -10,11 +10,16 @@ import contextlib
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from edge_runtime.errors import AuthenticityError, EdgeRuntimeError
 from edge_runtime.process.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from edge_runtime.process.agreement import Agreement
 
 __all__ = ["AGGREGATOR", "Answer", "Question", "agree_apart"]
 
@@ -28,10 +33,24 @@ _MEMORY_BYTES, _CPU_S = 1 << 30, 30
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be agreed on: `offered` is the certificate (DER) that is said to be the other's.
+    """What is to be agreed on.
 
-    `ca`, `certificate` and `key` are paths; `now_unix_s` is the earliest that it can be now,
-    whatever the clock says.
+    Parameters
+    ----------
+    ca, certificate, key : str
+        Paths of the device's files.
+    fleet, device : str
+        Whose messages.
+    offered : bytes
+        The certificate (DER) that is said to be the aggregator's.
+    in_force : bytes
+        The one that the present key was agreed on with; empty without a key.
+    listed : bytes
+        What is said to be a newer list of revoked certificates (DER); empty: nothing.
+    kept : bytes
+        The newest that was taken so far; empty: none.
+    now_unix_s : float
+        The earliest that it can be now, whatever the clock says.
     """
 
     ca: str
@@ -40,6 +59,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     fleet: str
     device: str
     offered: bytes
+    in_force: bytes = b""
+    listed: bytes = b""
+    kept: bytes = b""
     now_unix_s: float
 
 
@@ -56,12 +78,21 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         Why there is no key.
     failed : bool
         Nothing was found out about the offered certificate: worth asking again.
+    listed : bool
+        The list was taken: it is signed by the fleet's authority, and newer than the one kept.
+    not_listed : str
+        Why not, where there was one.
+    revoked : bool
+        The certificate in force is in the newest list.
     """
 
     key: bytes = b""
     certificate: bytes = b""
     reason: str = ""
     failed: bool = False
+    listed: bool = False
+    not_listed: str = ""
+    revoked: bool = False
 
 
 def agree_apart(question: Question) -> Answer:
@@ -91,12 +122,22 @@ def agree_apart(question: Question) -> Answer:
 def _answer(question: Question) -> Answer:
     # Here, as the agent imports this module.
     from edge_runtime.process.agreement import Agreement  # noqa: PLC0415
+    from edge_runtime.process.revocation import serial_of  # noqa: PLC0415
 
+    answer = Answer()
     try:
         tls = TlsFiles(
             ca=Path(question.ca), certificate=Path(question.certificate), key=Path(question.key)
         )
         own = Agreement(tls=tls, fleet=question.fleet)
+        if question.kept:
+            # Not to be read: of another fleet, which the device belonged to before.
+            with contextlib.suppress(AuthenticityError):
+                own.heed(question.kept)
+        if question.listed:
+            answer = _list(own, question.listed)
+        if question.in_force and own.is_revoked(serial_of(question.in_force)):
+            answer = replace(answer, revoked=True)
         agreed = own.agree(
             question.offered,
             name=AGGREGATOR,
@@ -106,8 +147,16 @@ def _answer(question: Question) -> Answer:
     except EdgeRuntimeError as error:
         # The device's own files may be whole at the next attempt.
         failed = not isinstance(error, AuthenticityError)
-        return Answer(reason=error.public, failed=failed)
-    return Answer(key=agreed.key, certificate=own.certificate)
+        return replace(answer, reason=error.public, failed=failed)
+    return replace(answer, key=agreed.key, certificate=own.certificate)
+
+
+def _list(own: Agreement, listed: bytes) -> Answer:
+    try:
+        own.heed(listed)
+    except AuthenticityError as error:
+        return Answer(not_listed=error.public)
+    return Answer(listed=True)
 
 
 def main() -> int:

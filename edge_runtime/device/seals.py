@@ -3,6 +3,10 @@
 A device with a certificate of its own has a broker that it need not trust. It waits for the
 aggregator's certificate, agrees on a key with its holder (`agreement`), and sends nothing before.
 Without such a certificate everything travels as it is.
+
+The aggregator also hands out the fleet's list of revoked certificates. The newest that the fleet's
+authority has signed is kept, so that neither an older one nor a restart brings a revoked
+certificate back. That a newer one is kept away cannot be known.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import time
 from collections.abc import Callable
 
 from edge_runtime.device.agreement import Answer, Question, agree_apart
-from edge_runtime.errors import MessageError
+from edge_runtime.device.store import Store
+from edge_runtime.errors import DamagedStoreError, MessageError, StoreError
 from edge_runtime.messages.limits import DEFAULT_LIMITS
 from edge_runtime.messages.seal import decode_sealed, seal
 from edge_runtime.process.tls import TlsFiles
@@ -30,6 +35,8 @@ _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
 _PATIENCE_S = 30.0
 #: false answers are counted, and named once in so many seconds
 _SAY_AGAIN_S = 60.0
+#: of the list of revoked certificates in the store
+_KEY = "revoked"
 
 
 class Seals:
@@ -41,6 +48,8 @@ class Seals:
         The device's files; without a certificate among them nothing is sealed.
     fleet, device : str
         Whose messages.
+    store : Store
+        Of the agent's thread; keeps the list of revoked certificates.
     now : callable () -> float
         The time that nothing may be older than, in Unix seconds.
     on_answer : callable (Answer)
@@ -53,6 +62,7 @@ class Seals:
         tls: TlsFiles | None,
         fleet: str,
         device: str,
+        store: Store,
         now: Callable[[], float],
         on_answer: Callable[[Answer], None],
     ) -> None:
@@ -66,9 +76,16 @@ class Seals:
         self._asked: tuple[bytes, bytes] | None = None
         self._in_force: tuple[bytes, bytes] | None = None
         self._refused: tuple[bytes, bytes] | None = None
+        #: lists of revoked certificates: offered and to be asked about, asked, refused last
+        self._listed, self._asked_list, self._refused_list = b"", b"", b""
+        #: the newest that was taken, and what the store has of that
+        self._kept, self._stored = b"", b""
         self._not_before_s, self._retry_s = 0.0, _RETRY_MIN_S
         self._connected_s: float | None = None
         self._wrong, self._said_s = 0, -_SAY_AGAIN_S
+        self._store = store
+        if self._tls is not None:
+            self._kept = self._stored = store.get(_KEY) or b""
 
     @property
     def used(self) -> bool:
@@ -83,7 +100,8 @@ class Seals:
     def connected(self) -> None:
         """Look at the device's own files again, as the link does for each connection."""
         self._own = self._read_own()
-        self._refused = None  # a clock may have been set since
+        self._refused, self._refused_list = None, b""  # a clock may have been set since
+        self._save()
         if self._connected_s is None:
             self._connected_s = time.monotonic()
 
@@ -93,8 +111,18 @@ class Seals:
             self._offered = certificate
             self.look()
 
+    def offer_list(self, listed: bytes) -> None:
+        """Take what is said to be the list of revoked certificates; it counts once verified."""
+        if (
+            self._tls is not None
+            and listed not in (self._kept, self._refused_list)  # as it comes at each connection
+            and len(listed) <= DEFAULT_LIMITS.revoked_bytes
+        ):
+            self._listed = listed
+            self.look()
+
     def look(self) -> None:
-        """Ask about a certificate that is not settled; cheap to call at every turn."""
+        """Ask about a certificate or list that is not settled; cheap to call at every turn."""
         now_s = time.monotonic()
         if self._tls is None or self._asked is not None or now_s < self._not_before_s:
             return
@@ -107,9 +135,9 @@ class Seals:
                 )
             return
         wanted = (self._offered, self._own)
-        if wanted in (self._in_force, self._refused):
+        if not self._listed and wanted in (self._in_force, self._refused):
             return
-        self._asked = wanted
+        self._asked, self._asked_list = wanted, self._listed
         question = Question(
             ca=str(self._tls.ca),
             certificate=str(self._tls.certificate),
@@ -117,6 +145,9 @@ class Seals:
             fleet=self._fleet,
             device=self._device,
             offered=self._offered,
+            in_force=b"" if self._in_force is None else self._in_force[0],
+            listed=self._listed,
+            kept=self._kept,
             now_unix_s=self._now(),
         )
 
@@ -128,14 +159,24 @@ class Seals:
     def settle(self, answer: Answer) -> bool:
         """Note what came of a question; return whether there is another key than before."""
         asked, self._asked = self._asked, None
+        if answer.revoked:
+            self._key, self._in_force = b"", None
+            _LOG.warning(
+                "the aggregator's certificate was revoked; nothing is sent until it has another"
+            )
+        if answer.listed or answer.not_listed:
+            self._settle_list(answer)
+        if answer.key and not answer.not_listed:
+            self._retry_s = _RETRY_MIN_S
+        else:
+            self._not_before_s = time.monotonic() + self._retry_s
+            self._retry_s = min(2 * self._retry_s, _RETRY_MAX_S)
         if not answer.key:
             if not answer.failed:
                 self._refused = asked
-            self._not_before_s = time.monotonic() + self._retry_s
-            self._retry_s = min(2 * self._retry_s, _RETRY_MAX_S)
             _LOG.warning("no key was agreed on with the aggregator: %s", answer.reason)
             return False
-        self._in_force, self._retry_s = asked, _RETRY_MIN_S
+        self._in_force = asked
         new = (answer.key, answer.certificate) != (self._key, self._certificate)
         self._key, self._certificate = answer.key, answer.certificate
         if new:
@@ -164,6 +205,29 @@ class Seals:
                     self._wrong, topic, error.public,
                 )  # fmt: skip
             return None
+
+    def _settle_list(self, answer: Answer) -> None:
+        if self._listed == self._asked_list:  # and not yet another one
+            self._listed = b""
+        if answer.listed:
+            self._kept = self._asked_list
+            self._save()
+        else:
+            self._refused_list = self._asked_list
+            _LOG.warning("not taken from the broker: %s", answer.not_listed)
+
+    def _save(self) -> None:
+        """Keep the newest list over restarts; tried again at each connection where it fails."""
+        if self._stored is self._kept:
+            return
+        try:
+            self._store.put(_KEY, self._kept)
+            self._stored = self._kept
+        except DamagedStoreError:
+            raise
+        except StoreError as error:
+            # Not in the way of a key: what is sent under it makes room on a full disk.
+            _LOG.warning("a list of revoked certificates is not kept yet: %s", error.public)
 
     def _read_own(self) -> bytes:
         """Return a digest of certificate and key; of files that cannot be read, the empty one's."""

@@ -137,8 +137,8 @@ class BrokerAccess:
 
     def write_revocations(
         self, authority: Authority, certificates: Iterable[CertificateEntry]
-    ) -> None:
-        """Sign and write the list of revoked certificates."""
+    ) -> bytes:
+        """Sign and write the list of revoked certificates, and return it, PEM."""
         path = self.directory / "crl.pem"
         previous = None
         if path.exists():
@@ -148,7 +148,9 @@ class BrokerAccess:
             for entry in certificates
             if entry.revoked_s is not None
         ]
-        write_durably(path, authority.revocation_list(revoked, after=previous))
+        listed = authority.revocation_list(revoked, after=previous)
+        write_durably(path, listed)
+        return listed
 
     def reload(self) -> bool:
         """Make a broker that runs from this directory, on this machine, read its files again.

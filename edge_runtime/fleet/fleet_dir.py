@@ -11,6 +11,7 @@
     device-settings.toml       sections that every provisioning file gets; edit it
     aggregator.toml            for the aggregator; edit it
     aggregator/, enrolment/    certificate and key of these two services
+    aggregator/crl.pem         the list of revoked certificates, as in broker/
     aggregator/updates/        keys that sign what is published, and their roots
     broker/                    all that the broker's machine needs
 """
@@ -38,6 +39,7 @@ from edge_runtime.errors import ConfigError, FleetError
 from edge_runtime.fleet.authority import Authority, new_key, pem, valid_between
 from edge_runtime.fleet.broker import own_user
 from edge_runtime.fleet.broker_access import BrokerAccess
+from edge_runtime.fleet.first_settings import AGGREGATOR, DEVICE_SETTINGS
 from edge_runtime.fleet.register import Register
 from edge_runtime.messages import TlsFiles
 from edge_runtime.messages.fields import Id
@@ -54,47 +56,6 @@ _HOST = re.compile(r"\A[A-Za-z0-9:][A-Za-z0-9._:-]{0,252}\Z")
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 # A certificate for these too lets services on the broker's own machine use the loopback.
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-_AGGREGATOR = """\
-# For `edge-runtime aggregator run`, on the machine that has the directory aggregator/. Put the
-# table's schema beside it; every setting: python -m pydoc edge_runtime.aggregator.config
-
-[fleet]
-name = {name}
-
-[data]
-dir = "data"
-
-[schema]
-path = "schema.json"
-
-[privacy]
-epsilon = 8.0
-delta = 1e-5
-
-[broker]
-host = {host}
-port = {port}
-
-[broker.tls]
-ca = "aggregator/ca.pem"
-certificate = "aggregator/certificate.pem"
-key = "aggregator/key.pem"
-
-[updates]
-keys = "aggregator/updates"
-"""
-_DEVICE_SETTINGS = """\
-# Sections of device.toml that `edge-runtime fleet token` puts into every provisioning file; see
-# docs/device.md for all of them. A section that is missing here must be on the device already.
-
-[source]
-kind = "csv"
-path = "/var/lib/edge-runtime/rows.csv"
-
-[privacy]
-epsilon = 8.0                   # the most a row may ever cost, whatever a plan asks
-delta = 1e-5
-"""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,6 +147,11 @@ class FleetDir:
         """The directory of the update keys that are in daily use, and of all roots."""
         return self.path / "aggregator" / "updates"
 
+    @property
+    def revoked(self) -> Path:
+        """The aggregator's copy of the list of revoked certificates."""
+        return self.path / "aggregator" / "crl.pem"
+
     def newest_root(self) -> str:
         """Return root.json for new devices, empty in a fleet that signs nothing."""
         if self.root_key is None:
@@ -248,9 +214,13 @@ class FleetDir:
         return rules or tokens
 
     def write_revocations(self, register: Register, authority: Authority) -> None:
-        """Bring the broker's list of revoked certificates up to date with the register."""
+        """Bring the list of revoked certificates up to date with the register.
+
+        The broker has it, and the aggregator, which has to know whatever the broker lets in.
+        """
         with self._lock():
-            self.access.write_revocations(authority, register.certificates())
+            listed = self.access.write_revocations(authority, register.certificates())
+            write_durably(self.revoked, listed)
 
     def rotate(self, service: str) -> None:
         """Give the broker or one of `SERVICES` a new key and certificate.
@@ -363,12 +333,12 @@ def init_fleet(
             enrol_port=enrol_port,
             user=broker_user or own_user(),
         )
-        access.write_revocations(authority, [])
+        write_durably(path / "aggregator" / "crl.pem", access.write_revocations(authority, []))
         access.write_rules(shut_out=[], valid=register.certificates())
         access.write_tokens({})
     text = {"name": toml_value(name), "host": toml_value(host), "port": port}
-    write_durably(path / "aggregator.toml", _AGGREGATOR.format(**text))
-    write_durably(path / "device-settings.toml", _DEVICE_SETTINGS)
+    write_durably(path / "aggregator.toml", AGGREGATOR.format(**text))
+    write_durably(path / "device-settings.toml", DEVICE_SETTINGS)
 
     def place(key: Path) -> str:
         return os.path.relpath(key, path) if authority_key is None else str(key)

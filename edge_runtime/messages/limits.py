@@ -26,6 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         The header inside a batch or summary.
     certificate_bytes : int
         The certificate in front of a sealed message; a fleet's own have about 600.
+    revoked_bytes : int
+        The list of revoked certificates, DER: 39 for each, so some 26,800.
     rows : int
         Rows in one batch.
     columns : int
@@ -42,6 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     raw_bytes: int = 32 << 20
     header_bytes: int = 16 << 10
     certificate_bytes: int = 4 << 10
+    revoked_bytes: int = 1 << 20
     rows: int = 1 << 16
     columns: int = 512
     tensors: int = 8192

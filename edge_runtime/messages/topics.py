@@ -16,7 +16,7 @@ __all__ = ["Address", "Topics"]
 
 _UP = ("state", "batch", "summary")
 _DOWN = ("ack", "command")
-_ALL = ("schema", "plan", "status", "alarms", "update", "certificate")
+_ALL = ("schema", "plan", "status", "alarms", "update", "certificate", "revoked")
 _DIGEST = re.compile(r"\A[0-9a-f]{64}\Z")
 
 
@@ -31,7 +31,7 @@ class Address(NamedTuple):
         The device, or `all`.
     kind : str
         The last fixed level: `state`, `batch`, `summary`, `ack`, `command`, `schema`, `plan`,
-        `status`, `alarms`, `update`, `certificate` or `bundle`.
+        `status`, `alarms`, `update`, `certificate`, `revoked` or `bundle`.
     rest : str
         The digest of a bundle; empty otherwise.
     """
@@ -104,6 +104,11 @@ class Topics:
     def certificate(self) -> str:
         """The aggregator's certificate, retained, where messages are sealed; see `seal`."""
         return f"{self._root}/down/all/certificate"
+
+    @property
+    def revoked(self) -> str:
+        """The fleet's list of revoked certificates, retained, where the aggregator has it."""
+        return f"{self._root}/down/all/revoked"
 
     @property
     def alarms(self) -> str:

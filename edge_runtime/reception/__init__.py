@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from edge_runtime.reception.desk import Reception
 from edge_runtime.reception.frames import Delivery
-from edge_runtime.reception.settings import LimitSettings, ReceptionSettings
+from edge_runtime.reception.settings import AggregatorTls, LimitSettings, ReceptionSettings
 from edge_runtime.reception.unpacking import Incoming, Parcel, Rows, unpack
 
 __all__ = [
+    "AggregatorTls",
     "Delivery",
     "Incoming",
     "LimitSettings",

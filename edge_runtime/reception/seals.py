@@ -1,7 +1,8 @@
 """The seals of an aggregator: only what a device of the fleet has sent itself is looked at.
 
 A message brings its device's certificate, so nothing has to be known beforehand: the certificate
-is verified once, the key that follows from it is kept, and each further message costs a hash.
+is verified once, the key that follows from it is kept, and each further message costs a hash. What
+the fleet has revoked counts from the next look at its list on, which devices are handed as well.
 
 What is not authentic is dropped without a word to anybody: an answer that refuses it could name the
 digest of a true message, and its device would take that for refused. It is not catalogued, not set
@@ -22,11 +23,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from edge_runtime.errors import AuthenticityError, MessageError
 from edge_runtime.messages import DeviceState, Link, Topics, decode_state, encode_state
 from edge_runtime.messages.seal import decode_sealed, is_sealed, seal
-from edge_runtime.process.tls import TlsFiles
+from edge_runtime.reception.settings import AggregatorTls
 from edge_runtime.reception.unpacking import Incoming
 
 if TYPE_CHECKING:
     from edge_runtime.process.agreement import Agreement
+    from edge_runtime.reception.revoked import RevokedFile
 
 __all__ = ["Opened", "Seals"]
 
@@ -49,6 +51,7 @@ class _Known(NamedTuple):
     device: str
     key: bytes
     expires_unix_s: float
+    serial: int
 
 
 class Seals:
@@ -56,7 +59,7 @@ class Seals:
 
     Parameters
     ----------
-    tls : TlsFiles or None
+    tls : AggregatorTls or None
         The aggregator's files; without a certificate among them everything travels as it is.
     topics : Topics
         Of the fleet.
@@ -75,7 +78,7 @@ class Seals:
     """
 
     def __init__(
-        self, *, tls: TlsFiles | None, topics: Topics, clock: Callable[[], float] = time.time
+        self, *, tls: AggregatorTls | None, topics: Topics, clock: Callable[[], float] = time.time
     ) -> None:
         self._topics, self._clock = topics, clock
         self.unauthentic = 0
@@ -83,21 +86,37 @@ class Seals:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._own: Agreement | None = None
+        self._revoked: RevokedFile | None = None
+        self._link: Link | None = None
         if tls is not None and tls.certificate is not None:
             # Here, as most aggregators on one machine with their broker do without.
             from edge_runtime.process.agreement import Agreement  # noqa: PLC0415
 
             self._own = Agreement(tls=tls, fleet=topics.fleet)
+            if tls.revoked is not None:
+                from edge_runtime.reception.revoked import RevokedFile  # noqa: PLC0415
+
+                self._revoked = RevokedFile(tls.revoked, self._own)
 
     def publish(self, link: Link) -> None:
-        """Hand the devices the aggregator's certificate, retained."""
+        """Hand the devices the aggregator's certificate, retained, and what was revoked.
+
+        A list that is another later is published on the same link.
+        """
         if self._own is not None:
             link.publish(self._topics.certificate, self._own.certificate, retain=True)
+        self._link = link
+        self._publish_revoked()
 
     def open(self, messages: Iterable[Incoming]) -> list[Opened]:
-        """Return those messages that their devices have sent, without their seals."""
+        """Return those messages that their devices have sent, without their seals.
+
+        Also without any to be called again and again: it looks whether others were revoked.
+        """
         if self._own is None:
             return [Opened(message, b"") for message in messages]
+        if self._revoked is not None and self._revoked.look():
+            self._publish_revoked()
         opened = []
         for message in messages:
             kind, device = message.kind, message.device
@@ -146,7 +165,11 @@ class Seals:
             known = self._known.get(digest)
             if known is not None:
                 self._known.move_to_end(digest)
-        if known is None or now_unix_s > known.expires_unix_s:
+        if (
+            known is None
+            or now_unix_s > known.expires_unix_s
+            or own.is_revoked(known.serial)  # of which `agree` says so
+        ):
             agreed = own.agree(
                 sealed.certificate, name=device, device=device, now_unix_s=now_unix_s
             )
@@ -160,6 +183,10 @@ class Seals:
             if len(self._known) > _KEYS:
                 self._known.popitem(last=False)
         return body, known.key
+
+    def _publish_revoked(self) -> None:
+        if self._revoked is not None and self._link is not None:
+            self._link.publish(self._topics.revoked, self._revoked.der, retain=True)
 
     def _drop(self, topic: str, error: MessageError) -> None:
         with self._lock:

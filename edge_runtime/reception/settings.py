@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from edge_runtime.process.tls import TlsFiles
 
-__all__ = ["LimitSettings", "ReceptionSettings"]
+__all__ = ["AggregatorTls", "LimitSettings", "ReceptionSettings"]
+
+
+class AggregatorTls(TlsFiles, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[broker.tls] of an aggregator: the files of `TlsFiles`, and one more.
+
+    Parameters
+    ----------
+    revoked : Path, optional
+        The fleet's list of revoked certificates (PEM), as `edge-runtime fleet` keeps it in
+        aggregator/crl.pem. What is sealed with a certificate in it is dropped, and devices are
+        handed it. It is read again when it has changed.
+    """
+
+    revoked: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.revoked is not None and self.certificate is None:
+            raise ValueError("revoked is for messages that are sealed; certificate is missing")
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +81,6 @@ class ReceptionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     username: str | None = None
     password: str | None = None
     keepalive_s: int = 30
-    tls: TlsFiles | None = None
+    tls: AggregatorTls | None = None
     limits: LimitSettings = LimitSettings()
     log_level: str = "INFO"

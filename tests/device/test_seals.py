@@ -6,13 +6,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edge_runtime.device.agreement import Answer, Question, agree_apart
 from edge_runtime.device.seals import Seals
+from edge_runtime.device.store import Store
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.messages import Topics
 from edge_runtime.messages.seal import decode_sealed, seal
@@ -28,8 +32,26 @@ class Fleet(NamedTuple):
     folder: Path
     authority: Authority
     tls: TlsFiles
-    seals: Seals
+    store: Store
     answers: queue.SimpleQueue[Answer]
+    seals: Seals
+
+    def restarted(self) -> Fleet:
+        """The same device, as after a restart of its agent."""
+        return started(self.folder, self.authority, self.tls, self.store)
+
+    def list(self, *revoked: Agreement, number: int, authority: Authority | None = None) -> bytes:
+        """Make a list of revoked certificates that is dated by its number."""
+        now = datetime.now(UTC)
+        pem = (authority or self.authority).revocation_list(
+            [(one.serial, now) for one in revoked], after=now + timedelta(hours=number)
+        )
+        return x509.load_pem_x509_crl(pem).public_bytes(Encoding.DER)
+
+    def asked(self) -> bool:
+        """Wait for the next question's turn, and settle it."""
+        wait_until(lambda: (self.seals.look(), asking())[1])
+        return self.settle()
 
     def aggregator(self, folder: str, authority: Authority | None = None) -> Agreement:
         tls, _ = make_identity(authority or self.authority, self.folder / folder, "aggregator")
@@ -52,9 +74,15 @@ def fleet(tmp_path: Path) -> Fleet:
         fleet="f", certificate_path=tmp_path / "ca.pem", key_path=tmp_path / "ca.key"
     )
     tls, _ = make_identity(authority, tmp_path / "device", "d")
+    return started(tmp_path, authority, tls, Store(tmp_path / "device.sqlite"))
+
+
+def started(folder: Path, authority: Authority, tls: TlsFiles, store: Store) -> Fleet:
     answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-    seals = Seals(tls=tls, fleet="f", device="d", now=time.time, on_answer=answers.put)
-    return Fleet(tmp_path, authority, tls, seals, answers)
+    seals = Seals(
+        tls=tls, fleet="f", device="d", store=store, now=time.time, on_answer=answers.put
+    )  # fmt: skip
+    return Fleet(folder, authority, tls, store, answers, seals)
 
 
 def test_it_agrees_and_follows_new_certificates_of_both_sides(
@@ -143,11 +171,124 @@ def test_a_process_that_finds_nothing_out_is_worth_another(fleet: Fleet) -> None
     assert "expired" in late.reason
 
 
+def test_a_revoked_certificate_is_dropped_and_stays_out(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = fleet.aggregator("1"), fleet.aggregator("2")
+    before, after = fleet.list(number=1), fleet.list(old, number=2)
+    fleet.seals.offer_list(before)
+    assert not asking()  # before there is a certificate to ask about
+    fleet.seals.offer(old.certificate)
+    assert fleet.settle()
+    # As at each reconnect.
+    fleet.seals.connected()
+    for offer, what in ((fleet.seals.offer_list, before), (fleet.seals.offer, old.certificate)):
+        offer(what)
+        assert not asking()
+    fleet.seals.offer_list(after)
+    assert not fleet.settle()
+    assert not fleet.seals.ready
+    assert fleet.seals.open(DOWN, seal(b"down", topic=DOWN, key=b"w" * 32)) is None
+    assert "nothing is sent until it has another" in caplog.text
+    # Neither the older list nor a restart brings it back, nor both.
+    again = fleet.restarted()
+    for seals in (fleet.seals, again.seals):
+        seals.offer_list(before)
+    for device in (fleet, again):
+        device.seals.offer(old.certificate)
+        assert not device.asked()
+        assert not device.seals.ready
+    assert caplog.text.count("is not newer than the one in force") == 2
+    assert caplog.text.count("certificate of 'aggregator' was revoked") == 3
+    # The one that took its place does, without the list being asked about again.
+    for device in (fleet, again):
+        device.seals.offer(new.certificate)
+        device.seals.offer_list(before)
+        assert device.asked()
+        assert device.is_agreed_with(new)
+    assert caplog.text.count("is not newer than the one in force") == 2
+
+
+def test_a_list_counts_also_beside_a_certificate_that_is_none(fleet: Fleet) -> None:
+    one, other = fleet.aggregator("1"), fleet.aggregator("2")
+    fleet.seals.offer(one.certificate)
+    assert fleet.settle()
+    fleet.seals.offer(b"no certificate")
+    assert not fleet.settle()
+    # About another one first, and then about the one in force.
+    for number, (listed, ready) in enumerate([(other, True), (one, False)], start=1):
+        fleet.seals.offer_list(fleet.list(listed, number=number))
+        assert not fleet.asked()
+        assert fleet.seals.ready == ready
+
+
+def test_a_false_list_changes_nothing_and_costs_little(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = fleet.aggregator("1")
+    foreign = Authority.create(
+        fleet="f", certificate_path=fleet.folder / "2.pem", key_path=fleet.folder / "2.key"
+    )
+    false = fleet.list(own, number=5, authority=foreign)
+    fleet.seals.offer_list(false)
+    fleet.seals.offer(own.certificate)
+    # The key is agreed on all the same.
+    assert fleet.settle()
+    assert fleet.is_agreed_with(own)
+    assert "another fleet" in caplog.text
+    # Not again, the next one only after a while, and never what is too long to be one.
+    for listed in (false, b"no list", b"x" * (2 << 20)):
+        fleet.seals.offer_list(listed)
+        assert not asking()
+    assert not fleet.asked()
+    assert "cannot be read" in caplog.text
+    assert fleet.store.get("revoked") is None
+    # A true one does still.
+    true = fleet.list(own, number=1)
+    fleet.seals.offer_list(true)
+    assert not fleet.asked()
+    assert not fleet.seals.ready
+    assert fleet.store.get("revoked") == true
+
+
+def test_a_list_that_cannot_be_kept_counts_and_is_kept_later(fleet: Fleet) -> None:
+    own = fleet.aggregator("1")
+    fleet.seals.offer(own.certificate)
+    assert fleet.settle()
+    listed = fleet.list(own, number=1)
+    fleet.store.connection.execute("PRAGMA query_only=1")  # as a disk that is full
+    fleet.seals.offer_list(listed)
+    assert not fleet.settle()
+    assert not fleet.seals.ready
+    fleet.store.connection.execute("PRAGMA query_only=0")
+    assert fleet.store.get("revoked") is None
+    fleet.seals.connected()
+    assert fleet.store.get("revoked") == listed
+
+
+def test_a_list_of_the_fleet_before_is_not_in_the_way(fleet: Fleet) -> None:
+    before = Authority.create(
+        fleet="f", certificate_path=fleet.folder / "2.pem", key_path=fleet.folder / "2.key"
+    )
+    fleet.store.put("revoked", fleet.list(number=9, authority=before))
+    enrolled, own = fleet.restarted(), fleet.aggregator("1")
+    enrolled.seals.offer_list(fleet.list(own, number=1))
+    enrolled.seals.offer(own.certificate)
+    assert not enrolled.settle()
+    assert not enrolled.seals.ready
+
+
 @pytest.mark.parametrize("tls", [None, TlsFiles(ca=Path("ca.pem"))])
-def test_without_a_certificate_everything_travels_as_it_is(tls: TlsFiles | None) -> None:
-    seals = Seals(tls=tls, fleet="f", device="d", now=time.time, on_answer=pytest.fail)
+def test_without_a_certificate_everything_travels_as_it_is(
+    tls: TlsFiles | None, tmp_path: Path
+) -> None:
+    seals = Seals(
+        tls=tls, fleet="f", device="d", store=Store(tmp_path / "device.sqlite"), now=time.time,
+        on_answer=pytest.fail,
+    )  # fmt: skip
     seals.connected()
     seals.offer(b"anything")
+    seals.offer_list(b"anything")
     seals.look()
     assert (seals.used, seals.ready) == (False, True)
     assert seals.seal(UP, b"body") == b"body"

@@ -17,7 +17,9 @@ from edge_runtime.fleet.fleet_dir import FleetDir
 from edge_runtime.messages import Link, Topics
 from tests.identity.site import wait_for
 
-_RETAINED = ("state", "schema", "plan", "status", "alarms", "update", "certificate", "bundle")
+_RETAINED = (
+    "state", "schema", "plan", "status", "alarms", "update", "certificate", "revoked", "bundle",
+)  # fmt: skip
 
 _CONFIG = """
 per_listener_settings true

@@ -18,11 +18,14 @@ def test_devices_and_the_aggregator_reach_each_other(site: Site) -> None:
     a.send(f"{ROOT}/up/a/batch", b"from a")
     aggregator.wait_got(f"{ROOT}/up/a/batch", b"from a")
     aggregator.send(f"{ROOT}/down/a/ack", b"for a")
-    aggregator.send(f"{ROOT}/down/all/plan", b"for all")
+    for_all = [(f"{ROOT}/down/all/{kind}", b"for all") for kind in ("plan", "revoked")]
+    for topic, payload in for_all:
+        aggregator.send(topic, payload)
     a.wait_got(f"{ROOT}/down/a/ack", b"for a")
     for device in (a, b):
-        device.wait_got(f"{ROOT}/down/all/plan", b"for all")
-    assert b.got == [(f"{ROOT}/down/all/plan", b"for all")]
+        for topic, payload in for_all:
+            device.wait_got(topic, payload)
+    assert b.got == for_all
 
 
 def test_a_device_writes_below_its_own_name_only(site: Site) -> None:
@@ -36,6 +39,7 @@ def test_a_device_writes_below_its_own_name_only(site: Site) -> None:
         f"{ROOT}/down/victim/ack",
         f"{ROOT}/down/rogue/ack",
         f"{ROOT}/down/all/plan",
+        f"{ROOT}/down/all/revoked",
         f"{ROOT}/enrol/{32 * 'a'}/request",
         "er/v1/another/up/rogue/batch",
     ]

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_runtime.aggregator.config import load_config
 from edge_runtime.device.files import write_durably
 from edge_runtime.device.provisioning import derived_id, load_provision, wipe_token
 from edge_runtime.device.toml import toml_text
@@ -24,6 +26,7 @@ from edge_runtime.fleet.broker_access import BrokerAccess
 from edge_runtime.fleet.fleet_dir import FleetDir, init_fleet
 from edge_runtime.fleet.tokens import make_provision
 from edge_runtime.messages import Link, TlsFiles
+from edge_runtime.process.agreement import Agreement
 
 _VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
@@ -217,6 +220,26 @@ def test_a_later_list_of_revocations_is_dated_later(tmp_path: Path) -> None:
         dates.append(x509.load_pem_x509_crl((tmp_path / "crl.pem").read_bytes()).last_update_utc)
     assert dates == sorted(set(dates))
     assert dates[-1] < datetime.now(UTC) - timedelta(minutes=50)
+
+
+def test_the_aggregator_has_the_broker_s_list(fleet: FleetDir) -> None:
+    def lists() -> set[bytes]:
+        return {
+            (fleet.path / folder / "crl.pem").read_bytes() for folder in ("aggregator", "broker")
+        }
+
+    (first,) = lists()
+    tls = load_config(fleet.path / "aggregator.toml").broker.tls
+    assert tls is not None
+    assert tls.revoked == fleet.revoked
+    fleet.rotate("aggregator")
+    (second,) = lists()
+    assert [len(x509.load_pem_x509_crl(pem)) for pem in (first, second)] == [0, 1]
+    # It takes them: they are signed as they should be, the later one newer than the other.
+    own = Agreement(tls=tls, fleet="f")
+    for pem in (first, second):
+        own.heed(x509.load_pem_x509_crl(pem).public_bytes(Encoding.DER))
+    assert not own.is_revoked(own.serial)
 
 
 def test_client_ids_follow_from_the_key(fleet: FleetDir) -> None:

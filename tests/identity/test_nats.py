@@ -62,7 +62,13 @@ def test_each_writes_and_reads_what_is_its_own(site: NatsSite) -> None:
         ["#", f"{ROOT}/#", f"{ROOT}/up/+/state", f"{ROOT}/down/+/ack", f"{ROOT}/down/victim/ack",
          "+/v1/clinics/up/victim/state", "$MQTT/sub/#", f"{ROOT}/down/all/plan"],
     )  # fmt: skip
-    for topic in ("up/victim/state", "down/victim/ack", "down/all/plan", "up/rogue-2/state"):
+    for topic in (
+        "up/victim/state",
+        "down/victim/ack",
+        "down/all/plan",
+        "down/all/revoked",
+        "up/rogue-2/state",
+    ):
         wait_for(rogue.link.connected.is_set, "being let in after a refusal")
         rogue.try_to_send(f"{ROOT}/{topic}")
     rogue.send(f"{ROOT}/up/rogue/state", b"own")

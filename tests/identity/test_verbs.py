@@ -63,7 +63,9 @@ def test_from_a_token_to_a_device_and_out_again(
     assert listed["tokens"] == []
 
     assert run(["fleet", "revoke", directory, "ward-7"]) == 0
-    assert "revoked: ward-7" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "revoked: ward-7" in said
+    assert f"the aggregator reads {site.fleet.revoked} within seconds; if it runs elsewhere" in said
 
     def out_of_it() -> bool:
         device.link.publish(f"{ROOT}/up/ward-7/state", b"x").wait(0.05)
@@ -105,7 +107,9 @@ def test_services_and_broker_get_new_keys_while_they_run(
     old = (site.fleet.access.directory / "server.pem").read_bytes()
     assert run(["fleet", "rotate", directory, "aggregator"]) == 0
     assert run(["fleet", "rotate", directory, "broker"]) == 0
-    assert capsys.readouterr().err == ""
+    out, err = capsys.readouterr()
+    assert "restart the aggregator" in out
+    assert err == ""
     assert (site.fleet.access.directory / "server.pem").read_bytes() != old
     thief = site.party(
         TlsFiles(

@@ -124,6 +124,7 @@ def test_every_topic_is_documented_and_parsed() -> None:
         "down/all/alarms": topics.alarms,
         "down/all/update": topics.update,
         "down/all/certificate": topics.certificate,
+        "down/all/revoked": topics.revoked,
     }
     assert documented == built.keys()
     for shape, topic in built.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -79,7 +79,7 @@ def test_the_key_is_what_the_protocol_says(side: Callable[[str], TlsFiles]) -> N
     found = Agreement(tls=mine, fleet="f").agree(
         other.public_bytes(Encoding.DER), name="a", device="a", now_unix_s=NOW
     )
-    assert found == (expected, other.not_valid_after_utc.timestamp())
+    assert found == (expected, other.not_valid_after_utc.timestamp(), other.serial_number)
 
 
 def der(authority: Authority, key: EllipticCurvePublicKey, name: str, days: float = 3650) -> bytes:
@@ -135,3 +135,48 @@ def test_files_that_do_not_belong_together_are_refused(
     ):
         with pytest.raises(ConfigError):
             Agreement(tls=wrong, fleet="f")
+
+
+def test_the_newest_list_of_the_authority_is_heeded(
+    side: Callable[[str], TlsFiles], authority: Authority, tmp_path: Path
+) -> None:
+    own, other, third = (Agreement(tls=side(n), fleet="f") for n in ("own", "other", "third"))
+    foreign = Authority.create(
+        fleet="f", certificate_path=tmp_path / "ca.pem", key_path=tmp_path / "ca.key"
+    )
+    before = datetime.now(UTC) - timedelta(days=1)
+
+    def listed(by: Authority, after: datetime, *sides: Agreement) -> bytes:
+        pem = by.revocation_list([(one.serial, after) for one in sides], after=after)
+        return x509.load_pem_x509_crl(pem).public_bytes(Encoding.DER)
+
+    def agrees(with_whom: Agreement, name: str) -> bool:
+        try:
+            return bool(
+                own.agree(with_whom.certificate, name=name, device=name, now_unix_s=NOW).key
+            )
+        except AuthenticityError as error:
+            return str(error) != f"a certificate of {name!r} was revoked"
+
+    first = listed(authority, before, other)
+    assert agrees(other, "other")
+    own.heed(first)
+    assert (agrees(other, "other"), agrees(third, "third")) == (False, True)
+    assert (own.is_revoked(other.serial), own.is_revoked(third.serial)) == (True, False)
+    # In the lists that are not taken nobody is, or somebody else.
+    second = listed(authority, datetime.now(UTC), third)
+    for wrong, words in {
+        listed(foreign, datetime.now(UTC)): "another fleet",
+        second[:-1] + bytes([second[-1] ^ 1]): "another fleet|cannot be read",
+        second[:-1]: "cannot be read",
+        b"": "cannot be read",
+        own.certificate: "cannot be read",
+        first: "not newer than the one in force",
+    }.items():
+        with pytest.raises(AuthenticityError, match=words):
+            own.heed(wrong)
+        assert (agrees(other, "other"), agrees(third, "third")) == (False, True)
+    own.heed(second)
+    assert (agrees(other, "other"), agrees(third, "third")) == (True, False)
+    with pytest.raises(AuthenticityError, match="not newer"):
+        own.heed(first)

@@ -96,7 +96,9 @@ def test_both_configurations_take_the_section(files: TlsFiles, tmp_path: Path) -
     for sections, load in loads.items():
         start = f"{sections}[privacy]\nepsilon = 1.0\n"
         path.write_text(start + tls + key)
-        assert load(path).broker.tls == files
+        found = load(path).broker.tls
+        assert found is not None
+        assert (found.ca, found.certificate, found.key) == (files.ca, files.certificate, files.key)
         path.write_text(start)
         assert load(path).broker.tls is None
         for wrong, words in (
@@ -107,3 +109,12 @@ def test_both_configurations_take_the_section(files: TlsFiles, tmp_path: Path) -
             path.write_text(start + wrong)
             with pytest.raises(ConfigError, match=words):
                 load(path)
+    # The list of revoked certificates: a device is handed it by the aggregator.
+    revoked = f"[privacy]\nepsilon = 1.0\n{tls}{key}revoked = 'identity/crl.pem'\n"
+    path.write_text(aggregator + revoked)
+    found = load_aggregator_config(path).broker.tls
+    assert found is not None
+    assert found.revoked == files.ca.with_name("crl.pem")
+    path.write_text(device + revoked)
+    with pytest.raises(ConfigError, match=r"broker\.tls\.revoked is no setting"):
+        load_device_config(path)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from edge_runtime.errors import MessageError
+from edge_runtime.errors import ConfigError, MessageError
 from edge_runtime.fleet.authority import Authority
 from edge_runtime.messages import Ack, DeviceState, Topics, encode_ack, encode_state
 from edge_runtime.messages.seal import decode_sealed, seal
 from edge_runtime.process.agreement import Agreement
-from edge_runtime.reception import Incoming
+from edge_runtime.reception import AggregatorTls, Incoming
 from edge_runtime.reception.seals import Opened, Seals
 from tests.identity.site import make_identity
 
@@ -28,6 +33,7 @@ class Board(NamedTuple):
 
     certificate: bytes
     key: bytes
+    serial: int
 
     def seal(self, topic: str, body: bytes) -> bytes:
         return seal(body, topic=topic, key=self.key, certificate=self.certificate)
@@ -50,8 +56,35 @@ class Fleet:
         tls, _ = make_identity(
             self.authority, folder / "own", "aggregator", lifetime=timedelta(days=3650)
         )
+        self.tls = AggregatorTls(ca=tls.ca, certificate=tls.certificate, key=tls.key)
+        self.seals = Seals(tls=self.tls, topics=TOPICS, clock=self.clock)
+        own = Agreement(tls=tls, fleet="f")
+        self.certificate, self.serial = own.certificate, own.serial
+        self.list = folder / "crl.pem"
+
+    def knows_the_list(self) -> Seals:
+        tls = msgspec.structs.replace(self.tls, revoked=self.list)
         self.seals = Seals(tls=tls, topics=TOPICS, clock=self.clock)
-        self.certificate = Agreement(tls=tls, fleet="f").certificate
+        return self.seals
+
+    def write_list(
+        self, *serials: int, number: int = 1, authority: Authority | None = None
+    ) -> bytes:
+        """Put another file in the list's place, dated by its number; return it as DER."""
+        now = datetime.now(UTC)
+        pem = (authority or self.authority).revocation_list(
+            [(serial, now) for serial in serials], after=now + timedelta(hours=number)
+        )
+        return self.put_list(pem)
+
+    def put_list(self, pem: bytes) -> bytes:
+        new = self.list.with_name("crl.new")
+        new.write_bytes(pem)
+        new.replace(self.list)
+        try:
+            return x509.load_pem_x509_crl(pem).public_bytes(Encoding.DER)
+        except ValueError:
+            return b""
 
     def board(self, name: str, folder: str = "", authority: Authority | None = None) -> Board:
         tls, _ = make_identity(
@@ -61,11 +94,12 @@ class Fleet:
         tls.ca.write_bytes((self.folder / "ca.pem").read_bytes())
         own = Agreement(tls=tls, fleet="f")
         agreed = own.agree(self.certificate, name="aggregator", device=name, now_unix_s=NOW)
-        return Board(own.certificate, agreed.key)
+        return Board(own.certificate, agreed.key, own.serial)
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
+def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    monkeypatch.setattr("edge_runtime.reception.revoked._LOOK_S", 0.05)
     return Fleet(tmp_path)
 
 
@@ -150,6 +184,101 @@ def test_states_count_if_sealed_and_a_will_says_no_more_than_that(fleet: Fleet) 
     assert fleet.seals.unauthentic == 5
     with pytest.raises(MessageError):
         fleet.seals.state("a", a.seal(topic, b"{}"))
+
+
+class Retained:
+    """What was published, in place of a link."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[str, bytes, bool]] = []
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        self.got.append((topic, payload, retain))
+
+
+def test_what_was_revoked_is_dropped_from_then_on_and_devices_hear_of_it(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = fleet.board("a"), fleet.board("b")
+    first, link = fleet.write_list(a.serial, number=1), Retained()
+    seals = fleet.knows_the_list()
+    seals.publish(link)  # type: ignore[arg-type]
+    assert link.got == [
+        (TOPICS.certificate, fleet.certificate, True),
+        (TOPICS.revoked, first, True),
+    ]
+    messages = [
+        Incoming(name, "batch", board.seal(TOPICS.batch(name), b"body"))
+        for name, board in (("a", a), ("b", b))
+    ]
+    state = b.seal(TOPICS.state("b"), encode_state(DeviceState(device="b", status="idle")))
+
+    def heard() -> set[str]:
+        return {one.message.device for one in seals.open(messages)}
+
+    assert heard() == {"b"}
+    assert seals.state("b", state) is not None
+    assert "certificate of 'a' was revoked" in caplog.text
+    # The key of the other one is known already.
+    second = fleet.write_list(a.serial, b.serial, number=2)
+    wait_until(lambda: not heard())
+    assert seals.state("b", state) is None
+    assert link.got[2:] == [(TOPICS.revoked, second, True)]
+    # And its own, which the log says.
+    third = fleet.write_list(a.serial, fleet.serial, number=3)
+    wait_until(lambda: heard() == {"b"})
+    assert link.got[3:] == [(TOPICS.revoked, third, True)]
+    assert "own certificate was revoked" in caplog.text
+
+
+def test_a_list_that_is_none_leaves_the_one_before_in_force(
+    fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, link = fleet.board("a"), Retained()
+    foreign = Authority.create(
+        fleet="f", certificate_path=tmp_path / "2.pem", key_path=tmp_path / "2.key"
+    )
+    good = fleet.write_list(a.serial, number=2)
+    good_pem = fleet.list.read_bytes()
+    seals = fleet.knows_the_list()
+    seals.publish(link)  # type: ignore[arg-type]
+    message = Incoming("a", "batch", a.seal(TOPICS.batch("a"), b"body"))
+    wrong: list[tuple[Callable[[], object], str]] = [
+        (lambda: fleet.write_list(number=1), "not newer"),
+        (lambda: fleet.write_list(number=3, authority=foreign), "another fleet"),
+        (lambda: fleet.put_list(good_pem[:-40]), "in PEM form"),
+        (lambda: fleet.write_list(*range(2**158, 2**158 + 28_000), number=3), "more than the"),
+        (fleet.list.unlink, "cannot be read"),
+    ]  # fmt: skip
+    for number, (put, words) in enumerate(wrong, start=1):
+        put()
+        wait_until(lambda words=words: seals.open([message]) == [] and words in caplog.text)
+        assert caplog.text.count("the list from before stays in force") == number
+    # Said once each, and a good one counts as ever.
+    newer = fleet.write_list(number=3)
+    wait_until(lambda: seals.open([message]) != [])
+    assert caplog.text.count("the list from before stays in force") == len(wrong)
+    assert [payload for _, payload, _ in link.got[1:]] == [good, newer]
+
+
+def test_it_does_not_start_with_a_list_that_is_none(fleet: Fleet) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read .* copy aggregator/crl\.pem"):
+        fleet.knows_the_list()
+    fleet.put_list(b"no list")
+    with pytest.raises(ConfigError, match=r"holds no list .* copy aggregator/crl\.pem"):
+        fleet.knows_the_list()
+    fleet.write_list(fleet.serial)
+    with pytest.raises(ConfigError, match="own certificate is in the list"):
+        fleet.knows_the_list()
+    with pytest.raises(ValueError, match="certificate is missing"):
+        AggregatorTls(ca=fleet.tls.ca, revoked=fleet.list)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_without_a_certificate_everything_travels_as_it_is() -> None:

@@ -48,6 +48,7 @@ from edge_runtime.messages.enrolment import (
 from edge_runtime.messages.fields import encode_json
 from edge_runtime.messages.seal import decode_sealed, seal
 from edge_runtime.process.agreement import Agreement
+from edge_runtime.process.revocation import read_revocations
 from edge_runtime.process.tls import TlsFiles
 from tools.fuzz.contract import Decoder
 from tools.fuzz.mutations import mutate_json
@@ -124,6 +125,16 @@ def _offered(data: bytes) -> None:
         raise AssertionError("a certificate was taken that nobody has signed")
 
 
+def _revoked(data: bytes) -> None:
+    """Read a list of revoked certificates that somebody without the authority's key has made."""
+    from cryptography import x509
+
+    read_revocations(data, [x509.load_pem_x509_certificate(_ca().encode())])
+    own, other = (x509.load_der_x509_crl(der) for der in (_list(), data))
+    if own.tbs_certlist_bytes != other.tbs_certlist_bytes:
+        raise AssertionError("a list was taken that nobody has signed")
+
+
 @cache
 def _agreement() -> Agreement:
     from cryptography.hazmat.primitives.serialization import (
@@ -148,6 +159,29 @@ def _client() -> bytes:
 
     read = x509.load_pem_x509_certificate(_certificate("d", client=True).encode())
     return read.public_bytes(Encoding.DER)
+
+
+@cache
+def _list() -> bytes:
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    made = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(_key().public_key())
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")]))
+        .last_update(made)
+        .next_update(made + datetime.timedelta(days=9999))
+        .add_extension(authority, critical=False)
+    )
+    for serial in (7, 8):
+        revoked = x509.RevokedCertificateBuilder(serial_number=serial, revocation_date=made)
+        builder = builder.add_revoked_certificate(revoked.build())
+    return builder.sign(_key(), hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def _key() -> Any:
@@ -199,6 +233,7 @@ DECODERS = (
     Decoder("pem", _pem, (EnrolmentError,)),
     Decoder("seal", _seal, (MessageError,)),
     Decoder("offered", _offered, (MessageError,)),
+    Decoder("revoked", _revoked, (MessageError,)),
 )
 
 
@@ -267,5 +302,6 @@ def seeds() -> dict[str, list[bytes]]:
         for certificate in (_client(), b"")
     ]
     made["offered"] = [_client()]
+    made["revoked"] = [_list()]
     made["pem"] = [csr.encode(), _certificate("d").encode()]
     return made

@@ -1,0 +1,120 @@
+"""The aggregator's copy of the list of revoked certificates, looked at while it runs.
+
+Whatever happens to the file, the newest list that was read stays in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from edge_runtime.errors import AuthenticityError, ConfigError
+from edge_runtime.messages.limits import DEFAULT_LIMITS
+from edge_runtime.process.agreement import Agreement
+from edge_runtime.process.revocation import UNREADABLE
+
+__all__ = ["RevokedFile"]
+
+_LOG = logging.getLogger(__name__)
+
+#: between two looks at the file's date and size
+_LOOK_S = 2.0
+#: a list as PEM is longer than as DER by a third and line ends
+_MOST_BYTES = 3 * DEFAULT_LIMITS.revoked_bytes // 2
+_WAY_OUT = (
+    "copy aggregator/crl.pem of the fleet's directory there, which every edge-runtime fleet "
+    "revoke and rotate makes anew beside the broker's"
+)
+
+
+class RevokedFile:
+    """Puts the list in a file in force, at first and whenever the file has another.
+
+    Parameters
+    ----------
+    path : Path
+        The list, PEM.
+    own : Agreement
+        Heeds it.
+
+    Attributes
+    ----------
+    der : bytes
+        The list in force.
+
+    Raises
+    ------
+    ConfigError
+        There is no list of this fleet in the file, or this aggregator's certificate is in it.
+    """
+
+    def __init__(self, path: Path, own: Agreement) -> None:
+        self._path, self._own = path, own
+        self.der, self._problem = b"", ""
+        self._stamp, self._looked_s = _stamp(path), time.monotonic()
+        self._read()
+        if self._problem:
+            raise ConfigError(f"broker.tls.revoked {path} {self._problem}; {_WAY_OUT}")
+        if own.is_revoked(own.serial):
+            raise ConfigError(
+                f"this aggregator's own certificate is in the list of revoked ones {path}; copy "
+                "the other files of aggregator/ in the fleet's directory as well"
+            )
+
+    def look(self) -> bool:
+        """Return whether another list is in force than before; cheap to call at every turn."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < _LOOK_S:
+            return False
+        self._looked_s, stamp, before = now_s, _stamp(self._path), self.der
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        self._read()
+        if self._problem:
+            _LOG.error(
+                "broker.tls.revoked %s %s, and the list from before stays in force; %s",
+                self._path, self._problem, _WAY_OUT,
+            )  # fmt: skip
+        if self.der == before:
+            return False
+        _LOG.info("there is a new list of revoked certificates")
+        if self._own.is_revoked(self._own.serial):
+            _LOG.error(
+                "this aggregator's own certificate was revoked, and devices will send nothing; "
+                "start it anew with the files that took its place"
+            )
+        return True
+
+    def _read(self) -> None:
+        self._problem = ""
+        try:
+            with self._path.open("rb") as file:
+                pem = file.read(_MOST_BYTES + 1)
+            der = x509.load_pem_x509_crl(pem).public_bytes(Encoding.DER)
+            if len(der) > DEFAULT_LIMITS.revoked_bytes:
+                self._problem = (
+                    f"has more than the {DEFAULT_LIMITS.revoked_bytes} bytes that devices take"
+                )
+            elif der != self.der:
+                self._own.heed(der)
+                self.der = der
+        except OSError as error:
+            self._problem = f"cannot be read ({error.strerror})"
+        except AuthenticityError as error:
+            self._problem = f"was not taken: {error}"
+        except UNREADABLE:
+            self._problem = "holds no list of revoked certificates in PEM form"
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what is another for another file; of one that is not there, nothing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
