@@ -207,8 +207,8 @@ def revoke(*, directory: Path, name: str) -> None:
 def rotate(*, directory: Path, service: str) -> None:
     """Give SERVICE a new key and certificate, and revoke its old ones.
 
-    Copy them to where the service runs; it takes them up at its next connection, the aggregator
-    once it is restarted. A device gets a new key by enrolling again with a new token.
+    Copy them to where the service runs; it takes them up by itself. A device gets a new key by
+    enrolling again with a new token.
 
     `updates` are the keys that schema, plans and bundles are signed with: the root's key, which
     may live offline, names new ones. `root` replaces that key as well. Copy aggregator/updates to
@@ -224,8 +224,8 @@ def rotate(*, directory: Path, service: str) -> None:
     opened.rotate(service)
     if service == "aggregator":
         say(
-            f"new key and certificate in {opened.path / service}; restart the aggregator with all "
-            "of it, as devices send nothing to the old certificate once they hear of this"
+            f"new key and certificate in {opened.path / service}; if it runs elsewhere, "
+            "copy all of it there: devices send nothing to the old one once they hear of this"
         )
     elif service == "enrolment":
         say(_list_to_copy(opened))

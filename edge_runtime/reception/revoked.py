@@ -6,7 +6,6 @@ Whatever happens to the file, the newest list that was read stays in force.
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 
 from cryptography import x509
@@ -16,13 +15,12 @@ from edge_runtime.errors import AuthenticityError, ConfigError
 from edge_runtime.messages.limits import DEFAULT_LIMITS
 from edge_runtime.process.agreement import Agreement
 from edge_runtime.process.revocation import UNREADABLE
+from edge_runtime.reception.watched import WatchedFiles
 
 __all__ = ["RevokedFile"]
 
 _LOG = logging.getLogger(__name__)
 
-#: between two looks at the file's date and size
-_LOOK_S = 2.0
 #: a list as PEM is longer than as DER by a third and line ends
 _MOST_BYTES = 3 * DEFAULT_LIMITS.revoked_bytes // 2
 _WAY_OUT = (
@@ -55,7 +53,7 @@ class RevokedFile:
     def __init__(self, path: Path, own: Agreement) -> None:
         self._path, self._own = path, own
         self.der, self._problem = b"", ""
-        self._stamp, self._looked_s = _stamp(path), time.monotonic()
+        self._file = WatchedFiles([path])
         self._read()
         if self._problem:
             raise ConfigError(f"broker.tls.revoked {path} {self._problem}; {_WAY_OUT}")
@@ -67,13 +65,9 @@ class RevokedFile:
 
     def look(self) -> bool:
         """Return whether another list is in force than before; cheap to call at every turn."""
-        now_s = time.monotonic()
-        if now_s - self._looked_s < _LOOK_S:
+        if not self._file.changed():
             return False
-        self._looked_s, stamp, before = now_s, _stamp(self._path), self.der
-        if stamp == self._stamp:
-            return False
-        self._stamp = stamp
+        before = self.der
         self._read()
         if self._problem:
             _LOG.error(
@@ -85,10 +79,15 @@ class RevokedFile:
         _LOG.info("there is a new list of revoked certificates")
         if self._own.is_revoked(self._own.serial):
             _LOG.error(
-                "this aggregator's own certificate was revoked, and devices will send nothing; "
-                "start it anew with the files that took its place"
+                "this aggregator's own certificate was revoked, devices will send nothing: copy "
+                "the other files of aggregator/ in the fleet's directory as well"
             )
         return True
+
+    def serve(self, own: Agreement) -> None:
+        """From now on be of use to this aggregator's next certificate."""
+        own.heed(self.der)
+        self._own = own
 
     def _read(self) -> None:
         self._problem = ""
@@ -109,12 +108,3 @@ class RevokedFile:
             self._problem = f"was not taken: {error}"
         except UNREADABLE:
             self._problem = "holds no list of revoked certificates in PEM form"
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what is another for another file; of one that is not there, nothing."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -20,11 +20,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from edge_runtime.errors import AuthenticityError, MessageError
+from edge_runtime.errors import AuthenticityError, ConfigError, MessageError
 from edge_runtime.messages import DeviceState, Link, Topics, decode_state, encode_state
 from edge_runtime.messages.seal import decode_sealed, is_sealed, seal
 from edge_runtime.reception.settings import AggregatorTls
 from edge_runtime.reception.unpacking import Incoming
+from edge_runtime.reception.watched import WatchedFiles
 
 if TYPE_CHECKING:
     from edge_runtime.process.agreement import Agreement
@@ -86,12 +87,15 @@ class Seals:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._own: Agreement | None = None
+        self._tls, self._files = tls, WatchedFiles([])
         self._revoked: RevokedFile | None = None
         self._link: Link | None = None
         if tls is not None and tls.certificate is not None:
             # Here, as most aggregators on one machine with their broker do without.
             from edge_runtime.process.agreement import Agreement  # noqa: PLC0415
 
+            assert tls.key is not None
+            self._files = WatchedFiles([tls.ca, tls.certificate, tls.key])
             self._own = Agreement(tls=tls, fleet=topics.fleet)
             if tls.revoked is not None:
                 from edge_runtime.reception.revoked import RevokedFile  # noqa: PLC0415
@@ -101,20 +105,21 @@ class Seals:
     def publish(self, link: Link) -> None:
         """Hand the devices the aggregator's certificate, retained, and what was revoked.
 
-        A list that is another later is published on the same link.
+        What is another later is published on the same link.
         """
-        if self._own is not None:
-            link.publish(self._topics.certificate, self._own.certificate, retain=True)
         self._link = link
+        self._publish_certificate()
         self._publish_revoked()
 
     def open(self, messages: Iterable[Incoming]) -> list[Opened]:
         """Return those messages that their devices have sent, without their seals.
 
-        Also without any to be called again and again: it looks whether others were revoked.
+        Also without any to be called again and again: it looks whether files have changed.
         """
         if self._own is None:
             return [Opened(message, b"") for message in messages]
+        if self._renewed():
+            self._publish_certificate()
         if self._revoked is not None and self._revoked.look():
             self._publish_revoked()
         opened = []
@@ -179,14 +184,42 @@ class Seals:
         body = sealed.check(topic=topic, key=known.key)
         with self._lock:
             # Kept only now: certificates are no secret, and others' would push out those in use.
-            self._known[digest] = known
+            if own is self._own:  # or else it is of no use any more
+                self._known[digest] = known
             if len(self._known) > _KEYS:
                 self._known.popitem(last=False)
         return body, known.key
 
+    def _publish_certificate(self) -> None:
+        if self._own is not None and self._link is not None:
+            self._link.publish(self._topics.certificate, self._own.certificate, retain=True)
+
     def _publish_revoked(self) -> None:
         if self._revoked is not None and self._link is not None:
             self._link.publish(self._topics.revoked, self._revoked.der, retain=True)
+
+    def _renewed(self) -> bool:
+        """Take up a key and certificate that have taken the place of those in use."""
+        assert self._tls is not None
+        if not self._files.changed():
+            return False
+        from edge_runtime.process.agreement import Agreement  # noqa: PLC0415
+
+        try:
+            own = Agreement(tls=self._tls, fleet=self._topics.fleet)
+        except ConfigError as error:
+            # As while they are being copied: the last of them is another change.
+            _LOG.warning("the certificate from before stays in use: %s", error)
+            return False
+        if self._own is None or own.certificate == self._own.certificate:
+            return False
+        if self._revoked is not None:
+            self._revoked.serve(own)
+        with self._lock:
+            # Keys with the one before: their devices agree on new ones.
+            self._own, self._known = own, OrderedDict()
+        _LOG.info("there is a new certificate; devices agree on new keys")
+        return True
 
     def _drop(self, topic: str, error: MessageError) -> None:
         with self._lock:

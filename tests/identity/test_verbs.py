@@ -108,7 +108,7 @@ def test_services_and_broker_get_new_keys_while_they_run(
     assert run(["fleet", "rotate", directory, "aggregator"]) == 0
     assert run(["fleet", "rotate", directory, "broker"]) == 0
     out, err = capsys.readouterr()
-    assert "restart the aggregator" in out
+    assert "copy all of it there" in out
     assert err == ""
     assert (site.fleet.access.directory / "server.pem").read_bytes() != old
     thief = site.party(

@@ -21,7 +21,7 @@ from edge_runtime.messages.seal import decode_sealed, seal
 from edge_runtime.process.agreement import Agreement
 from edge_runtime.reception import AggregatorTls, Incoming
 from edge_runtime.reception.seals import Opened, Seals
-from tests.identity.site import make_identity
+from tests.identity.site import make_identity, wait_for
 
 TOPICS = Topics("f")
 NOW = 1_800_000_000.0
@@ -99,7 +99,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    monkeypatch.setattr("edge_runtime.reception.revoked._LOOK_S", 0.05)
+    monkeypatch.setattr("edge_runtime.reception.watched._LOOK_S", 0.05)
     return Fleet(tmp_path)
 
 
@@ -168,6 +168,32 @@ def test_a_certificate_is_good_until_it_expires(fleet: Fleet) -> None:
     assert not fleet.seals.open([message])
     fleet.clock.now_s = NOW
     assert fleet.seals.open([message])
+
+
+def test_another_certificate_on_the_disk_is_taken_up_whole_or_not_at_all(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = fleet.board("a")
+    message = Incoming("a", "batch", before.seal(TOPICS.batch("a"), b"body"))
+    assert fleet.seals.open([message])
+    old = fleet.certificate
+    fresh, _ = make_identity(
+        fleet.authority, fleet.folder / "next", "aggregator", lifetime=timedelta(days=3650)
+    )
+    assert fresh.certificate is not None
+    assert fresh.key is not None
+    own = fleet.folder / "own"
+    fleet.certificate = Agreement(tls=fresh, fleet="f").certificate
+    after = fleet.board("a", "a once more")
+    renewed = Incoming("a", "batch", after.seal(TOPICS.batch("a"), b"body"))
+    # The one file without the other: what was in use stays in use.
+    (own / fresh.certificate.name).write_bytes(fresh.certificate.read_bytes())
+    wait_for(lambda: fleet.seals.open([message]) and "stays in use" in caplog.text, "not seen")
+    assert not fleet.seals.open([renewed])
+    (own / fresh.key.name).write_bytes(fresh.key.read_bytes())
+    wait_for(lambda: fleet.seals.open([renewed]), "not taken up")
+    assert not fleet.seals.open([message])
+    assert old != fleet.certificate
 
 
 def test_states_count_if_sealed_and_a_will_says_no_more_than_that(fleet: Fleet) -> None:
