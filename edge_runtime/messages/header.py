@@ -24,8 +24,10 @@ from edge_runtime.messages.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Header", "PrivacyStatement", "decode_header", "encode_header"]
 
+# Of 64 bits: what is larger is a number in JSON alone.
+_Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _Extra = Annotated[
-    dict[Annotated[str, Meta(max_length=64)], str | int | float], Meta(max_length=32)
+    dict[Annotated[str, Meta(max_length=64)], str | _Integer | float], Meta(max_length=32)
 ]
 
 
@@ -86,7 +88,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     privacy : PrivacyStatement
         What the release cost.
     extra : dict of str to str, int or float
-        Public facts of the kind, such as `sigma`, the standard deviation of the noise per count.
+        Public facts of the kind, such as `sigma`, the standard deviation of the noise per count;
+        integers of 64 bits.
     """
 
     version: int = FORMAT_VERSION

@@ -209,6 +209,7 @@ def test_other_versions_and_unknown_or_missing_fields_are_refused(
         {"kind": "weights"}, {"seed": "00"}, {"parts": 0}, {"depth": 1.5},
         {"extra": {"a": None}}, {"extra": {"a": math.nan}},
         {"extra": {str(i): i for i in range(33)}}, {"extra": {"a": "\ud800"}},
+        {"extra": {"a": 2**63}}, {"extra": {"a": -(2**63) - 1}},
         {"privacy": PrivacyStatement(mechanism="m", epsilon=math.inf, delta=0.1)},
         {"privacy": PrivacyStatement(mechanism="m", epsilon=math.nan, delta=0.1)},
         {"privacy": PrivacyStatement(mechanism="m", epsilon=-1.0, delta=0.1)},

@@ -8,6 +8,7 @@ import zstandard
 from edge_runtime.errors import MessageError
 from edge_runtime.messages import decode_batch, encode_batch, peek_batch
 from tools.fuzz.contract import Decoder
+from tools.fuzz.handing_over import hand_over_message
 from tools.fuzz.samples import header
 
 __all__ = ["DECODERS", "seeds"]
@@ -19,6 +20,7 @@ _FRAME = zstandard.ZstdCompressor(level=1)
 
 def _frame(data: bytes) -> None:
     """Decode what arrives: the frame itself is changed."""
+    hand_over_message("batch", data)
     peek_batch(data)
     head, codes = decode_batch(data, cardinalities=_SIZES, names=_NAMES)
     if head.kind != "batch" or ((codes < 0) | (codes >= _SIZES)).any():

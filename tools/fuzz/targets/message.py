@@ -21,6 +21,7 @@ from edge_runtime.messages import (
     AnchorRequest,
     DeviceProgress,
     DeviceState,
+    Header,
     MomentsRequest,
     Plan,
     RowRequest,
@@ -51,6 +52,7 @@ from edge_runtime.process.agreement import Agreement
 from edge_runtime.process.revocation import read_revocations
 from edge_runtime.process.tls import TlsFiles
 from tools.fuzz.contract import Decoder
+from tools.fuzz.handing_over import hand_over
 from tools.fuzz.mutations import mutate_json
 from tools.fuzz.samples import DIGEST, header
 
@@ -67,6 +69,8 @@ def _both_ways(decode: Callable[[bytes], Any]) -> Callable[[bytes], None]:
 
     def run(data: bytes) -> None:
         found = decode(data)
+        if isinstance(found, Header | DeviceState):
+            hand_over(found)
         if decode(encode_json(found)) != found:
             raise AssertionError(f"{found!r} does not come back")
 

@@ -17,6 +17,7 @@ from edge_runtime.messages import (
     peek_summary,
 )
 from tools.fuzz.contract import Decoder
+from tools.fuzz.handing_over import hand_over_message
 from tools.fuzz.mutations import mutate_json_head
 from tools.fuzz.samples import LAYOUT, header
 
@@ -28,6 +29,7 @@ _FRAME = zstandard.ZstdCompressor(level=1)
 
 def _frame(data: bytes) -> None:
     """Decode what arrives, as the inbox does: first the header, then the rest."""
+    hand_over_message("summary", data)
     head = peek_summary(data)
     if head.kind == "update":
         _, delta = decode_update(data, layout=LAYOUT)
