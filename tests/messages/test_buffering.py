@@ -133,6 +133,8 @@ def test_an_answer_reaches_who_is_there_and_nobody_else(broker: Broker, until: U
     with make_link(broker, "aggregator") as link:
         link.wait_connected(10)
         link.answer("down/a/ack", b"nobody listens")
+        # Confirmed after what was sent before it: nobody who comes now is handed that.
+        assert link.publish("down/a/other", b"").wait(10)
         with make_link(broker, "device", topics=["down/a/ack"], on_message=found) as device:
             device.wait_connected(10)
             link.answer("down/a/ack", b"stored")
