@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import AggregatorError, ConfigError
-from edge_runtime.fleet.broker import Broker, free_port, start_broker
+from edge_runtime.fleet.broker import Broker, start_broker
 from edge_runtime.messages import Ack, DeviceState, Link, Topics, encode_state
 from edge_runtime.process.tls import TlsFiles
 from edge_runtime.reception import Delivery, Parcel, Reception, ReceptionSettings
@@ -155,53 +155,42 @@ def test_when_it_is_killed_whoever_uses_it_is_told(broker: Broker, listener: Lis
         reception.close()
 
 
-def test_the_aggregator_ends_with_it_and_says_why(tmp_path: Path) -> None:
-    config = write_config(tmp_path, make_schema(), broker={"port": free_port()})
-    aggregator = AggregatorProcess(config)
-    try:
-        os.kill(_reception_of(aggregator), signal.SIGKILL)
-        assert aggregator.process.wait(30) == AggregatorError.exit_code
-        assert "the process that receives messages was ended by SIGKILL" in aggregator.text()
-    finally:
-        aggregator.kill()
+@pytest.fixture
+def aggregator(tmp_path: Path, broker: Broker, listener: Listener) -> Iterator[AggregatorProcess]:
+    """The real one, connected."""
+    sections = {"broker": {"port": broker.port}, "fleet": {"name": FLEET}}
+    running = AggregatorProcess(write_config(tmp_path, make_schema(), **sections))
+    wait_for(lambda: listener.heard, running.text())
+    yield running
+    running.kill()
+
+
+def test_the_aggregator_ends_with_it_and_says_why(aggregator: AggregatorProcess) -> None:
+    os.kill(_reception_of(aggregator), signal.SIGKILL)
+    assert aggregator.process.wait(30) == AggregatorError.exit_code
+    assert "the process that receives messages was ended by SIGKILL" in aggregator.text()
 
 
 def test_it_ends_with_a_killed_aggregator_and_the_broker_publishes_the_will(
-    tmp_path: Path, broker: Broker, listener: Listener
+    aggregator: AggregatorProcess, listener: Listener
 ) -> None:
-    config = write_config(
-        tmp_path, make_schema(), broker={"port": broker.port}, fleet={"name": FLEET}
-    )
-    aggregator = AggregatorProcess(config)
-    try:
-        reception = _reception_of(aggregator)
-        wait_for(lambda: listener.heard, aggregator.text())
-        aggregator.kill()
-        wait_for(lambda: not _alive(reception), "it lives on")
-        wait_for(lambda: b'"phase":"offline"' in listener.heard[-1][1], "no will")
-    finally:
-        aggregator.kill()
+    reception = _reception_of(aggregator)
+    aggregator.kill()
+    wait_for(lambda: not _alive(reception), "it lives on")
+    wait_for(lambda: b'"phase":"offline"' in listener.heard[-1][1], "no will")
 
 
 def test_a_signal_to_both_ends_them_in_order(
-    tmp_path: Path, broker: Broker, listener: Listener
+    aggregator: AggregatorProcess, listener: Listener
 ) -> None:
     """As Ctrl-C and systemd send it: to all processes of the terminal or of the service."""
-    config = write_config(
-        tmp_path, make_schema(), broker={"port": broker.port}, fleet={"name": FLEET}
-    )
-    aggregator = AggregatorProcess(config)
-    try:
-        reception = _reception_of(aggregator)
-        wait_for(lambda: listener.heard, aggregator.text())
-        for pid in (reception, aggregator.process.pid):
-            os.kill(pid, signal.SIGTERM)
-        assert aggregator.process.wait(30) == 0
-        assert not _alive(reception)
-        wait_for(lambda: b'"phase":"offline"' in listener.heard[-1][1], "no farewell")
-        assert "Traceback" not in aggregator.text()
-    finally:
-        aggregator.kill()
+    reception = _reception_of(aggregator)
+    for pid in (reception, aggregator.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    assert aggregator.process.wait(30) == 0
+    assert not _alive(reception)
+    wait_for(lambda: b'"phase":"offline"' in listener.heard[-1][1], "no farewell")
+    assert "Traceback" not in aggregator.text()
 
 
 def test_little_that_becomes_much_is_handed_over_in_parts(

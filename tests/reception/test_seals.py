@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -247,12 +246,12 @@ def test_what_was_revoked_is_dropped_from_then_on_and_devices_hear_of_it(
     assert "certificate of 'a' was revoked" in caplog.text
     # The key of the other one is known already.
     second = fleet.write_list(a.serial, b.serial, number=2)
-    wait_until(lambda: not heard())
+    wait_for(lambda: not heard())
     assert seals.state("b", state) is None
     assert link.got[2:] == [(TOPICS.revoked, second, True)]
     # And its own, which the log says.
     third = fleet.write_list(a.serial, fleet.serial, number=3)
-    wait_until(lambda: heard() == {"b"})
+    wait_for(lambda: heard() == {"b"})
     assert link.got[3:] == [(TOPICS.revoked, third, True)]
     assert "own certificate was revoked" in caplog.text
 
@@ -278,11 +277,11 @@ def test_a_list_that_is_none_leaves_the_one_before_in_force(
     ]  # fmt: skip
     for number, (put, words) in enumerate(wrong, start=1):
         put()
-        wait_until(lambda words=words: seals.open([message]) == [] and words in caplog.text)
+        wait_for(lambda words=words: seals.open([message]) == [] and words in caplog.text)
         assert caplog.text.count("the list from before stays in force") == number
     # Said once each, and a good one counts as ever.
     newer = fleet.write_list(number=3)
-    wait_until(lambda: seals.open([message]) != [])
+    wait_for(lambda: seals.open([message]) != [])
     assert caplog.text.count("the list from before stays in force") == len(wrong)
     assert [payload for _, payload, _ in link.got[1:]] == [good, newer]
 
@@ -298,13 +297,6 @@ def test_it_does_not_start_with_a_list_that_is_none(fleet: Fleet) -> None:
         fleet.knows_the_list()
     with pytest.raises(ValueError, match="certificate is missing"):
         AggregatorTls(ca=fleet.tls.ca, revoked=fleet.list)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_without_a_certificate_everything_travels_as_it_is() -> None:
