@@ -85,7 +85,13 @@ class RevokedFile:
         return True
 
     def serve(self, own: Agreement) -> None:
-        """From now on be of use to this aggregator's next certificate."""
+        """From now on be of use to this aggregator's next certificate.
+
+        Raises
+        ------
+        AuthenticityError
+            It is of another fleet than the list in force; nothing has changed.
+        """
         own.heed(self.der)
         self._own = own
 

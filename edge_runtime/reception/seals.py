@@ -207,14 +207,15 @@ class Seals:
 
         try:
             own = Agreement(tls=self._tls, fleet=self._topics.fleet)
-        except ConfigError as error:
-            # As while they are being copied: the last of them is another change.
+            if self._own is None or own.certificate == self._own.certificate:
+                return False
+            if self._revoked is not None:
+                self._revoked.serve(own)
+        except (ConfigError, AuthenticityError) as error:
+            # As while they are being copied: the last of them is another change. Or they are
+            # another fleet's, whose authority has not signed the list in force.
             _LOG.warning("the certificate from before stays in use: %s", error)
             return False
-        if self._own is None or own.certificate == self._own.certificate:
-            return False
-        if self._revoked is not None:
-            self._revoked.serve(own)
         with self._lock:
             # Keys with the one before: their devices agree on new ones.
             self._own, self._known = own, OrderedDict()

@@ -160,9 +160,11 @@ def aggregator(tmp_path: Path, broker: Broker, listener: Listener) -> Iterator[A
     """The real one, connected."""
     sections = {"broker": {"port": broker.port}, "fleet": {"name": FLEET}}
     running = AggregatorProcess(write_config(tmp_path, make_schema(), **sections))
-    wait_for(lambda: listener.heard, running.text())
-    yield running
-    running.kill()
+    try:
+        wait_for(lambda: listener.heard, running.text())
+        yield running
+    finally:
+        running.kill()
 
 
 def test_the_aggregator_ends_with_it_and_says_why(aggregator: AggregatorProcess) -> None:

@@ -195,6 +195,25 @@ def test_another_certificate_on_the_disk_is_taken_up_whole_or_not_at_all(
     assert old != fleet.certificate
 
 
+def test_files_of_another_fleet_are_not_taken_up(
+    fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    foreign = Authority.create(
+        fleet="f", certificate_path=tmp_path / "2.pem", key_path=tmp_path / "2.key"
+    )
+    other, _ = make_identity(foreign, tmp_path / "other", "aggregator")
+    a = fleet.board("a")
+    fleet.write_list()
+    seals = fleet.knows_the_list()
+    message = Incoming("a", "batch", a.seal(TOPICS.batch("a"), b"body"))
+    assert seals.open([message])
+    for file in ("ca", "certificate", "key"):
+        getattr(fleet.tls, file).write_bytes(getattr(other, file).read_bytes())
+    wait_for(lambda: seals.open([message]) and "is of another fleet" in caplog.text, "not said")
+    assert "stays in use" in caplog.text
+    assert seals.open([message])
+
+
 def test_states_count_if_sealed_and_a_will_says_no_more_than_that(fleet: Fleet) -> None:
     a, topic = fleet.board("a"), TOPICS.state("a")
     idle = DeviceState(device="a", status="idle", plan_id="1" * 32, epsilon_spent=0.5)
