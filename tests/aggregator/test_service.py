@@ -328,10 +328,16 @@ def test_a_wrong_configuration_ends_with_one_line(
 def test_signals_end_the_service_in_this_process(tmp_path: Path, broker: Broker) -> None:
     config = load_config(_config(tmp_path, broker))
     before = signal.getsignal(signal.SIGTERM)
-    timer = threading.Timer(1.0, lambda: signal.raise_signal(signal.SIGTERM))
-    timer.start()
+
+    def end_it() -> None:
+        # Only once it would be caught: else it is the end of this very process.
+        wait_for(lambda: signal.getsignal(signal.SIGTERM) is not before, "no handler")
+        signal.raise_signal(signal.SIGTERM)
+
+    sender = threading.Thread(target=end_it)
+    sender.start()
     run(config)
-    timer.join()
+    sender.join()
     assert signal.getsignal(signal.SIGTERM) is before
     assert status(config.data_dir)["phase"] == "waiting"
 

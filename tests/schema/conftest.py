@@ -11,14 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import settings
 
 from edge_runtime.kernel import PrivacyNoise
 from edge_runtime.schema import Census, Column, Schema, Table, census_counts
-
-# Wall-clock deadlines of examples fail on a busy machine, and say nothing about the code.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 
 def mixed_schema() -> Schema:
