@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from edge_runtime.errors import AggregatorError, CatalogueError
+from edge_runtime.process.write_ahead import write_ahead
 
 __all__ = ["name_of", "open_database"]
 
@@ -92,7 +93,5 @@ def _connect_args(url: str) -> dict[str, Any]:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     """Return an acknowledged message must survive a power cut: WAL, synced at every commit."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    write_ahead(connection)
+    connection.execute("PRAGMA synchronous=FULL")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import DamagedStoreError, StoreError
+from edge_runtime.process.write_ahead import write_ahead
 
 __all__ = ["Code", "CodeSet", "Store", "damage", "passes"]
 
@@ -111,7 +112,8 @@ class Store:
         try:
             self.connection = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             # The order matters: journal_mode first, so that no rollback journal is ever made.
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            write_ahead(self.connection)
+            for pragma in ("synchronous=FULL", "foreign_keys=ON"):
                 self.connection.execute(f"PRAGMA {pragma}")
             # A small page cache (KiB): this process shares a board with the work it observes, has
             # two connections, and reads what is large once, from its first byte to its last.

@@ -84,7 +84,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
             quorum = 2
             deadline_s = 60.0
             [train]
-            steps = 20
+            steps = 120
             expected_batch = 64
             [fusion]
             hidden = 16
