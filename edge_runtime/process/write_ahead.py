@@ -32,10 +32,11 @@ def write_ahead(connection: sqlite3.Connection) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-            return
         except sqlite3.OperationalError as error:
             # The lower byte: the upper ones say how it came to be busy.
             busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() > ends:
                 raise
+        else:
+            return
         time.sleep(_PAUSE_S)

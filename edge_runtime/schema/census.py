@@ -19,6 +19,7 @@ from edge_runtime.schema.columns import Column
 from edge_runtime.schema.denoise import denoise, estimate_rows
 from edge_runtime.schema.grid import grid_of
 from edge_runtime.schema.schema import Schema
+from edge_runtime.schema.smooth import smooth
 from edge_runtime.schema.table import Table
 
 __all__ = [
@@ -289,8 +290,8 @@ def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
     -------
     list of float64 ndarray
         One per column, [cells], none negative, each summing to the estimated number of rows
-        (exact counts are returned as they are). Where joined cells were the better ones, rows lie
-        evenly within each.
+        (exact counts are returned as they are). Where joined cells were the better ones they are
+        smoothed, and rows lie evenly within each.
 
     Raises
     ------
@@ -306,15 +307,20 @@ def clean_census(schema: Schema, census: Census) -> list[NDArray[np.float64]]:
     for d, column in enumerate(schema.columns):
         counts = np.asarray(census.counts[d], np.float64)
         line = len(counts) - column.nullable
-        smooth = column.numeric and line > NOMINAL_VALUES
+        pooled = column.numeric and line > NOMINAL_VALUES
         if _prefers_joined(schema, census, d):
             joined = np.asarray(census.counts[histograms_of(schema, d)[-1]], np.float64)
-            clean = _denoised(joined, census, line=len(joined) - column.nullable)
+            clean = smooth(
+                joined,
+                sigma=census.sigma,
+                rows=max(1.0, census.rows),
+                line=len(joined) - column.nullable,
+            )
             widths = np.diff(np.append(np.arange(0, line, steps[d]), line))
             spread = np.repeat(clean[: len(widths)] / widths, widths)
             cleaned.append(np.append(spread, clean[len(widths) :]))
         else:
-            cleaned.append(_denoised(counts, census, line=line if smooth else 0))
+            cleaned.append(_denoised(counts, census, line=line if pooled else 0))
     return cleaned
 
 
