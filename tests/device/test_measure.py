@@ -88,7 +88,7 @@ def test_a_measure_plan_counts_and_scores_and_nothing_else(
 
     real = real_codes(device, bundle)
     held = held_out(shop.store, len(real), 0.2)
-    assert 0.15 < held.mean() < 0.25
+    assert 0.12 < held.mean() < 0.28
     header, tensors = shop.summaries()["anchor"]
     assert header.extra["holdout"] == 0.2
     assert set(tensors) == {"table.0.1.2", "table.3"}
