@@ -40,7 +40,7 @@ def test_link_survives_a_killed_broker(broker: Broker, until: Until) -> None:
             began = time.monotonic()
             lost = writer.publish("t", b"nobody hears this")
             kept = writer.publish("state", f"while away {kill}".encode(), retain=True)
-            assert time.monotonic() - began < 0.5
+            assert time.monotonic() - began < 3
             assert lost.failed
             assert not lost.wait(5)
             assert not kept.failed
@@ -137,6 +137,7 @@ def test_a_broker_that_is_not_there_is_named_and_reported_once(
     )  # fmt: skip
     with caplog.at_level(logging.DEBUG, logger="edge_runtime.messages.link"):
         link.start()
+        until(lambda: link.problem)
         with pytest.raises(LinkError, match=rf"127\.0\.0\.1:{port}.*refused.*start one"):
             link.wait_connected(0.3)
         until(lambda: len([r for r in caplog.records if "no broker" in r.message]) > 3)
