@@ -11,6 +11,8 @@ that is nearly always the same) has a cell of its own, which its neighbours do n
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +49,15 @@ def smooth(counts: F64, *, sigma: float, rows: float, line: int) -> F64:
     float64 ndarray
         [cells], all positive, summing to `rows`: the mean over strengths and forms, by evidence.
     """
-    share, noise = counts / rows, sigma / rows
+    # A census is looked at several times in a round, and stays as it is for a fleet's whole life.
+    found = _smooth(np.asarray(counts, np.float64).tobytes(), sigma / rows, rows, line)
+    return found.copy()
+
+
+@lru_cache(maxsize=512)
+def _smooth(packed: bytes, noise: float, rows: float, line: int) -> F64:
+    counts = np.frombuffer(packed)
+    share = counts / rows
     found = []
     for alone in (None, _outstanding(counts[:line])):
         logs = np.zeros(len(counts))
