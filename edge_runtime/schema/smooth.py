@@ -120,8 +120,9 @@ def _most_likely(share: F64, sigma: float, prior: F64, start: F64) -> tuple[F64,
 
 
 def _shares(logs: F64) -> F64:
-    raised: F64 = np.exp(logs - logs.max())
-    return raised / raised.sum()
+    raised = np.exp(logs - logs.max())
+    shares: F64 = raised / raised.sum()
+    return shares
 
 
 def _cost(share: F64, sigma: float, prior: F64, logs: F64) -> float:
