@@ -45,7 +45,7 @@ def make_debian(codename: str) -> Path:
     with (CACHE / "debian.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
-            listed = archive.with_suffix(".sources")
+            listed = archive.with_suffix(".list")
             text = re.sub(rf"\b{RELEASE}\b", codename, sources())
             listed.write_text(text, encoding="utf-8")
             part = archive.with_suffix(".part.tar")
