@@ -34,7 +34,7 @@ _DEVICE_FILES = re.compile(
     r"|identity/(ca\.pem|certificate\.pem|key\.pem|token|root\.json|minimum-time)"
 )
 _AGGREGATOR_FILES = re.compile(
-    r"lock|catalogue\.sqlite(-wal|-shm)?|quarantine/[^/]+/[0-9a-f]+\.(bin|json|parquet|zst)"
+    r"lock|updates\.json|catalogue\.sqlite(-wal|-shm)?|quarantine/[^/]+/[0-9a-f]+\.(bin|json|parquet|zst)"
 )
 
 
