@@ -31,11 +31,13 @@ SECURE_KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "enrolment, board cut off": (2, ("board",)),
     "enrolment, broker killed": (2, ("broker",)),
     "enrolment, service killed": (2, ("service",)),
-    "revoked, aggregator down": (2, DEVICES),
-    "revoked, broker down": (2, DEVICES),
-    "new key, aggregator down": (2, DEVICES),
-    "new key, broker down": (2, DEVICES),
-    "aggregator's new key, half copied": (4, ("aggregator",)),
+    "revoked, aggregator down": (4, DEVICES),
+    "revoked, broker down": (4, DEVICES),
+    "new key, aggregator down": (4, DEVICES),
+    "new key, broker down": (4, DEVICES),
+    "new key, nobody down": (4, DEVICES),
+    "new key, power cut": (4, DEVICES),
+    "aggregator's new key, half copied": (3, ("aggregator",)),
 }
 _PATIENCE_S = 240.0
 #: until a board is struck, however far it has come; the other faults of the schedule wait
@@ -61,6 +63,8 @@ def begin_secure(kind: str, target: str, fleet: Fleet, rng: random.Random) -> Ca
             return _half_copied(fleet, fleet.secured, rng)
         case "revoked":
             return _revoked(fleet, fleet.secured, fleet.nodes[target], how)
+    if how == "power cut":
+        return _new_key_cut_off(fleet, fleet.secured, fleet.nodes[target], rng)
     return _new_key(fleet, fleet.secured, fleet.nodes[target], how)
 
 
@@ -68,13 +72,8 @@ def _enrolment(fleet: Fleet, secured: Secured, how: str, rng: random.Random) -> 
     board = Board(fleet, len([*fleet.folder.glob("board-*")]))
     fleet.afterwards.append(board.finish)
     board.node.start()
-    process, reached = board.node.process, rng.choice(board.stages())
-    ends = time.monotonic() + _STAGE_S
-    while process is not None and process.poll() is None and not reached():
-        if time.monotonic() > ends:
-            break
-        time.sleep(0.001)
-    time.sleep(rng.choice([0.0, rng.uniform(0.0, 0.05)]))  # the seed's choice, as everything is
+    assert board.node.process is not None
+    _let_come(board.node.process, board.stages(), rng)
     match how:
         case "board killed":
             board.node.kill()
@@ -118,7 +117,7 @@ def _revoked(fleet: Fleet, secured: Secured, node: Node, down: str) -> Callable[
         )
         if _messages(fleet, node) != before:
             raise FleetError(f"{node.name} is revoked, and its messages were taken")
-        _let_in(fleet, secured, node, _enrol(secured, node))
+        _let_in(fleet, secured, node, node.also(_enrolment_of(secured, node)))
 
     fleet.afterwards.append(finish)
     return up
@@ -128,9 +127,52 @@ def _new_key(fleet: Fleet, secured: Secured, node: Node, down: str) -> Callable[
     """Revoke a device and enrol it again at once, while its agent runs on."""
     up = _take_down(fleet, down)
     secured.shut_out(node.name)
-    enrolling = _enrol(secured, node)
+    enrolling = node.also(_enrolment_of(secured, node))
     fleet.afterwards.append(lambda: _let_in(fleet, secured, node, enrolling))
     return up
+
+
+def _new_key_cut_off(
+    fleet: Fleet, secured: Secured, node: Node, rng: random.Random
+) -> Callable[[], None]:
+    """Do the same, and cut the device's power on the way; its next boot enrols it first."""
+    secured.shut_out(node.name)
+    command, new, old = (
+        _enrolment_of(secured, node),
+        *(node.state / f"identity.{name}" for name in ("new", "old")),
+    )
+    enrolling = node.also(command)
+    stages: list[Callable[[], bool]] = [
+        new.exists,
+        (new / "minimum-time").exists,
+        (new / "certificate.pem").exists,
+        old.exists,
+        lambda: enrolling.poll() is not None,
+    ]
+    _let_come(enrolling, stages, rng)
+    node.hold()
+    enrolling.kill()
+    enrolling.wait()
+    cut_power(root=node.state, journal=node.journal, rng=rng)
+
+    def finish() -> None:
+        again = node.also(command)
+        again.wait(_PATIENCE_S)
+        node.let_go()
+        _let_in(fleet, secured, node, again)
+
+    fleet.afterwards.append(finish)
+    return lambda: None
+
+
+def _let_come(
+    process: subprocess.Popen[bytes], stages: list[Callable[[], bool]], rng: random.Random
+) -> None:
+    """Let an enrolment come as far as the seed says, and a moment further."""
+    reached, ends = rng.choice(stages), time.monotonic() + _STAGE_S
+    while process.poll() is None and not reached() and time.monotonic() < ends:
+        time.sleep(0.001)
+    time.sleep(rng.choice([0.0, rng.uniform(0.0, 0.05)]))
 
 
 def _half_copied(fleet: Fleet, secured: Secured, rng: random.Random) -> Callable[[], None]:
@@ -163,6 +205,8 @@ def _half_copied(fleet: Fleet, secured: Secured, rng: random.Random) -> Callable
 
 
 def _take_down(fleet: Fleet, what: str) -> Callable[[], None]:
+    if what == "nobody down":
+        return lambda: None
     if what == "broker down":
         fleet.kill_broker()
         return fleet.broker.restart
@@ -187,8 +231,8 @@ def _replay(fleet: Fleet, node: Node) -> None:
     fleet.wait(f"what {node.name} has sent is dropped", dropped, patience_s=_PATIENCE_S)
 
 
-def _enrol(secured: Secured, node: Node) -> subprocess.Popen[bytes]:
-    """Begin to enrol a device of the fleet again, with a new token."""
+def _enrolment_of(secured: Secured, node: Node) -> list[str]:
+    """Give a device of the fleet a new token, and return the command to enrol with it."""
     source = node.folder / "boot.toml"
     source.write_text(
         provision(
@@ -198,7 +242,7 @@ def _enrol(secured: Secured, node: Node) -> subprocess.Popen[bytes]:
             enrol_port=secured.fleet.enrol_port,
         )
     )
-    return node.also(enrol_command(source, node.state, node.config))
+    return enrol_command(source, node.state, node.config)
 
 
 def _let_in(fleet: Fleet, secured: Secured, node: Node, enrolling: subprocess.Popen[bytes]) -> None:
