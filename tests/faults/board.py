@@ -130,16 +130,17 @@ class Board:
         ]
 
     def finish(self) -> None:
-        """Run the command to its end, and once more, and check what came of it.
+        """Let the command end, or repeat it where it was killed; once more, and check the rest.
 
         Raises
         ------
         FleetError
         """
-        if self.node.process is not None:
-            self._wait("first call", self.node.process.wait(_ENROL_S))
-        for call in ("next call", "call on an enrolled board"):
-            self._wait(call, self.node.also(self.node.command).wait(_ENROL_S))
+        for begun in (self.node.process, None):
+            process = begun or self.node.also(self.node.command)
+            if process.wait(_ENROL_S) != 0:
+                words = self.node.log.read_text(errors="replace")[-2000:]
+                raise FleetError(f"{self.device} does not enrol ({process.returncode}): {words}")
         if "was enrolled already" not in self.node.last_words():
             raise FleetError(f"{self.device} enrols twice: {self.node.last_words()}")
         self.node.check_words()
@@ -155,11 +156,6 @@ class Board:
         if refused(self._secured.port, IdentityDir(self._state).tls):
             raise FleetError(f"{self.device} is enrolled and not let in")
         self.node.close()
-
-    def _wait(self, call: str, code: int) -> None:
-        if code != 0:
-            words = self.node.log.read_text(errors="replace")[-2000:]
-            raise FleetError(f"{call} of {self.device} ended with {code}: {words}")
 
     def _check_thief(self) -> None:
         thief = self.node.folder / "thief"

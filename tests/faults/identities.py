@@ -42,8 +42,6 @@ SECURE_KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
 _PATIENCE_S = 240.0
 #: until a board is struck, however far it has come; the other faults of the schedule wait
 _STAGE_S = 3.0
-#: for the aggregator to stumble over what was copied in part, while it runs
-_STUMBLE_S = 2.5
 
 
 def parts(kind: str, target: str) -> set[tuple[str, bool]]:
@@ -180,6 +178,7 @@ def _half_copied(fleet: Fleet, secured: Secured, rng: random.Random) -> Callable
     node, running = fleet.aggregator, rng.random() < 0.5
     if not running:
         _take_down(fleet, "aggregator down")
+    said = len(node.log.read_text())
     secured.fleet.rotate("aggregator")
     secured.fleet.access.reload()
     names = ["ca.pem", "certificate.pem", "key.pem", "crl.pem"][: rng.randint(1, 4)]
@@ -189,7 +188,11 @@ def _half_copied(fleet: Fleet, secured: Secured, rng: random.Random) -> Callable
 
     def end() -> None:
         if running:
-            time.sleep(_STUMBLE_S)  # what may happen has to be given the time for it
+            fleet.wait(
+                "the aggregator goes on with the files from before",
+                lambda: "from before stays in" in node.log.read_text()[said:],
+                patience_s=_PATIENCE_S,
+            )
         else:
             node.start()
             assert node.process is not None

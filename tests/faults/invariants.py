@@ -64,6 +64,8 @@ class Books:
             When one does not hold.
         """
         self.in_the_clear = list(fleet.network.in_the_clear)
+        if fleet.secured is not None:
+            fleet.secured.check_words()
         self._check_pool(fleet)
         for node in fleet.devices:
             self._check_device(fleet, node)

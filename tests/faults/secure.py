@@ -93,6 +93,17 @@ class Secured(Site):
         if self._service is not None and self._service.poll() is not None:
             raise FleetError(f"the enrolment service ended: {self.service_log.read_text()[-2000:]}")
 
+    def check_words(self) -> None:
+        """Make sure that the service has met nothing that it did not expect.
+
+        Raises
+        ------
+        FleetError
+        """
+        text = self.service_log.read_text()
+        if "Traceback" in text:
+            raise FleetError(f"the enrolment service fails without a clear state: {text[-2000:]}")
+
     def keys(self, name: str, state: Path) -> Keys:
         """Return what a secure wire to a device or the aggregator needs."""
         tls = self.machine_tls() if name == "aggregator" else IdentityDir(state).tls
