@@ -26,18 +26,18 @@ __all__ = ["SECURE_KINDS", "begin_secure", "parts"]
 
 #: how often a kind is drawn beside the others, and whom it can befall
 SECURE_KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "enrolment, board killed": (2, ("board",)),
-    "enrolment, board's power cut": (3, ("board",)),
-    "enrolment, board cut off": (2, ("board",)),
-    "enrolment, broker killed": (2, ("broker",)),
-    "enrolment, service killed": (2, ("service",)),
-    "revoked, aggregator down": (4, DEVICES),
-    "revoked, broker down": (4, DEVICES),
-    "new key, aggregator down": (4, DEVICES),
-    "new key, broker down": (4, DEVICES),
-    "new key, nobody down": (4, DEVICES),
-    "new key, power cut": (4, DEVICES),
-    "aggregator's new key, half copied": (3, ("aggregator",)),
+    "enrolment, board killed": (3, ("board",)),
+    "enrolment, board's power cut": (4, ("board",)),
+    "enrolment, board cut off": (3, ("board",)),
+    "enrolment, broker killed": (3, ("broker",)),
+    "enrolment, service killed": (3, ("service",)),
+    "revoked, aggregator down": (3, DEVICES),
+    "revoked, broker down": (3, DEVICES),
+    "new key, aggregator down": (3, DEVICES),
+    "new key, broker down": (3, DEVICES),
+    "new key, nobody down": (3, DEVICES),
+    "new key, power cut": (3, DEVICES),
+    "aggregator's new key, half copied": (6, ("aggregator",)),
 }
 _PATIENCE_S = 240.0
 #: until a board is struck, however far it has come; the other faults of the schedule wait
