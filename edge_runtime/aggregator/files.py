@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from edge_runtime.errors import AggregatorError
+from edge_runtime.process.directories import make_directory
 
 __all__ = ["hold_directory", "sync_file", "write_durably"]
 
@@ -61,7 +62,7 @@ def hold_directory(data_dir: Path) -> IO[bytes]:
         If another process holds it, or it cannot be written to.
     """
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_directory(data_dir.absolute())
         file = (data_dir / "lock").open("ab")
     except OSError as error:
         raise AggregatorError(

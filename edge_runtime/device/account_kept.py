@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_runtime.device.files import sync_directory
 from edge_runtime.errors import StoreError
+from edge_runtime.process.directories import sync_directory
 
 __all__ = ["has_account", "note_account"]
 

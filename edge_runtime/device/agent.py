@@ -50,6 +50,7 @@ from edge_runtime.messages import (
     decode_plan,
     encode_state,
 )
+from edge_runtime.process.directories import make_directory
 from edge_runtime.updates import Verdict
 
 __all__ = ["Agent"]
@@ -166,7 +167,7 @@ class Agent:
         """
         config = self._config
         try:
-            config.state_dir.mkdir(parents=True, exist_ok=True)
+            make_directory(config.state_dir.absolute())
         except OSError as error:
             raise ConfigError(
                 f"device.state_dir {config.state_dir} cannot be created ({error.strerror}); name a "

@@ -35,6 +35,7 @@ from edge_runtime.messages.enrolment import (
     reply_topic,
     request_topic,
 )
+from edge_runtime.process.directories import make_directory
 from edge_runtime.process.toml_file import read_toml
 
 __all__ = ["Enrolled", "enrol"]
@@ -92,8 +93,8 @@ def enrol(*, source: Path, state_dir: Path, config: Path, timeout_s: float = 300
     provision = load_provision(source)
     state_dir = state_dir.absolute()
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        config.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(state_dir, mode=0o700)
+        make_directory(config.absolute().parent)
         # Root wipes boot partitions; the agent, which may have been taken over, has a user of its
         # own and can make anything in its directory a link to what only root may touch.
         with as_owner_of(state_dir):

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["as_owner_of", "sync_directory", "write_durably"]
+from edge_runtime.process.directories import sync_directory
+
+__all__ = ["as_owner_of", "write_durably"]
 
 
 @contextmanager
@@ -81,12 +83,3 @@ def write_durably(
         os.fsync(descriptor)
     temporary.replace(path)
     sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names that were created, replaced or removed in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from edge_runtime.device.files import sync_directory, write_durably
+from edge_runtime.device.files import write_durably
 from edge_runtime.messages import TlsFiles
+from edge_runtime.process.directories import sync_directory
 
 __all__ = ["IdentityDir"]
 

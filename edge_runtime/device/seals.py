@@ -35,6 +35,10 @@ _RETRY_MIN_S, _RETRY_MAX_S = 1.0, 600.0
 _PATIENCE_S = 30.0
 #: false answers are counted, and named once in so many seconds
 _SAY_AGAIN_S = 60.0
+#: between looks at the device's own files while it is connected: enrolled again, it may have been
+#: let in before the broker has ended the old certificate's connection, and nothing under the old
+#: key is answered any more
+_OWN_LOOK_S = 10.0
 #: of the list of revoked certificates in the store
 _KEY = "revoked"
 
@@ -82,6 +86,7 @@ class Seals:
         self._kept, self._stored = b"", b""
         self._not_before_s, self._retry_s = 0.0, _RETRY_MIN_S
         self._connected_s: float | None = None
+        self._own_looked_s = time.monotonic()
         self._wrong, self._said_s = 0, -_SAY_AGAIN_S
         self._store = store
         if self._tls is not None:
@@ -99,7 +104,7 @@ class Seals:
 
     def connected(self) -> None:
         """Look at the device's own files again, as the link does for each connection."""
-        self._own = self._read_own()
+        self._own, self._own_looked_s = self._read_own(), time.monotonic()
         self._refused, self._refused_list = None, b""  # a clock may have been set since
         self._save()
         if self._connected_s is None:
@@ -126,6 +131,8 @@ class Seals:
         now_s = time.monotonic()
         if self._tls is None or self._asked is not None or now_s < self._not_before_s:
             return
+        if now_s - self._own_looked_s >= _OWN_LOOK_S:
+            self._own, self._own_looked_s = self._read_own(), now_s
         if not self._offered:
             if self._connected_s is not None and now_s - self._connected_s > _PATIENCE_S:
                 self._connected_s = None

@@ -210,6 +210,11 @@ def _hang_up(pid_file: Path, name: str) -> bool:
                 return False
             time.sleep(0.01)
         os.kill(number, signal.SIGHUP)
+        # Mosquitto forgets a signal that comes while it still reads files for the one before, and
+        # these may be older ones. Where it sleeps it reads none.
+        while not _sleeps(process) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.kill(number, signal.SIGHUP)
     except (OSError, ValueError):
         return False
     return True
@@ -221,6 +226,12 @@ def _catches_hangup(process: Path) -> bool:
         if line.startswith("SigCgt:"):
             return bool(int(line.split()[1], 16) >> (signal.SIGHUP - 1) & 1)
     return False
+
+
+def _sleeps(process: Path) -> bool:
+    """Return whether a process waits for something to happen."""
+    state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+    return state == "S"
 
 
 def _filled(template: str, words: Mapping[str, str]) -> str:

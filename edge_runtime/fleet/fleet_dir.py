@@ -43,6 +43,7 @@ from edge_runtime.fleet.first_settings import AGGREGATOR, DEVICE_SETTINGS
 from edge_runtime.fleet.register import Register
 from edge_runtime.messages import TlsFiles
 from edge_runtime.messages.fields import Id
+from edge_runtime.process.directories import make_directory
 from edge_runtime.process.toml_file import read_toml
 from edge_runtime.updates.keys import load_roots, make_roots, rotate_roots
 
@@ -307,7 +308,7 @@ def init_fleet(
     # Whatever the umask: the broker's own user must get to its part and to nothing that is secret.
     modes = {"broker": 0o755, "broker/data": 0o700}
     if not path.exists():  # one that was there may hold more than the fleet: its mode stays
-        path.mkdir(parents=True)
+        make_directory(path)
         path.chmod(0o755)
     for folder in ("private", "broker", "broker/data", *SERVICES):
         (path / folder).mkdir(parents=True, exist_ok=True)

@@ -120,6 +120,24 @@ def test_it_agrees_and_follows_new_certificates_of_both_sides(
     assert caplog.text.count("not from the aggregator") == 1
 
 
+def test_it_takes_up_its_own_new_certificate_without_another_connection(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Revoked and enrolled again while it had nothing to send: the connection stays open, and the
+    # aggregator answers nothing under the old key.
+    seals, aggregator = fleet.seals, fleet.aggregator("1")
+    seals.offer(aggregator.certificate)
+    assert fleet.settle()
+    make_identity(fleet.authority, fleet.folder / "device", "d")
+    own = Agreement(tls=fleet.tls, fleet="f").certificate
+    monkeypatch.setattr("edge_runtime.device.seals._OWN_LOOK_S", 0.0)
+    assert fleet.asked()
+    assert decode_sealed(seals.seal(UP, b"")).certificate == own
+    assert fleet.is_agreed_with(aggregator)
+    seals.look()
+    assert not asking()
+
+
 def test_a_false_certificate_changes_nothing_and_costs_little(fleet: Fleet) -> None:
     seals, own = fleet.seals, fleet.aggregator("1")
     foreign = Authority.create(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import shutil
 import signal
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from edge_runtime.errors import EdgeRuntimeError
 from tests.faults.fleet import Fleet, can_mount
+from tests.faults.identities import SECURE_KINDS
 from tests.faults.invariants import Books
 from tests.faults.node import build_shim
-from tests.faults.schedule import carry_out, draw
+from tests.faults.schedule import carry_out, draw, is_secure
 from tests.faults.troubles import KINDS, NEEDS_MOUNT
 
 #: schedules that share a fleet: its start costs as much as several of them
@@ -40,6 +42,7 @@ class Tally:
     duplicated: int = 0
     unpaid: int = 0
     left_behind: int = 0
+    in_the_clear: int = 0
     failed: list[int] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -65,7 +68,12 @@ def _run_on_one(
     folder = base / f"fleet-{numbers[0]}"
     books, rest, failed = Books(), numbers, False
     fleet = Fleet(
-        folder=folder, shim=shim, mounts=mounts, rounds=4 * len(numbers) + 4, seed=seed + rest[0]
+        folder=folder,
+        shim=shim,
+        mounts=mounts,
+        rounds=4 * len(numbers) + 4,
+        seed=seed + rest[0],
+        secure=is_secure(seed=seed, number=rest[0]),
     )
     try:
         while rest and not failed:
@@ -89,7 +97,7 @@ def _run_on_one(
         tally.batches += sum(header.kind == "batch" for _, header, _ in fleet.sent.values())
         tally.restarts += sum(len(node.ends) for node in fleet.nodes.values())
         tally.repeated += fleet.network.repeated
-        for name in ("lost", "duplicated", "unpaid", "left_behind"):
+        for name in ("lost", "duplicated", "unpaid", "left_behind", "in_the_clear"):
             setattr(tally, name, getattr(tally, name) + len(getattr(books, name)))
         if failed:
             _keep(fleet, base)
@@ -127,12 +135,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make test-faults ARGS=...", description=__doc__)
     parser.add_argument("--schedules", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, help="one schedule, on a fleet of its own")
+    parser.add_argument("--only", type=int, nargs="+", help="these schedules, on new fleets")
     parser.add_argument("--processes", type=int, default=2, help="fleets at a time")
     options = parser.parse_args(arguments)
-    numbers = [options.only] if options.only is not None else [*range(options.schedules)]
-    size = min(_PER_FLEET, -(-len(numbers) // options.processes))
-    blocks = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    # Of the test's own links, whose fate the checks are about.
+    logging.getLogger("edge_runtime").addHandler(logging.NullHandler())
+    numbers = options.only or [*range(options.schedules)]
+    blocks = [
+        block
+        for secure in (False, True)
+        for block in _blocks(
+            [n for n in numbers if is_secure(seed=options.seed, number=n) == secure],
+            processes=options.processes,
+        )
+    ]
     base = Path(tempfile.mkdtemp(prefix="edge-runtime-faults-"))
     mounts = can_mount(base)
     if not mounts:
@@ -154,6 +170,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if tally.failed else 0
 
 
+def _blocks(numbers: list[int], *, processes: int) -> list[list[int]]:
+    """Share schedules of one kind out: a block is for one fleet."""
+    size = max(1, min(_PER_FLEET, -(-len(numbers) // processes)))
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
 def _end_when_asked() -> None:
     # SystemExit and not the death of the process: its fleet must be ended as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -168,8 +190,8 @@ def _end_all(*_: object) -> None:
 def _print(tally: Tally, *, seconds: float, seed: int) -> None:
     print(f"\nschedules run        {tally.schedules} (seed {seed}, {seconds:.0f} s)")
     print(f"faults injected      {sum(tally.faults.values())}")
-    for kind in KINDS:
-        print(f"  {kind:<25} {tally.faults[kind]}")
+    for kind in (*KINDS, *SECURE_KINDS):
+        print(f"  {kind:<34} {tally.faults[kind]}")
     print(f"messages repeated    {tally.repeated}")
     print(f"restarted by itself  {tally.restarts}")
     print(f"messages of devices  {tally.messages}, of them {tally.batches} batches")
@@ -177,6 +199,7 @@ def _print(tally: Tally, *, seconds: float, seed: int) -> None:
     print(f"duplicated           {tally.duplicated}")
     print(f"released, not paid   {tally.unpaid}")
     print(f"files left behind    {tally.left_behind}")
+    print(f"in the clear         {tally.in_the_clear}")
     print(f"failed schedules     {len(tally.failed)} {sorted(tally.failed) or ''}")
 
 

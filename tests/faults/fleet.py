@@ -1,4 +1,8 @@
-"""A fleet of real processes that troubles are made for: three devices, an aggregator, Mosquitto."""
+"""A fleet of real processes that troubles are made for: three devices, an aggregator, Mosquitto.
+
+Plain, or secure: then everything on the network has to be TLS, and sealed where devices and
+aggregator speak to each other.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_runtime.device.identity import IdentityDir
 from edge_runtime.errors import FleetError, MessageError
 from edge_runtime.fleet.broker import Broker, start_broker
 from edge_runtime.messages import (
@@ -21,21 +26,27 @@ from edge_runtime.messages import (
     Header,
     Topics,
     decode_ack,
+    decode_state,
     decode_status,
     peek_batch,
     peek_summary,
 )
+from edge_runtime.messages.seal import decode_sealed, is_sealed
 from edge_runtime.schema import Column, Schema
 from tests.faults.node import Node
 from tests.faults.proxy import Network, Publication
+from tests.faults.secure import Secured, tls_sections
+from tests.identity.site import FLEET
 
-__all__ = ["Fleet", "can_mount"]
+__all__ = ["DEVICES", "Fleet", "can_mount"]
 
-NAME = "faults"
 DEVICES = ("north", "middle", "south")
 _ROWS = 400
 _START_S = 240.0
 _EPSILON = 400.0
+_SEALED = ("batch", "summary", "ack", "state")
+#: of a round; a revoked device is waited for that long
+_DEADLINE_S, _SECURE_DEADLINE_S = 20.0, 8.0
 
 _SCHEMA = Schema(
     name="trips",
@@ -76,19 +87,32 @@ class Fleet:
         Training rounds that the aggregator plans.
     seed : int
         Of the rows and of what the network repeats.
+    secure : bool
+        Whether it is as `edge-runtime fleet init` makes one.
     """
 
-    def __init__(self, *, folder: Path, shim: Path, mounts: bool, rounds: int, seed: int) -> None:
+    def __init__(
+        self, *, folder: Path, shim: Path, mounts: bool, rounds: int, seed: int, secure: bool
+    ) -> None:
         folder.mkdir(parents=True)
-        self.folder = folder
-        self.topics = Topics(NAME)
+        self.folder, self.shim = folder, shim
+        self.topics = Topics(FLEET)
         self._lock = threading.Lock()
         #: what has left each device, by the digest of its bytes
         self.sent: dict[str, tuple[str, Header, bytes]] = {}
         #: what the aggregator has acknowledged, by the digest of the bytes
         self.acks: dict[str, Ack] = {}
         self.status: AggregatorStatus | None = None
-        self.broker: Broker = start_broker(folder / "broker", name="mosquitto")
+        #: the last sealed message of each device, as it left it
+        self.sealed: dict[str, Publication] = {}
+        #: what is left to be done and checked once all faults of a schedule are over
+        self.afterwards: list[Callable[[], None]] = []
+        self.secured: Secured | None = None
+        self.broker: Broker | Secured
+        if secure:
+            self.secured = self.broker = Secured(folder / "fleet", machine=folder / "machine")
+        else:
+            self.broker = start_broker(folder / "broker", name="mosquitto")
         self.network = Network(
             broker_port=self.broker.port,
             on_publication=self._saw,
@@ -98,15 +122,25 @@ class Fleet:
         self.nodes = {
             name: Node(
                 name=name,
-                module=f"edge_runtime.{'device' if name in DEVICES else 'aggregator'}",
+                command=(
+                    "-m",
+                    f"edge_runtime.{'device' if name in DEVICES else 'aggregator'}",
+                    "--config",
+                    str(folder / name / "node.toml"),
+                ),
                 folder=folder / name,
                 shim=shim,
-                wire=self.network.wire(name),
+                wire=self.network.wire(
+                    name,
+                    keys=self.secured and self.secured.keys(name, folder / name / "disk" / "state"),
+                ),
                 disk_bytes=(24 << 20 if name in DEVICES else 64 << 20) if mounts else 0,
             )
             for name in (*DEVICES, "aggregator")
         }
         for number, name in enumerate(DEVICES):
+            if self.secured is not None:
+                self.secured.equip(name, self.nodes[name].state)
             self._write_rows(folder / name / "rows.csv", seed=seed + number)
             self._configure_device(self.nodes[name])
         self._configure_aggregator(self.nodes["aggregator"], rounds=rounds, seed=seed)
@@ -139,13 +173,16 @@ class Fleet:
     def kill_broker(self) -> None:
         """End the broker at once and lose all that it kept."""
         self.broker.kill()
-        for path in (self.folder / "broker").glob("*.db*"):
+        kept = self.folder / "broker" if self.secured is None else self.secured.data
+        for path in kept.glob("*.db*"):
             path.unlink()
 
     def tend(self) -> None:
         """Start what has ended, as systemd does."""
         for node in self.nodes.values():
             node.tend()
+        if self.secured is not None:
+            self.secured.check_service()
 
     def wait(self, what: str, condition: Callable[[], bool], *, patience_s: float) -> None:
         """Wait for a condition while the processes are tended.
@@ -177,27 +214,45 @@ class Fleet:
         for node in self.nodes.values():
             node.close()
         self.broker.kill()
+        if self.secured is not None:
+            self.secured.close()
         self.network.close()
 
     def _saw(self, seen: Publication) -> None:
         address = self.topics.parse(seen.topic)
-        if not seen.payload:
+        payload = self._opened(seen, address.kind)
+        if not payload:
             return
         with self._lock:
             if address.kind in ("batch", "summary"):
                 peek = peek_batch if address.kind == "batch" else peek_summary
-                sha = hashlib.sha256(seen.payload).hexdigest()
+                sha = hashlib.sha256(payload).hexdigest()
                 try:
-                    header = peek(seen.payload)
+                    header = peek(payload)
                 except MessageError as error:
                     raise FleetError(f"{seen.client} sends nonsense: {error}") from error
-                self.sent.setdefault(sha, (seen.client, header, seen.payload))
+                self.sent.setdefault(sha, (seen.client, header, payload))
             elif address.kind == "ack":
-                ack = decode_ack(seen.payload)
+                ack = decode_ack(payload)
                 if ack.status == "accepted" or ack.sha256 not in self.acks:
                     self.acks[ack.sha256] = ack
             elif address.kind == "status":
-                self.status = decode_status(seen.payload)
+                self.status = decode_status(payload)
+
+    def _opened(self, seen: Publication, kind: str) -> bytes:
+        """Return a message without its seal; one that should have a seal and has none is noted."""
+        payload = seen.payload
+        if self.secured is None or kind not in _SEALED or not payload:
+            return payload
+        if is_sealed(payload):
+            sealed = decode_sealed(payload)
+            if sealed.certificate:
+                self.sealed[seen.client] = seen
+            return sealed.body
+        # A device says farewell as the will has it that it made before it had a key.
+        if kind != "state" or decode_state(payload).status != "offline":
+            self.network.in_the_clear.append(f"{kind} of {seen.client} without a seal")
+        return payload
 
     @staticmethod
     def _write_rows(path: Path, *, seed: int) -> None:
@@ -211,11 +266,15 @@ class Fleet:
         path.write_text("\n".join(lines) + "\n")
 
     def _configure_device(self, node: Node) -> None:
+        tls = ""
+        if self.secured is not None:
+            identity = IdentityDir(node.state)
+            tls = tls_sections(identity.tls, more="", updates=f'root = "{identity.root}"')
         node.config.write_text(
             f"""
 [device]
 id = "{node.name}"
-fleet = "{NAME}"
+fleet = "{FLEET}"
 state_dir = "{node.state}"
 [broker]
 port = {node.wire.port}
@@ -235,15 +294,23 @@ checkpoint_steps = 5
 minimum_rows = 1
 [limits]
 free_disk_bytes = 0
-"""
+{tls}"""
         )
 
     def _configure_aggregator(self, node: Node, *, rounds: int, seed: int) -> None:
+        tls = ""
+        if self.secured is not None:
+            machine = self.secured.machine
+            tls = tls_sections(
+                self.secured.machine_tls(),
+                more=f'revoked = "{machine / "crl.pem"}"',
+                updates=f'keys = "{machine / "updates"}"',
+            )
         node.config.write_text(
             f"""
 seed = {seed % 1000}
 [fleet]
-name = "{NAME}"
+name = "{FLEET}"
 devices = {len(DEVICES)}
 [broker]
 port = {node.wire.port}
@@ -257,7 +324,7 @@ epsilon = {_EPSILON}
 [rounds]
 count = {rounds}
 quorum = 2
-deadline_s = 20.0
+deadline_s = {_DEADLINE_S if self.secured is None else _SECURE_DEADLINE_S}
 interactions = 0
 moments = "none"
 [train]
@@ -274,5 +341,5 @@ epochs = 1
 max_seconds = 30.0
 [release]
 on_finish = false
-"""
+{tls}"""
         )

@@ -30,10 +30,11 @@ _DELTA = 1e-5
 #: the part of a plan that pays for a kind of message
 _PAID_BY = {"batch": "training"}
 _DEVICE_FILES = re.compile(
-    r"lock|minimum-time|device\.sqlite(-wal|-shm)?|bundles/[0-9a-f]{64}\.(bundle|trials)"
+    r"lock|minimum-time|enrolment\.lock|device\.sqlite(-wal|-shm)?|bundles/[0-9a-f]{64}\.(bundle|trials)"
+    r"|identity/(ca\.pem|certificate\.pem|key\.pem|token|root\.json|minimum-time)"
 )
 _AGGREGATOR_FILES = re.compile(
-    r"lock|catalogue\.sqlite(-wal|-shm)?|quarantine/[^/]+/[0-9a-f]+\.(bin|json|parquet|zst)"
+    r"lock|updates\.json|catalogue\.sqlite(-wal|-shm)?|quarantine/[^/]+/[0-9a-f]+\.(bin|json|parquet|zst)"
 )
 
 
@@ -45,13 +46,14 @@ class Books:
     duplicated: list[str] = field(default_factory=list)
     unpaid: list[str] = field(default_factory=list)
     left_behind: list[str] = field(default_factory=list)
+    in_the_clear: list[str] = field(default_factory=list)
     _compared: set[str] = field(default_factory=set)
     _suspects: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
         """All of it, in words."""
-        return [*self.lost, *self.duplicated, *self.unpaid, *self.left_behind]
+        return [*self.lost, *self.duplicated, *self.unpaid, *self.left_behind, *self.in_the_clear]
 
     def check(self, fleet: Fleet) -> None:
         """Check all invariants.
@@ -61,6 +63,9 @@ class Books:
         FleetError
             When one does not hold.
         """
+        self.in_the_clear = list(fleet.network.in_the_clear)
+        if fleet.secured is not None:
+            fleet.secured.check_words()
         self._check_pool(fleet)
         for node in fleet.devices:
             self._check_device(fleet, node)

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from mmap import mmap
 from pathlib import Path
 
@@ -43,8 +44,8 @@ class Node:
     Parameters
     ----------
     name : str
-    module : str
-        What `python -m` runs.
+    command : sequence of str
+        What Python is started with.
     folder : Path
         For configuration and log; the state is in `folder/disk/state`.
     shim : Path
@@ -56,9 +57,17 @@ class Node:
     """
 
     def __init__(
-        self, *, name: str, module: str, folder: Path, shim: Path, wire: Wire, disk_bytes: int
+        self,
+        *,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        shim: Path,
+        wire: Wire,
+        disk_bytes: int,
     ) -> None:
-        self.name, self.module, self.folder, self.wire = name, module, folder, wire
+        self.name, self.folder, self.wire = name, folder, wire
+        self.command = command
         self.disk = folder / "disk"
         self.disk.mkdir(parents=True)
         self.mounted = disk_bytes > 0
@@ -101,9 +110,13 @@ class Node:
     def start(self) -> None:
         """Start it."""
         self._log_from = self.log.stat().st_size if self.log.exists() else 0
+        self.process = self.also(self.command)
+
+    def also(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start Python on its disk with something else; it writes into the same log."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "--config", str(self.config)],
+            return subprocess.Popen(
+                [sys.executable, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -116,6 +129,16 @@ class Node:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def hold(self) -> None:
+        """End it at once and keep it down."""
+        self.kill()
+        self.held = True
+
+    def let_go(self) -> None:
+        """Start what was held."""
+        self.held = False
+        self.start()
 
     def stop(self) -> None:
         """End it as an operator would.

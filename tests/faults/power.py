@@ -106,8 +106,8 @@ def forget(*, root: Path, journal: Path) -> None:
     """Take everything so far as written, as it is after a while; the process may be running."""
     os.truncate(journal, 0)
     for path in Path(f"{root}.graves").iterdir():
-        # A younger one may be about to be noted.
-        if time.time() - path.stat().st_ctime > _YOUNG_S:
+        # A younger one may be about to be noted; it may be a link that leads nowhere by now.
+        if time.time() - path.lstat().st_ctime > _YOUNG_S:
             path.unlink()
 
 

@@ -7,19 +7,27 @@ import time
 from collections.abc import Callable
 
 from tests.faults.fleet import Fleet
+from tests.faults.identities import SECURE_KINDS, parts
 from tests.faults.invariants import Books
 from tests.faults.power import forget
 from tests.faults.troubles import KINDS, NEEDS_MOUNT, Trouble, begin
 
-__all__ = ["carry_out", "draw"]
+__all__ = ["carry_out", "draw", "is_secure"]
 
 _NETWORK = ("network cut", "network delay", "network duplication", "slow consumer")
 #: of a fleet that is well again, to carry a round to its end (seconds; a busy machine is slow)
 _PATIENCE_S = 240.0
 
 
+def is_secure(*, seed: int, number: int) -> bool:
+    """Return whether a schedule is for a secure fleet: every fourth is."""
+    return (seed + number) % 4 == 0
+
+
 def draw(*, seed: int, number: int, mounts: bool) -> list[Trouble]:
     """Draw the faults of a schedule: one to three, of which no two befall the same part.
+
+    A secure fleet has the same, drawn as for a plain one, and one more of its own.
 
     Parameters
     ----------
@@ -31,7 +39,7 @@ def draw(*, seed: int, number: int, mounts: bool) -> list[Trouble]:
     rng = random.Random(f"{seed}/{number}")
     kinds = {k: v for k, v in KINDS.items() if mounts or k not in NEEDS_MOUNT}
     troubles: list[Trouble] = []
-    taken = set()
+    taken: set[tuple[str, bool]] = set()
     for _ in range(rng.choice([1, 2, 2, 3])):
         kind = rng.choices([*kinds], [weight for weight, _ in kinds.values()])[0]
         target = rng.choice(kinds[kind][1])
@@ -45,7 +53,20 @@ def draw(*, seed: int, number: int, mounts: bool) -> list[Trouble]:
         if not parts & taken:
             taken |= parts
             troubles.append(trouble)
+    if is_secure(seed=seed, number=number):
+        troubles.append(_draw_secure(random.Random(f"{seed}/{number}/secure"), taken))
     return sorted(troubles, key=lambda trouble: trouble.at_s)
+
+
+def _draw_secure(rng: random.Random, taken: set[tuple[str, bool]]) -> Trouble:
+    weights = {
+        (kind, target): weight / len(targets)
+        for kind, (weight, targets) in SECURE_KINDS.items()
+        for target in targets
+        if not parts(kind, target) & taken
+    }
+    kind, target = rng.choices([*weights], [*weights.values()])[0]
+    return Trouble(kind, target, rng.uniform(0.0, 1.0), rng.uniform(0.05, 1.2), rng.getrandbits(32))
 
 
 def carry_out(troubles: list[Trouble], fleet: Fleet, books: Books) -> None:
@@ -72,6 +93,8 @@ def carry_out(troubles: list[Trouble], fleet: Fleet, books: Books) -> None:
             end()
         fleet.tend()
         time.sleep(0.02)
+    while fleet.afterwards:
+        fleet.afterwards.pop(0)()
     _settle(fleet)
     books.check(fleet)
     books.check_files(fleet)

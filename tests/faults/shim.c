@@ -276,3 +276,9 @@ int gettimeofday(struct timeval *restrict out, void *restrict zone) {
     (void)zone;
     return 0;
 }
+
+/* A clock that jumps is held to no reference, whatever the machine's own is: TIME_ERROR. */
+int adjtimex(void *state) {
+    (void)state;
+    return 5;
+}

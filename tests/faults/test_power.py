@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import edge_runtime
 from tests.faults.node import build_shim
 from tests.faults.power import cut_power
 
@@ -122,6 +123,26 @@ def test_a_replaced_file_may_come_back_until_its_directory_is_synced(
         disk.cut(seed)
         found.add((disk.root / "file").read_bytes()[:3])
     assert found == ({b"new"} if synced else {b"new", b"aaa"})
+
+
+@pytest.mark.parametrize("way", ["make_directory(path)", "path.mkdir(parents=True)"])
+def test_a_synced_file_is_lost_with_a_directory_above_it_that_was_not(
+    disks: Callable[[], Disk], way: str
+) -> None:
+    kept = set()
+    for seed in range(12):
+        disk = disks()
+        disk.run(
+            f"import sys; sys.path.insert(0, {str(Path(edge_runtime.__file__).parents[1])!r})\n"
+            "from pathlib import Path\n"
+            "from edge_runtime.process.directories import make_directory, sync_directory\n"
+            f"path = Path(os.environ['FAULT_ROOT'], 'a', 'b'); {way}\n"
+            "file = os.open(path / 'key', os.O_WRONLY | os.O_CREAT)\n"
+            "os.write(file, b'k'); os.fsync(file); sync_directory(path)" + _KILL
+        )
+        disk.cut(seed)
+        kept.add((disk.root / "a" / "b" / "key").exists())
+    assert kept == ({True} if way.startswith("make") else {True, False})
 
 
 def _commit_and_die(synchronous: str) -> str:

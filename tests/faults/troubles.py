@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edge_runtime.errors import FleetError
 from tests.faults.fleet import DEVICES, Fleet
+from tests.faults.identities import SECURE_KINDS, begin_secure
 from tests.faults.node import Node
 from tests.faults.power import cut_power, forget
 
@@ -62,19 +63,15 @@ def begin(trouble: Trouble, fleet: Fleet) -> Callable[[], None]:
     if trouble.kind == "kill broker":
         fleet.kill_broker()
         return fleet.broker.restart
+    if trouble.kind in SECURE_KINDS:
+        return begin_secure(trouble.kind, trouble.target, fleet, rng)
     node = fleet.nodes[trouble.target]
     return _MAKERS[trouble.kind](node, rng)
 
 
 def _kill(node: Node, _rng: random.Random) -> Callable[[], None]:
-    node.kill()
-    node.held = True
-    return lambda: _start(node)
-
-
-def _start(node: Node) -> None:
-    node.held = False
-    node.start()
+    node.hold()
+    return node.let_go
 
 
 def _cut(node: Node, rng: random.Random) -> Callable[[], None]:
@@ -136,8 +133,7 @@ def _clock(node: Node, rng: random.Random) -> Callable[[], None]:
 
 def _corrupt(node: Node, rng: random.Random) -> Callable[[], None]:
     """Damage the file of a dead process and start it: a person restores the file if it stops."""
-    node.kill()
-    node.held = True
+    node.hold()
     # Nothing may leave: the copy that is restored would not know of it.
     node.wire.refuse = True
     copy = node.folder / "copy"
@@ -173,7 +169,7 @@ def _corrupt(node: Node, rng: random.Random) -> Callable[[], None]:
         shutil.rmtree(copy)
         forget(root=node.state, journal=node.journal)
         node.wire.heal()
-        _start(node)
+        node.let_go()
 
     return end
 
