@@ -343,8 +343,8 @@ def test_several_conditions_and_a_numeric_one(
         assert (lines == line).mean() == pytest.approx(1 / 3, abs=0.06)
     heat = np.asarray(table.columns["heat"], float)
     result = np.asarray(table.columns["yield"], float)
-    # Noise is drawn anew each time: .33 to .63 in fifty runs, and 0 where nothing is learned, with a
-    # standard deviation of .02.
+    # Noise is drawn anew each time: .33 to .63 in fifty runs, and 0 where nothing is learned (with
+    # a standard deviation of .02).
     assert np.corrcoef(heat, result)[0, 1] > 0.15
     balanced = fleet.release(tmp_path / "balanced", rows=900, mode="balanced")
     assert balanced.rows == 900
