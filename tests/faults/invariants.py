@@ -48,7 +48,7 @@ class Books:
     left_behind: list[str] = field(default_factory=list)
     in_the_clear: list[str] = field(default_factory=list)
     _compared: set[str] = field(default_factory=set)
-    _suspects: dict[str, set[str]] = field(default_factory=dict)
+    _suspects: dict[str, set[tuple[str, tuple[int, int]]]] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
@@ -75,15 +75,21 @@ class Books:
     def check_files(self, fleet: Fleet) -> None:
         """Look for files that nobody needs; one that is there twice in a row was left behind.
 
+        The same file, not one of the same name: metadata is verified in files that are made anew.
+
         Raises
         ------
         FleetError
         """
         for node in fleet.nodes.values():
-            found = self._strays(node)
-            stayed = found & self._suspects.get(node.name, set())
+            found = {
+                (name, mark)
+                for name in self._strays(node)
+                if (mark := _mark(node.state / name)) is not None
+            }
+            stayed = sorted(name for name, _ in found & self._suspects.get(node.name, set()))
             self._suspects[node.name] = found
-            self.left_behind += [f"left behind by {node.name}: {name}" for name in sorted(stayed)]
+            self.left_behind += [f"left behind by {node.name}: {name}" for name in stayed]
         if self.left_behind:
             raise FleetError("\n".join(self.left_behind))
 
@@ -189,6 +195,15 @@ class Books:
             return many | {name for name in files if not _DEVICE_FILES.fullmatch(name)}
         known = {path for _, _, _, path, _ in _catalogue(node.state)} | _bundles(node.state)
         return {n for n in files - known if not _AGGREGATOR_FILES.fullmatch(n)}
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """Tell a file from another of its name: by when it was written last, and where."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _open(path: Path) -> sqlite3.Connection:
