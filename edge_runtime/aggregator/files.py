@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from edge_runtime.errors import AggregatorError
-from edge_runtime.process.directories import make_directory
+from edge_runtime.process.directories import make_directory, sync_directory
 
 __all__ = ["hold_directory", "sync_file", "write_durably"]
 
@@ -24,8 +24,7 @@ def write_durably(path: Path, data: bytes) -> None:
     data : bytes
         Its content.
     """
-    created = [parent for parent in path.parents if not parent.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -37,9 +36,8 @@ def write_durably(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):  # on a read-only disk it was never there
             temporary.unlink(missing_ok=True)
         raise
-    # Without this a power cut may keep the file and lose its name, or a directory above it.
-    for directory in (path.parent, *(parent.parent for parent in created)):
-        sync_file(directory)
+    # Without this a power cut may keep the file and lose its name.
+    sync_directory(path.parent)
 
 
 def sync_file(path: Path) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge_runtime.process import complain
+from edge_runtime.process.directories import sync_directory
 
 __all__ = [
     "MINIMUM_TIME_FILE",
@@ -140,11 +141,7 @@ class MinimumTime:
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync_directory(self._path.parent)
         except OSError as error:
             # The older minimum still stands; an hour later it is tried again.
             _LOG.warning("%s cannot be written (%s)", self._path, error.strerror)
