@@ -15,15 +15,26 @@ import signal
 import sqlite3
 import time
 from types import FrameType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import msgspec
 
 from edge_runtime import __version__
 from edge_runtime.device.account_kept import has_account, note_account
-from edge_runtime.device.agreement import Answer
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
+from edge_runtime.device.events import (
+    Agreed,
+    BundleWanted,
+    Connected,
+    Event,
+    LetIn,
+    Message,
+    News,
+    StateChanged,
+    Stop,
+    Verified,
+)
 from edge_runtime.device.gate import Gate
 from edge_runtime.device.governor import STAYS_HERE
 from edge_runtime.device.outbox import Outbox
@@ -51,7 +62,6 @@ from edge_runtime.messages import (
     encode_state,
 )
 from edge_runtime.process.directories import make_directory
-from edge_runtime.updates import Verdict
 
 __all__ = ["Agent"]
 
@@ -67,51 +77,6 @@ _PACKET_BYTES = 4 << 20
 _AROUND_BYTES = 1024
 #: pause after the local file refused, so that a full disk does not also fill the log
 _PAUSE_S = 1.0
-
-
-class _Message(NamedTuple):
-    topic: str
-    payload: bytes
-
-
-class _Connected(NamedTuple):
-    pass
-
-
-class _News(NamedTuple):
-    pass
-
-
-class _BundleWanted(NamedTuple):
-    digest: str
-
-
-class _Verified(NamedTuple):
-    verdict: Verdict
-
-
-class _Agreed(NamedTuple):
-    answer: Answer
-
-
-class _LetIn(NamedTuple):
-    kind: str
-    digest: str
-    payload: bytes
-
-
-class _StateChanged(NamedTuple):
-    pass
-
-
-class _Stop(NamedTuple):
-    reason: str
-
-
-_Event = (
-    _Message | _Connected | _News | _StateChanged | _BundleWanted | _Verified | _Agreed | _LetIn
-    | _Stop
-)  # fmt: skip
 
 
 class Agent:
@@ -130,7 +95,7 @@ class Agent:
         self._readings = readings or Readings(state_dir=config.state_dir)
         self._topics = Topics(config.fleet)
         # SimpleQueue: its put may run in a signal handler, in the middle of a get.
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._wanted = ""
         self._stopping = False
         limit = config.privacy.epsilon_limit
@@ -143,12 +108,12 @@ class Agent:
                 delta=config.privacy.delta,
                 software=f"edge-runtime {__version__}",
             ),
-            on_change=lambda: self._events.put(_StateChanged()),
+            on_change=lambda: self._events.put(StateChanged()),
         )
 
     def stop(self, reason: str = "asked to") -> None:
         """End `run` soon; may be called from any thread and from a signal handler."""
-        self._events.put(_Stop(reason))
+        self._events.put(Stop(reason))
 
     def run(self, *, signals: bool = False) -> None:
         """Work until stopped.
@@ -209,8 +174,8 @@ class Agent:
             config=config,
             reporter=self._reporter,
             bundles=self._bundles,
-            on_news=lambda: self._events.put(_News()),
-            on_bundle_wanted=lambda digest: self._events.put(_BundleWanted(digest)),
+            on_news=lambda: self._events.put(News()),
+            on_bundle_wanted=lambda digest: self._events.put(BundleWanted(digest)),
         )
         self._vitals = Vitals(
             config=config, reporter=self._reporter, work=self._worker, readings=self._readings
@@ -223,7 +188,7 @@ class Agent:
                 directory=config.state_dir / "updates.part",
                 reporter=self._reporter,
                 now=self._vitals.now,
-                on_verdict=lambda verdict: self._events.put(_Verified(verdict)),
+                on_verdict=lambda verdict: self._events.put(Verified(verdict)),
                 shows_shortage=config.privacy.shows_shortage,
             )
         self._seals = Seals(
@@ -232,7 +197,7 @@ class Agent:
             device=config.id,
             store=store,
             now=self._vitals.now,
-            on_answer=lambda answer: self._events.put(_Agreed(answer)),
+            on_answer=lambda answer: self._events.put(Agreed(answer)),
         )
         state_topic = self._topics.state(config.id)
         offline = msgspec.structs.replace(self._reporter.state, status="offline")
@@ -242,8 +207,8 @@ class Agent:
             client_id=f"{config.fleet}-{config.id}" if tls is None else tls.client_id(config.id),
             topics=self._subscribed(),
             will=(state_topic, encode_state(offline)),
-            on_message=lambda topic, payload, _: self._events.put(_Message(topic, payload)),
-            on_connect=lambda: self._events.put(_Connected()),
+            on_message=lambda topic, payload, _: self._events.put(Message(topic, payload)),
+            on_connect=lambda: self._events.put(Connected()),
             username=config.broker.username or None,
             password=config.broker.password(),
             tls=tls,
@@ -321,27 +286,27 @@ class Agent:
         due_s = self._sender.wait_s()
         return self._vitals.wait_s() if due_s is None else min(self._vitals.wait_s(), due_s)
 
-    def _handle(self, event: _Event) -> None:
+    def _handle(self, event: Event) -> None:
         match event:
-            case _Message():
+            case Message():
                 self._on_message(event)
-            case _Connected():
+            case Connected():
                 self._seals.connected()
                 self._sender.again()
-            case _BundleWanted():
+            case BundleWanted():
                 self._fetch(event.digest)
-            case _Verified() if self._gate is not None:
+            case Verified() if self._gate is not None:
                 self._let_in(self._gate.settle(event.verdict))
                 self._worker.wake()  # its bundle may be signed by now
-            case _Agreed():
+            case Agreed():
                 if self._seals.settle(event.answer):
                     self._sender.again()
-            case _LetIn():
+            case LetIn():
                 self._take(event.kind, event.digest, event.payload)
-            case _Stop():
+            case Stop():
                 _LOG.info("stopping: %s", event.reason)
                 self._stopping = True
-            case _News():
+            case News():
                 self._sender.show_outbox()
                 if self._worker.failure is not None:
                     self._stopping = True
@@ -350,7 +315,7 @@ class Agent:
         # Each in a turn of its own: what is wrong with one is not in the way of the others.
         for name, payload in released:
             kind, _, digest = name.partition("/")
-            self._events.put(_LetIn(kind, digest, payload))
+            self._events.put(LetIn(kind, digest, payload))
 
     def _fetch(self, digest: str) -> None:
         signed = None if self._gate is None else self._gate.size_of(f"bundle/{digest}")
@@ -364,7 +329,7 @@ class Agent:
         # One bundle, and not all: the others are retained as well and may be many.
         self._link.subscribe(self._topics.bundle(digest))
 
-    def _on_message(self, message: _Message) -> None:
+    def _on_message(self, message: Message) -> None:
         address = self._topics.parse(message.topic)
         if not message.payload:
             return
