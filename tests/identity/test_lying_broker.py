@@ -91,6 +91,8 @@ def test_it_changes_nothing_in_the_pool(wards: Wards) -> None:
     def by_ward_8(topic: str, certificate: bytes) -> bytes:
         return seal(made_up, topic=topic, key=agreed.key, certificate=certificate)
 
+    # What the device sent beside the batch has arrived.
+    wait_for(lambda: wards.waiting() == [hashlib.sha256(body).hexdigest()], "all but the batch")
     before = wards.stored()
     wards.forge(
         (BATCH, made_up),
