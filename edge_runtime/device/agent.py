@@ -257,7 +257,7 @@ class Agent:
 
     def _turn(self) -> None:
         try:
-            self._vitals.look()
+            self._vitals.look(unsent=self._link.problem or self._seals.problem)
             if self._gate is not None:
                 self._let_in(self._gate.look())
             self._seals.look()

@@ -88,6 +88,7 @@ class Seals:
         self._connected_s: float | None = None
         self._own_looked_s = time.monotonic()
         self._wrong, self._said_s = 0, -_SAY_AGAIN_S
+        self._missing = "the aggregator's certificate has not come yet"
         self._store = store
         if self._tls is not None:
             self._kept = self._stored = store.get(_KEY) or b""
@@ -101,6 +102,11 @@ class Seals:
     def ready(self) -> bool:
         """Whether messages can be sent now."""
         return self._tls is None or bool(self._key)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be sent, and what to do; empty while it can."""
+        return "" if self.ready else self._missing
 
     def connected(self) -> None:
         """Look at the device's own files again, as the link does for each connection."""
@@ -136,10 +142,11 @@ class Seals:
         if not self._offered:
             if self._connected_s is not None and now_s - self._connected_s > _PATIENCE_S:
                 self._connected_s = None
-                _LOG.warning(
+                self._missing = (
                     "no certificate of the aggregator has come, and nothing is sent until it has; "
                     "the aggregator publishes it where it has a certificate under [broker.tls]"
                 )
+                _LOG.warning("%s", self._missing)
             return
         wanted = (self._offered, self._own)
         if not self._listed and wanted in (self._in_force, self._refused):
@@ -168,9 +175,10 @@ class Seals:
         asked, self._asked = self._asked, None
         if answer.revoked:
             self._key, self._in_force = b"", None
-            _LOG.warning(
+            self._missing = (
                 "the aggregator's certificate was revoked; nothing is sent until it has another"
             )
+            _LOG.warning("%s", self._missing)
         if answer.listed or answer.not_listed:
             self._settle_list(answer)
         if answer.key and not answer.not_listed:
@@ -181,7 +189,10 @@ class Seals:
         if not answer.key:
             if not answer.failed:
                 self._refused = asked
-            _LOG.warning("no key was agreed on with the aggregator: %s", answer.reason)
+            refusal = f"no key was agreed on with the aggregator: {answer.reason}"
+            _LOG.warning("%s", refusal)
+            if not answer.revoked:  # which says more
+                self._missing = refusal
             return False
         self._in_force = asked
         new = (answer.key, answer.certificate) != (self._key, self._certificate)

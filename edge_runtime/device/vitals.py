@@ -74,10 +74,16 @@ class Vitals:
         """Seconds the agent may sleep before the next look."""
         return min(self._limits.look_s, self._notifier.watchdog_s or self._limits.look_s)
 
-    def look(self) -> None:
-        """Look at what is due; cheap to call at every turn."""
+    def look(self, *, unsent: str = "") -> None:
+        """Look at what is due; cheap to call at every turn.
+
+        Parameters
+        ----------
+        unsent : str
+            Why nothing can be sent at present; shown to who is at the board.
+        """
         self._feed()
-        self._show()
+        self._show(unsent)
         now_s = time.monotonic()
         if self._looked_s is not None and now_s - self._looked_s < self._limits.look_s:
             return
@@ -129,10 +135,11 @@ class Vitals:
         if not stalled:
             self._notifier.feed()
 
-    def _show(self) -> None:
+    def _show(self, unsent: str) -> None:
         state = self._reporter.state
         plan = f" round {state.round}" if state.plan_id else ""
         reason = f": {state.reason}" if state.reason else ""
         # Of this board, for who is at it: `diag` does not pass it on.
         throttled = f" ({self._governor.reason})" if self._governor.reason else ""
-        self._notifier.status(f"{state.status}{plan}{throttled}{reason}")
+        apart = f" - {unsent}" if unsent else ""
+        self._notifier.status(f"{state.status}{plan}{throttled}{reason}{apart}")

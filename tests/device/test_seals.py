@@ -91,9 +91,11 @@ def test_it_agrees_and_follows_new_certificates_of_both_sides(
     seals = fleet.seals
     assert seals.used
     assert not seals.ready
+    assert "certificate has not come yet" in seals.problem
     first = fleet.aggregator("1")
     seals.offer(first.certificate)
     assert fleet.settle()
+    assert seals.problem == ""
     assert fleet.is_agreed_with(first)
     # As at each reconnect: nothing is asked.
     seals.connected()
@@ -147,6 +149,7 @@ def test_a_false_certificate_changes_nothing_and_costs_little(fleet: Fleet) -> N
     seals.offer(false)
     assert not fleet.settle()
     assert not seals.ready
+    assert "no key was agreed on with the aggregator: " in seals.problem
     # The next process only after a while, whatever is offered.
     for certificate in (another, false, another):
         seals.offer(certificate)
@@ -206,6 +209,7 @@ def test_a_revoked_certificate_is_dropped_and_stays_out(
     fleet.seals.offer_list(after)
     assert not fleet.settle()
     assert not fleet.seals.ready
+    assert "was revoked; nothing is sent until" in fleet.seals.problem
     assert fleet.seals.open(DOWN, seal(b"down", topic=DOWN, key=b"w" * 32)) is None
     assert "nothing is sent until it has another" in caplog.text
     # Neither the older list nor a restart brings it back, nor both.

@@ -97,7 +97,9 @@ def test_ready_without_a_broker_then_alive_then_stopping(
     assert not any(message.startswith("STOPPING") for message in heard)
     with closing(sqlite3.connect(device.state_dir / "device.sqlite")) as store:
         assert store.execute("SELECT COUNT(*) FROM plans").fetchone() == (0,)
-    assert systemd.until("STATUS=waiting: for the schema and a plan")
+    assert systemd.until(
+        "STATUS=waiting: for the schema and a plan - no broker answers at 127.0.0.1"
+    )
     began = time.monotonic()
     for _ in range(3):
         systemd.until("WATCHDOG=1")
