@@ -130,14 +130,17 @@ class Wire:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def serve(self) -> None:
+    async def serve(self) -> list[asyncio.Server]:
+        """Listen; return what does."""
         server = await asyncio.start_server(self._connect, _HOST, 0)
         self.port = server.sockets[0].getsockname()[1]
-        if self._keys is not None:
-            inner = await asyncio.start_server(
-                self._connect_inside, _HOST, 0, ssl=self._keys.for_process()
-            )
-            self._there = inner.sockets[0].getsockname()[1]
+        if self._keys is None:
+            return [server]
+        inner = await asyncio.start_server(
+            self._connect_inside, _HOST, 0, ssl=self._keys.for_process()
+        )
+        self._there = inner.sockets[0].getsockname()[1]
+        return [server, inner]
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -256,6 +259,7 @@ class Network:
         #: what should have been TLS and was not
         self.in_the_clear: list[str] = []
         self._on_publication = on_publication
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
         self._thread.start()
@@ -274,7 +278,7 @@ class Network:
         """
         there = port or self.broker_port
         wire = Wire(self, client, port=there, keys=keys, opaque=port > 0)
-        asyncio.run_coroutine_threadsafe(wire.serve(), self._loop).result(10.0)
+        self._servers += asyncio.run_coroutine_threadsafe(wire.serve(), self._loop).result(10.0)
         return wire
 
     def call(self, what: Callable[[], None]) -> None:
@@ -293,11 +297,21 @@ class Network:
         self._on_publication(Publication(client, topic, packet[place:]))
 
     def close(self) -> None:
-        """End it."""
+        """End it, with all its connections."""
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10.0)
         if self._thread.is_alive():
             raise FleetError("the network's thread does not end")
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 def _length(count: int) -> bytes:
