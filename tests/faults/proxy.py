@@ -181,18 +181,20 @@ class Wire:
         self._writers |= mine
         if packets:
             self._down.add(writer)
+        ways = [
+            asyncio.ensure_future(
+                self._pass_on(each, other, up=up, packets=packets, troubled=troubled)
+            )
+            for each, other, up in ((reader, there[1], True), (there[0], writer, False))
+        ]
         try:
-            ways = [
-                asyncio.ensure_future(
-                    self._pass_on(each, other, up=up, packets=packets, troubled=troubled)
-                )
-                for each, other, up in ((reader, there[1], True), (there[0], writer, False))
-            ]
+            self._network.ways |= {*ways}
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
         finally:
+            self._network.ways -= {*ways}
             self._writers -= mine
             self._down.discard(writer)
             for each in mine:
@@ -260,6 +262,8 @@ class Network:
         self.in_the_clear: list[str] = []
         self._on_publication = on_publication
         self._servers: list[asyncio.Server] = []
+        #: what passes something on now
+        self.ways: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
         self._thread.start()
@@ -308,10 +312,12 @@ class Network:
     async def _end(self) -> None:
         for server in self._servers:
             server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        # Each connection's own task ends once both its ways have: cancelled itself, it would be
+        # reported as a failure of the server.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for way in others & self.ways:
+                way.cancel()
+            await asyncio.wait(others, timeout=0.1)
 
 
 def _length(count: int) -> bytes:
