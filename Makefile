@@ -16,7 +16,7 @@ RELEASE ?= 12
 
 help:
 	@echo "make demo   run a whole fleet on real data      (ARGS='--epsilon none --devices 4')"
-	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger')"
+	@echo "make test   run the tests with coverage         (PYTEST_ARGS='-k ledger'; '--fresh' draws noise anew)"
 	@echo "make test-tflite-legacy  the engines' contract under tflite-runtime 2.14 (Python 3.11, numpy 1)"
 	@echo "make test-sdv  the import of SDV's models, with SDV itself (installs torch and SDV)"
 	@echo "make test-faults  seeded faults on real processes, full as root  (ARGS='--schedules 300 --seed 1')"
