@@ -21,6 +21,7 @@ import msgspec
 
 from edge_runtime import __version__
 from edge_runtime.device.account_kept import has_account, note_account
+from edge_runtime.device.arrivals import PACKET_BYTES, Arrivals
 from edge_runtime.device.bundles import BundleCache
 from edge_runtime.device.config import DeviceConfig
 from edge_runtime.device.events import (
@@ -41,7 +42,6 @@ from edge_runtime.device.outbox import Outbox
 from edge_runtime.device.planbook import PlanBook
 from edge_runtime.device.readings import Readings
 from edge_runtime.device.report import Reporter, show_outbox
-from edge_runtime.device.schemas import offer_schema
 from edge_runtime.device.seals import Seals
 from edge_runtime.device.sending import Sender
 from edge_runtime.device.store import Store, damage, passes
@@ -51,14 +51,12 @@ from edge_runtime.errors import (
     ConfigError,
     DamagedStoreError,
     EdgeRuntimeError,
-    RangeError,
     StoreError,
 )
 from edge_runtime.messages import (
     DeviceState,
     Link,
     Topics,
-    decode_plan,
     encode_state,
 )
 from edge_runtime.process.directories import make_directory
@@ -71,10 +69,6 @@ _LOG = logging.getLogger(__name__)
 #: of it is for the broker's confirmation (`_FAREWELL_S`, twice) and for closing files.
 _WORK_ENDS_S = 6.0
 _FAREWELL_S = 1.5
-#: of a packet that is not a bundle: a plan of 1 MB, and schemas that name thousands of categories
-_PACKET_BYTES = 4 << 20
-#: topic and header around a bundle
-_AROUND_BYTES = 1024
 #: pause after the local file refused, so that a full disk does not also fill the log
 _PAUSE_S = 1.0
 
@@ -96,7 +90,6 @@ class Agent:
         self._topics = Topics(config.fleet)
         # SimpleQueue: its put may run in a signal handler, in the middle of a get.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._wanted = ""
         self._stopping = False
         limit = config.privacy.epsilon_limit
         self._reporter = Reporter(
@@ -167,7 +160,7 @@ class Agent:
         note_account(config.state_dir / STORE_FILE, lock)
         self._store = store
         outbox = Outbox(store, max_bytes=config.limits.outbox_bytes)
-        self._plans = PlanBook(store)
+        plans = PlanBook(store)
         self._bundles = BundleCache(directory=config.state_dir / "bundles")
         show_outbox(self._reporter, outbox, store)
         self._worker = Worker(
@@ -213,7 +206,7 @@ class Agent:
             password=config.broker.password(),
             tls=tls,
             keepalive_s=config.broker.keepalive_s,
-            packet_bytes=_PACKET_BYTES,
+            packet_bytes=PACKET_BYTES,
         )
         self._sender = Sender(
             device=config.id,
@@ -224,6 +217,16 @@ class Agent:
             reporter=self._reporter,
             seals=self._seals,
             ack_timeout_s=config.broker.ack_timeout_s,
+        )
+        self._arrivals = Arrivals(
+            fleet=config.fleet,
+            topics=self._topics,
+            link=self._link,
+            store=store,
+            plans=plans,
+            bundles=self._bundles,
+            gate=self._gate,
+            on_taken=self._worker.wake,
         )
         self._link.start()
         try:
@@ -261,6 +264,7 @@ class Agent:
             if self._gate is not None:
                 self._let_in(self._gate.look())
             self._seals.look()
+            self._arrivals.look()
             self._sender.send_due()
             self._handle(self._events.get(timeout=self._wait_s()))
         except queue.Empty:
@@ -283,8 +287,8 @@ class Agent:
             _LOG.warning("a message was ignored: %s", error.public)
 
     def _wait_s(self) -> float:
-        due_s = self._sender.wait_s()
-        return self._vitals.wait_s() if due_s is None else min(self._vitals.wait_s(), due_s)
+        due_s = (self._vitals.wait_s(), self._sender.wait_s(), self._arrivals.wait_s())
+        return min(wait_s for wait_s in due_s if wait_s is not None)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -294,7 +298,7 @@ class Agent:
                 self._seals.connected()
                 self._sender.again()
             case BundleWanted():
-                self._fetch(event.digest)
+                self._arrivals.fetch(event.digest)
             case Verified() if self._gate is not None:
                 self._let_in(self._gate.settle(event.verdict))
                 self._worker.wake()  # its bundle may be signed by now
@@ -302,7 +306,7 @@ class Agent:
                 if self._seals.settle(event.answer):
                     self._sender.again()
             case LetIn():
-                self._take(event.kind, event.digest, event.payload)
+                self._arrivals.take(event.kind, event.digest, event.payload)
             case Stop():
                 _LOG.info("stopping: %s", event.reason)
                 self._stopping = True
@@ -316,18 +320,6 @@ class Agent:
         for name, payload in released:
             kind, _, digest = name.partition("/")
             self._events.put(LetIn(kind, digest, payload))
-
-    def _fetch(self, digest: str) -> None:
-        signed = None if self._gate is None else self._gate.size_of(f"bundle/{digest}")
-        if digest == self._wanted or (self._gate is not None and signed is None):
-            return  # what is not signed is not fetched; the worker asks again
-        if self._wanted:
-            self._link.unsubscribe(self._topics.bundle(self._wanted))
-        self._wanted = digest
-        most = self._bundles.max_bytes if signed is None else min(signed, self._bundles.max_bytes)
-        self._link.packet_bytes = max(_PACKET_BYTES, most + _AROUND_BYTES)
-        # One bundle, and not all: the others are retained as well and may be many.
-        self._link.subscribe(self._topics.bundle(digest))
 
     def _on_message(self, message: Message) -> None:
         address = self._topics.parse(message.topic)
@@ -343,33 +335,8 @@ class Agent:
                 self._seals.offer_list(message.payload)
             case "update" if self._gate is not None:
                 self._gate.offer(message.payload)
-            case "bundle" if address.rest != self._wanted:
-                return  # nobody asked for it: it is not kept for later either
             case "schema" | "plan" | "bundle" as kind:
-                name = f"bundle/{address.rest}" if kind == "bundle" else kind
-                if self._gate is None or self._gate.admits(name, message.payload):
-                    self._take(kind, address.rest, message.payload)
-
-    def _take(self, kind: str, digest: str, payload: bytes) -> None:
-        """Take what the gate, where there is one, has let in."""
-        match kind:
-            case "schema":
-                if offer_schema(self._store, payload):
-                    self._worker.wake()
-            case "plan":
-                plan = decode_plan(payload)
-                if plan.fleet != self._config.fleet:
-                    raise RangeError(f"a plan of fleet {plan.fleet!r} on this fleet's topic")
-                if self._plans.offer(plan):
-                    _LOG.info("plan of round %d: %s", plan.round, plan.kind)
-                    self._worker.wake()
-            case "bundle":
-                if digest == self._wanted:  # it may have had to wait
-                    self._bundles.put(digest, payload)
-                    self._link.unsubscribe(self._topics.bundle(digest))
-                    self._link.packet_bytes = _PACKET_BYTES
-                    self._wanted = ""
-                    self._worker.wake()
+                self._arrivals.offer(kind, address.rest, message.payload)
 
 
 def _lock(config: DeviceConfig) -> BinaryIO:
