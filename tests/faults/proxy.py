@@ -317,7 +317,8 @@ class Network:
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for way in others & self.ways:
                 way.cancel()
-            await asyncio.wait(others, timeout=0.1)
+            for stuck in (await asyncio.wait(others, timeout=1.0))[1]:
+                stuck.cancel()  # in a handshake that nobody answers
 
 
 def _length(count: int) -> bytes:
